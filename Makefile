@@ -1,0 +1,63 @@
+# `make demo` and `make test` do all of the set-up themselves, on any Linux with Python 3.11 or newer.
+# VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter.
+
+VENV ?= .venv
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+NEEDS := setup.cfg pyproject.toml
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format types docs campaign clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.stamp-core ## compile and simulate the default network, with pictures in out/
+	$(BIN)/lepton demo
+
+test: $(VENV)/.stamp-test ## all tests, the slow ones too
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-lint ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.stamp-lint ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.stamp-lint $(VENV)/.stamp-test ## static types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.stamp-core ## write the generated pages of docs/ again
+	$(BIN)/python -c 'import lepton.isa; print(lepton.isa.manual(), end="")' > docs/isa.md
+	$(BIN)/lepton ops > docs/supported.md
+
+campaign: $(VENV)/.stamp-test ## the property tests with many more random examples, for hours
+	$(BIN)/python -m pytest --hypothesis-profile=campaign $(PYTEST_ARGS)
+
+clean: ## remove .venv, caches and outputs
+	rm -rf .venv build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find lepton tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Lepton needs Python 3.11 or newer as '$(PYTHON)': install it, or name another one with 'make PYTHON=python3.12 ...'." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Lepton needs Python's venv module, which '$(PYTHON)' lacks: run 'sudo apt install python3-venv' and try again." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is as new as the last installation; a changed setup.cfg installs again.
+$(VENV)/.stamp-core: $(NEEDS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.stamp-test: $(NEEDS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.stamp-core
+
+$(VENV)/.stamp-lint: $(NEEDS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@ $(VENV)/.stamp-core

@@ -1,0 +1,43 @@
+"""Lepton: compile quantized networks to an NPU's instructions and simulate it, values and cycles.
+
+The names here are all that most users need; nothing heavy is imported before one is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lepton.api import Model, check, compile, load_model, load_program, simulate
+    from lepton.chip import Chip, load_chip
+    from lepton.errors import LeptonError
+    from lepton.program import Program
+
+__all__ = [
+    "Chip",
+    "LeptonError",
+    "Model",
+    "Program",
+    "check",
+    "compile",
+    "load_chip",
+    "load_model",
+    "load_program",
+    "simulate",
+]
+
+_HOMES = {
+    "Chip": "lepton.chip",
+    "load_chip": "lepton.chip",
+    "LeptonError": "lepton.errors",
+    "Program": "lepton.program",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'lepton' has no attribute '{name}'")
+    return getattr(import_module(_HOMES.get(name, "lepton.api")), name)

@@ -1,0 +1,150 @@
+"""The Python interface: compile, check, simulate, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Chip, load_chip
+from lepton.errors import InputError
+from lepton.program import Program, load_program
+from lepton.trace import Trace
+
+__all__ = ["Model", "RunResult", "check", "compile", "load_model", "load_program", "simulate"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `simulate` returns.
+
+    Attributes:
+        program: what ran.
+        outputs: by name, in the model's shapes and types; empty without inputs.
+        trace: where every cycle went; None without timing.
+    """
+
+    program: Program
+    outputs: Arrays
+    trace: Trace | None
+
+    def report(self) -> str:
+        """Return the per-layer table."""
+        from lepton.report.summary import summarize
+        from lepton.report.table import layer_table
+
+        return layer_table(summarize(self.program, self.trace))
+
+
+def _chip(chip: str | Path | Chip) -> Chip:
+    return chip if isinstance(chip, Chip) else load_chip(chip)
+
+
+def compile(
+    model: str | Path | object,
+    chip: str | Path | Chip = "edge",
+    *,
+    calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Program:
+    """Compile a model into a program.
+
+    Args:
+        model: path of a quantized `.onnx` or `.tflite` file, a `torch.export` program, an
+            `onnx.ModelProto` or a Relax `IRModule`.
+        chip: preset, path of a chip file, or `Chip`.
+        calibration: inputs of a float `.onnx` model, `[samples, ...]` by name, to quantize it.
+        shapes: input name -> shape, for models with dynamic dimensions.
+
+    Raises:
+        InputError: the model or chip is at fault.
+        CompileError: the chip cannot hold the model.
+    """
+    from lepton.compiler.compile import compile_model
+    from lepton.compiler.options import CompileOptions
+
+    options = CompileOptions(shapes=shapes)
+    if not isinstance(model, str | Path):
+        if calibration is not None:
+            raise InputError("calibration takes the path of a float .onnx model")
+        return compile_model(model, _chip(chip), options)
+    from lepton.compiler.isolate import compile_file
+
+    if calibration is None:
+        return compile_file(Path(model), _chip(chip), options)
+    from lepton.compiler.calibrate import quantized_copy
+
+    with quantized_copy(Path(model), calibration) as path:
+        return compile_file(path, _chip(chip), options)
+
+
+def check(program: Program) -> None:
+    """Raise CheckError if a program has undefined behaviour: a race, a bad read, a deadlock."""
+    from lepton.simulator import check as check_program
+
+    check_program(program)
+
+
+def simulate(
+    program: Program,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    timing: bool = True,
+    checked: bool = False,
+) -> RunResult:
+    """Run a program on the simulated NPU; without `inputs` the cycles only.
+
+    Args:
+        program: from `lepton.compile` or `lepton.load_program`.
+        inputs: arrays by input name, exactly the model's shapes and types.
+        timing: False returns values only.
+        checked: True if `lepton.check` has already accepted this program.
+
+    Raises:
+        CheckError: undefined behaviour.
+        InputError: an input is missing, unknown, or of the wrong shape or type.
+    """
+    from lepton.runtime.execute import simulate as run
+
+    result = run(program, inputs, timing=timing, checked=checked)
+    return RunResult(program, result.outputs, result.trace)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A compiled model, ready to predict."""
+
+    program: Program
+
+    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the first output for one input or a batch of them.
+
+        Args:
+            x: the model's input shape, or that with a leading batch in place of its leading 1.
+        """
+        from lepton.runtime.execute import predict
+
+        shape = self.program.tensor_by_name[self.program.inputs[0]].shape
+        array = np.asarray(x)
+        single = array.shape == shape
+        batch = array[None] if single else array
+        if batch[0].size != int(np.prod(shape)):
+            raise InputError(
+                f"input '{self.program.inputs[0]}' must have shape {list(shape)}, "
+                f"not {list(array.shape)}"
+            )
+        made = [next(iter(outputs.values())) for outputs in predict(self.program, batch)]
+        return made[0] if single else np.concatenate(made)
+
+
+def load_model(path: str | Path, chip: str | Path | Chip = "edge") -> Model:
+    """Return a model compiled for a chip, or the one in a `.lepton` file."""
+    if Path(path).suffix == ".lepton":
+        return Model(load_program(path))
+    return Model(compile(path, chip))

@@ -1,0 +1,255 @@
+"""The chip as nested frozen dataclasses: what the TOML files say, with units in the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, lcm
+
+__all__ = [
+    "Accumulators",
+    "Array",
+    "Chip",
+    "Control",
+    "Dma",
+    "Dram",
+    "Flat",
+    "Memory",
+    "Placement",
+    "Scratchpad",
+    "Vector",
+    "WeightBuffer",
+]
+
+
+@dataclass(frozen=True)
+class Array:
+    """The matrix unit: `count` weight-stationary arrays of rows x columns int8 MACs."""
+
+    rows: int
+    columns: int
+    count: int
+    clock_mhz: Fraction
+    feed_words: int
+    """Words of `rows` bytes that the line buffer takes from the scratchpad in a cycle."""
+    issue_cycles: int
+    """Cycles from the start of an instruction to its first step, address generator set-up."""
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """int32 accumulators."""
+
+    size_kib: int
+    banks: int
+
+    @property
+    def elements(self) -> int:
+        return self.size_kib * 256
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The element-wise unit."""
+
+    lanes: int
+    latency_cycles: int
+    """Cycles from the start of an instruction to its first result, the pipeline's depth."""
+    softmax_cycles_per_element: int
+    """Lane cycles of one element of a softmax: maximum, exponential and sum, division."""
+
+
+@dataclass(frozen=True)
+class WeightBuffer:
+    """Expanded weights waiting for the array, and the decoder in front of them."""
+
+    size_kib: int
+    decoder_bytes_per_cycle: int
+
+    @property
+    def elements(self) -> int:
+        return self.size_kib * 1024
+
+
+@dataclass(frozen=True)
+class Scratchpad:
+    """On-chip memory of activations; bank b holds the b-th equal share of the addresses."""
+
+    size_kib: int
+    banks: int
+    port_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.size_kib * 1024
+
+    @property
+    def bank_bytes(self) -> int:
+        return self.size_bytes // self.banks
+
+
+@dataclass(frozen=True)
+class Dma:
+    """Copy engines between the memories and the scratchpad."""
+
+    load_channels: int
+    store_channels: int
+    burst_bytes: int
+    """Longest request; requests never cross a multiple of it."""
+    outstanding: int
+    """Requests that a channel may have in flight."""
+    setup_cycles: int
+    """Cycles between taking an instruction and its first request."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """Fetch, decode and dispatch."""
+
+    queue_depth: int
+    """Instructions that a unit's queue holds."""
+    fetch_bytes: int
+    """Bytes of one fetch request."""
+    fetch_outstanding: int
+
+
+@dataclass(frozen=True)
+class Dram:
+    """A bank-level DRAM; timings are in DRAM clock cycles and named as in the JEDEC standards."""
+
+    name: str
+    size_mib: int
+    clock_mhz: Fraction
+    channels: int
+    bank_groups: int
+    banks_per_group: int
+    row_bytes: int
+    access_bytes: int
+    """Bytes of one column access on one channel."""
+    burst_cycles: int
+    """DRAM cycles that one access keeps the data bus."""
+    mapping: str
+    """Address fields, most significant first: ro row, ba bank, bg group, co column, ch channel."""
+    tCL: int
+    tCWL: int
+    tRCD: int
+    tRP: int
+    tRAS: int
+    tWR: int
+    tRTP: int
+    tCCD_S: int
+    tCCD_L: int
+    tRRD_S: int
+    tRRD_L: int
+    tFAW: int
+    tWTR_S: int
+    tWTR_L: int
+    tRFC: int
+    tREFI: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.size_mib << 20
+
+    @property
+    def bytes_per_second(self) -> Fraction:
+        """Peak of all channels."""
+        per_cycle = Fraction(self.access_bytes * self.channels, self.burst_cycles)
+        return per_cycle * self.clock_mhz * 1_000_000
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A memory of plain latency and bandwidth: SRAM or flash."""
+
+    name: str
+    size_mib: Fraction
+    clock_mhz: Fraction
+    bytes_per_cycle: Fraction
+    """Bandwidth of one port."""
+    ports: int
+    burst_bytes: int
+    read_latency_cycles: int
+    write_latency_cycles: int
+    reads_in_flight: int
+    writes_in_flight: int
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.size_mib * (1 << 20))
+
+    @property
+    def bytes_per_second(self) -> Fraction:
+        """Peak of all ports."""
+        return self.bytes_per_cycle * self.ports * self.clock_mhz * 1_000_000
+
+
+Memory = Dram | Flat
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which memory holds what, by name."""
+
+    program: str
+    constants: str
+    activations: tuple[str, ...]
+    """Memories for activations, the preferred one first."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A whole chip with the memories it is wired to.
+
+    Attributes:
+        sources: where each constant comes from, by dotted prefix of its key.
+    """
+
+    name: str
+    description: str
+    array: Array
+    accumulators: Accumulators
+    vector: Vector
+    weight_buffer: WeightBuffer
+    scratchpad: Scratchpad
+    dma: Dma
+    control: Control
+    memories: tuple[Memory, ...]
+    placement: Placement
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def peak_macs_per_cycle(self) -> int:
+        """Every multiplier that can do a MAC of the model."""
+        return self.array.rows * self.array.columns * self.array.count
+
+    @property
+    def columns(self) -> int:
+        """Columns of all arrays side by side."""
+        return self.array.columns * self.array.count
+
+    def memory_index(self, name: str) -> int:
+        """Return the index that instructions use for the memory called `name`."""
+        return [memory.name for memory in self.memories].index(name)
+
+    @property
+    def ticks_per_second(self) -> Fraction:
+        """The base tick's frequency: the least of which every clock edge is a whole number."""
+        clocks = [self.array.clock_mhz, *(memory.clock_mhz for memory in self.memories)]
+        hertz = [clock * 1_000_000 for clock in clocks]
+        return Fraction(
+            lcm(*(clock.numerator for clock in hertz)), gcd(*(c.denominator for c in hertz))
+        )
+
+    def ticks(self, clock_mhz: Fraction) -> int:
+        """Return the base ticks of one cycle of a clock, exactly."""
+        return int(self.ticks_per_second / (clock_mhz * 1_000_000))
+
+    @property
+    def cycles_per_second(self) -> int:
+        """NPU clock in whole hertz, for reports; exact times go through `ticks`."""
+        return round(self.array.clock_mhz * 1_000_000)
+
+    def bytes_per_cycle(self, memory: Memory) -> Fraction:
+        """Return a memory's peak bandwidth in bytes per NPU cycle."""
+        return memory.bytes_per_second / (self.array.clock_mhz * 1_000_000)

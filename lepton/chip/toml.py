@@ -1,0 +1,339 @@
+"""Chip files: TOML to `Chip` and back; every bad key is collected before one error is raised."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+from lepton.chip import description as d
+from lepton.errors import ChipError
+
+__all__ = ["PRESETS", "chip_from_table", "chip_to_table", "load_chip", "parse_chip"]
+
+PRESETS = ("nano", "edge", "server", "like-u55-256", "like-u85-1024")
+
+_SECTIONS: dict[str, type[Any]] = {
+    "array": d.Array,
+    "accumulators": d.Accumulators,
+    "vector": d.Vector,
+    "weight_buffer": d.WeightBuffer,
+    "scratchpad": d.Scratchpad,
+    "dma": d.Dma,
+    "control": d.Control,
+    "placement": d.Placement,
+}
+_KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
+_MAY_BE_ZERO = {
+    *("issue_cycles", "latency_cycles", "setup_cycles"),
+    *("read_latency_cycles", "write_latency_cycles"),
+}
+_LIMIT = 1 << 21
+"""Largest number of any key that `_LIMITS` does not name."""
+
+_LIMITS = {
+    "banks": 62,
+    "queue_depth": 4096,
+    "fetch_outstanding": 4096,
+    "outstanding": 4096,
+    "fetch_bytes": 1 << 16,
+    "burst_bytes": 1 << 16,
+    "port_bytes": 1 << 16,
+    "decoder_bytes_per_cycle": 1 << 16,
+    "feed_words": 1 << 16,
+    "lanes": 1 << 16,
+    "softmax_cycles_per_element": 1 << 16,
+    "reads_in_flight": 4096,
+    "writes_in_flight": 4096,
+    "ports": 64,
+    "access_bytes": 1 << 16,
+    "bytes_per_cycle": 1 << 16,
+}
+"""Largest numbers: what the kernels keep of each (a bit per bank, a slot per request in flight)."""
+
+_RATIONAL = re.compile(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", re.ASCII)
+_LEAST_CLOCK_MHZ = Fraction(1, 1000)
+_MOST_DENOMINATOR = 10**9
+_MOST_TICKS = 1 << 24
+
+
+def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
+    """Return `value` as the annotated type `kind`, or note in `bad` what is wrong."""
+    name = key.rpartition(".")[2]
+    if kind == "str":
+        if isinstance(value, str) and value:
+            return value
+        bad.append(f"{key} must be a text, not {_shown(value)}")
+    elif kind == "tuple[str, ...]":
+        names = cast(list[object], value) if isinstance(value, list) else []
+        if names and all(isinstance(item, str) for item in names):
+            return tuple(cast(list[str], names))
+        bad.append(f"{key} must be a list of names, not {_shown(value)}")
+    else:
+        return _convert_number(kind, value, key, name in _MAY_BE_ZERO, bad)
+    return None
+
+
+def _convert_number(
+    kind: str, value: object, key: str, may_be_zero: bool, bad: list[str]
+) -> object:
+    """Return `value` as int or Fraction within its range."""
+    name = key.rpartition(".")[2]
+    number = _number(kind, value)
+    limit = _LIMITS.get(name, _LIMIT)
+    if number is not None and number > limit:
+        bad.append(f"{key} must not exceed {limit}, which {_shown(value)} does")
+    elif number is not None and name == "clock_mhz" and 0 < number < _LEAST_CLOCK_MHZ:
+        bad.append(f"{key} must be at least {float(_LEAST_CLOCK_MHZ)}, not {_shown(value)}")
+    elif number is None or number < 0 or (number == 0 and not may_be_zero):
+        rule = "a whole number" if kind == "int" else "a positive number or a text like '1/8'"
+        bad.append(f"{key} must be {rule}{'' if may_be_zero else ' above 0'}, not {_shown(value)}")
+    else:
+        return number
+    return None
+
+
+def _number(kind: str, value: object) -> int | Fraction | None:
+    """Return an exact number, or None for what is none or has too many digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if kind == "int" else Fraction(value)
+    if kind != "Fraction":
+        return None
+    if isinstance(value, str) and _RATIONAL.fullmatch(value):
+        try:
+            return Fraction(value)
+        except ZeroDivisionError:
+            return None
+    if isinstance(value, float) and 0 < value < 1 << 40:
+        made = Fraction(str(value))
+        return made if made.denominator <= _MOST_DENOMINATOR or made < _LEAST_CLOCK_MHZ else None
+    return None
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error shows it, not longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _build(cls: type[Any], table: object, prefix: str, bad: list[str]) -> Any:
+    """Return the dataclass `cls` filled from `table`, or None with the reasons in `bad`."""
+    if not isinstance(table, dict):
+        bad.append(f"{prefix} must be a table, not {_shown(table)}")
+        return None
+    given = cast(dict[str, object], table)
+    known = {item.name: str(item.type) for item in dataclasses.fields(cls)}
+    before = len(bad)
+    bad.extend(f"{prefix}.{key} is not a known key" for key in given if key not in known)
+    bad.extend(f"{prefix}.{key} is missing" for key in known if key not in given)
+    values = {
+        key: _convert(known[key], value, f"{prefix}.{key}", bad)
+        for key, value in given.items()
+        if key in known
+    }
+    return cls(**values) if len(bad) == before else None
+
+
+def _build_memories(table: object, bad: list[str]) -> tuple[d.Memory, ...]:
+    """Return the memories of the `[[memory]]` tables."""
+    if not isinstance(table, list) or not 1 <= len(cast(list[object], table)) <= 8:
+        bad.append("memory must be 1 to 8 [[memory]] tables")
+        return ()
+    memories: list[d.Memory] = []
+    for index, entry in enumerate(cast(list[object], table)):
+        prefix = f"memory.{index}"
+        fields = dict(cast(dict[str, object], entry)) if isinstance(entry, dict) else {}
+        kind = fields.pop("kind", None)
+        cls = _KINDS.get(kind) if isinstance(kind, str) else None
+        if cls is None:
+            bad.append(f"{prefix}.kind must be 'dram' or 'flat', not {_shown(kind)}")
+            continue
+        built = _build(cls, fields, prefix, bad)
+        if built is not None:
+            memories.append(built)
+    return tuple(memories)
+
+
+def _contradictions(chip: d.Chip) -> list[str]:
+    """Return what is wrong between the parts of a chip."""
+    bad: list[str] = []
+    names = [memory.name for memory in chip.memories]
+    if len(set(names)) != len(names):
+        bad.append("memory names must differ")
+    place = chip.placement
+    for key, name in [("program", place.program), ("constants", place.constants)]:
+        if name not in names:
+            bad.append(f"placement.{key} must name a memory ({', '.join(names)}), not '{name}'")
+    bad += [
+        f"placement.activations must name memories ({', '.join(names)}), not '{name}'"
+        for name in place.activations
+        if name not in names
+    ]
+    if chip.scratchpad.size_bytes % chip.scratchpad.banks:
+        bad.append("scratchpad.banks must divide scratchpad.size_kib x 1024")
+    if chip.scratchpad.size_bytes > 1 << 28 or chip.weight_buffer.elements > 1 << 28:
+        bad.append("scratchpad and weight buffer must not exceed 256 MiB, the address range")
+    if chip.accumulators.elements > 1 << 24:
+        bad.append("accumulators.size_kib must not exceed 65536, the address range")
+    if chip.dma.load_channels > 8 or chip.dma.store_channels > 8:
+        bad.append("dma channels must not exceed 8 of a kind")
+    bad += _memory_contradictions(chip)
+    return bad + _size_contradictions(chip)
+
+
+def _memory_contradictions(chip: d.Chip) -> list[str]:
+    """Return what is wrong inside the memories."""
+    bad: list[str] = []
+    for index, memory in enumerate(chip.memories):
+        prefix = f"memory.{index}"
+        if memory.size_bytes > 1 << 40:
+            bad.append(f"{prefix}.size_mib must not exceed 1048576, the address range")
+        if isinstance(memory, d.Flat) and (memory.size_mib * (1 << 20)).denominator != 1:
+            bad.append(f"{prefix}.size_mib must be a whole number of bytes")
+        if isinstance(memory, d.Dram):
+            bad += _dram_contradictions(memory, prefix)
+    return bad
+
+
+def _dram_contradictions(memory: d.Dram, prefix: str) -> list[str]:
+    """Return what is wrong inside a DRAM."""
+    bad: list[str] = []
+    parts = [memory.mapping[start : start + 2] for start in range(0, len(memory.mapping), 2)]
+    if sorted(parts) != ["ba", "bg", "ch", "co", "ro"]:
+        bad.append(f"{prefix}.mapping must order ro, ba, bg, co and ch, not '{memory.mapping}'")
+    for key in ("channels", "bank_groups", "banks_per_group", "row_bytes", "access_bytes"):
+        value = getattr(memory, key)
+        if value & (value - 1):
+            bad.append(f"{prefix}.{key} must be a power of two, not {value}")
+    if memory.row_bytes % memory.access_bytes:
+        bad.append(f"{prefix}.row_bytes must be a multiple of access_bytes")
+    if memory.channels * memory.bank_groups * memory.banks_per_group > 4096:
+        bad.append(f"{prefix} must not have more than 4096 banks")
+    if memory.tREFI <= memory.tRFC:
+        bad.append(f"{prefix}.tREFI must exceed tRFC, or refresh never ends")
+    return bad
+
+
+def _size_contradictions(chip: d.Chip) -> list[str]:
+    """Return sizes too small to hold one step of work."""
+    bad: list[str] = []
+    if chip.accumulators.elements < chip.columns:
+        bad.append("accumulators.size_kib must hold a row of the array")
+    if chip.weight_buffer.elements < chip.array.rows * chip.columns:
+        bad.append("weight_buffer.size_kib must hold one array of weights")
+    if chip.array.rows * chip.array.columns * chip.array.count > 1 << 20:
+        bad.append("the array must not exceed 1048576 MACs")
+    clocks = [chip.array.clock_mhz, *(memory.clock_mhz for memory in chip.memories)]
+    if chip.ticks_per_second > 1 << 50 or max(chip.ticks(c) for c in clocks) > _MOST_TICKS:
+        bad.append("the clocks must have a common base tick above 1 fs: choose rounder clock_mhz")
+    return bad
+
+
+def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
+    """Return the chip of a parsed TOML table.
+
+    Raises:
+        ChipError: one sentence naming `place` and every bad key.
+    """
+    bad: list[str] = []
+    known = {*_SECTIONS, "name", "description", "memory", "sources"}
+    bad.extend(f"{key} is not a known key" for key in table if key not in known)
+    for key in ("name", "description"):
+        _convert("str", table.get(key), key, bad)
+    parts = {name: _build(cls, table.get(name, {}), name, bad) for name, cls in _SECTIONS.items()}
+    memories = _build_memories(table.get("memory"), bad)
+    raw_sources = table.get("sources", {})
+    sources = cast(dict[str, object], raw_sources) if isinstance(raw_sources, dict) else {}
+    texts = {key: text for key, text in sources.items() if isinstance(text, str)}
+    if not isinstance(raw_sources, dict) or len(texts) != len(sources):
+        bad.append("sources must be a table of texts")
+    if not bad:
+        chip = d.Chip(
+            name=cast(str, table["name"]),
+            description=cast(str, table["description"]),
+            memories=memories,
+            sources=texts,
+            **parts,
+        )
+        bad = _contradictions(chip) + _unsourced(chip)
+        if not bad:
+            return chip
+    # a key of the file may hold anything, a newline too
+    raise ChipError(f"{place}: {' '.join('; '.join(bad[:20]).split())}")
+
+
+def _unsourced(chip: d.Chip) -> list[str]:
+    """Return the constants that no entry of [sources] covers."""
+    keys = [
+        f"{section}.{item.name}"
+        for section, cls in _SECTIONS.items()
+        for item in dataclasses.fields(cls)
+    ]
+    keys += [f"memory.{memory.name}" for memory in chip.memories]
+    return [
+        f"sources has no entry for {key}"
+        for key in keys
+        if not any(key == prefix or key.startswith(prefix + ".") for prefix in chip.sources)
+    ]
+
+
+def parse_chip(text: str, place: str) -> d.Chip:
+    """Return the chip that a TOML text describes."""
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of 5,000 digits
+        raise ChipError(f"{place}: not a TOML file: {' '.join(str(error).split())}") from None
+    return chip_from_table(table, place)
+
+
+def load_chip(name: str | Path) -> d.Chip:
+    """Return a preset by name, or the chip of a TOML file by path.
+
+    Raises:
+        ChipError: no such preset or file, or a bad file.
+    """
+    if isinstance(name, str) and name in PRESETS:
+        file = resources.files("lepton.chip") / "presets" / f"{name}.toml"
+        return parse_chip(file.read_text(encoding="utf-8"), f"{name}.toml")
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise ChipError(f"chip '{name}': must be one of {', '.join(PRESETS)} or a .toml file")
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise ChipError(f"{path}: a chip file must not exceed 1 MiB")
+        return parse_chip(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ChipError(f"{path}: cannot be read as a chip: {reason}") from None
+
+
+def _plain(value: object) -> object:
+    """Return a TOML-ready value."""
+    if isinstance(value, Fraction):
+        return int(value) if value.denominator == 1 else str(value)
+    return list(cast(tuple[str, ...], value)) if isinstance(value, tuple) else value
+
+
+def _fields(value: Any) -> dict[str, object]:
+    """Return a dataclass as a table of plain values."""
+    return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+
+
+def chip_to_table(chip: d.Chip) -> dict[str, object]:
+    """Return the table from which `chip_from_table` makes an equal chip."""
+    table: dict[str, object] = {"name": chip.name, "description": chip.description}
+    for section in _SECTIONS:
+        table[section] = _fields(getattr(chip, section))
+    table["memory"] = [
+        {"kind": "dram" if isinstance(memory, d.Dram) else "flat", **_fields(memory)}
+        for memory in chip.memories
+    ]
+    table["sources"] = dict(chip.sources)
+    return table

@@ -1,0 +1,268 @@
+"""Commands that take a model: compile, run, verify, eval, demo."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton.chip import load_chip
+from lepton.cli.loading import (
+    add_chip,
+    add_shapes,
+    compile_path,
+    load_arrays,
+    program_or_model,
+    progress,
+    read_inputs,
+    write_file,
+)
+from lepton.errors import InputError
+from lepton.program import Program
+from lepton.trace import Trace
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the parsers of this module's commands."""
+    _add_compile(commands)
+    _add_run(commands)
+    _add_verify(commands)
+    _add_eval(commands)
+    demo = commands.add_parser("demo", help="the built-in digits network, end to end")
+    demo.add_argument("--chip", default="nano", metavar="NAME|FILE.toml", help="default nano")
+    demo.add_argument("--out", default="out/demo", type=Path, metavar="DIR", help="for pictures")
+    demo.set_defaults(run=_demo)
+
+
+def _add_compile(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compile", help="model -> program file",
+        epilog="example: lepton compile model.tflite --chip nano -o model.lepton",
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help=".onnx or .tflite, quantized")
+    add_chip(parser)
+    add_shapes(parser)
+    parser.add_argument(
+        "--optimize", choices=["latency"], default="latency", help="what to minimize"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.lepton")
+    parser.add_argument("--why", action="store_true", help="say what runs where, and why")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_compile)
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run", help="simulate a model or a program",
+        epilog="example: lepton run model.lepton --input x.npy --output y.npz --trace t.json",
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL|FILE.lepton")
+    add_chip(parser, None)
+    add_shapes(parser)
+    parser.add_argument("--input", type=Path, metavar="X.npy|X.npz", help="else seeded random")
+    parser.add_argument("--seed", type=int, default=0, help="of the random input; default 0")
+    parser.add_argument("--output", type=Path, metavar="Y.npz")
+    parser.add_argument("--device", default="npu,cpu", help="npu or npu,cpu; default npu,cpu")
+    parser.add_argument("--no-values", action="store_true", help="cycles only")
+    parser.add_argument("--no-check", action="store_true", help="the program is known to be sound")
+    parser.add_argument("--trace", type=Path, metavar="T.json", help="Perfetto trace")
+    parser.add_argument("--save-trace", type=Path, metavar="T.trace", help="for lepton report")
+    parser.add_argument("--report", type=Path, metavar="R.html", help="one self-contained page")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_run)
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify", help="compare every layer with the golden library",
+        epilog="example: lepton verify model.tflite --input x.npy",
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL")
+    add_chip(parser)
+    parser.add_argument("--input", type=Path, metavar="X.npy|X.npz", help="else seeded random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_verify)
+
+
+def _add_eval(commands: Any) -> None:
+    parser = commands.add_parser(
+        "eval", help="accuracy beside the golden library's",
+        epilog="example: lepton eval model.tflite --data test.npz   (arrays x and y)",
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL")
+    add_chip(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="X.npz", help="arrays x and y")
+    parser.add_argument("--limit", type=int, default=0, help="first N samples only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_eval)
+
+
+def _compile(options: argparse.Namespace) -> None:
+    """Run `lepton compile`."""
+    began = time.perf_counter()
+    program = compile_path(options, load_chip(options.chip))
+    seconds = time.perf_counter() - began
+    output = options.output or Path(Path(options.model).name).with_suffix(".lepton")
+    program.save(output)
+    if options.json:
+        summary = _summary(program, None, compile_seconds=seconds)
+        print(json.dumps(summary | {"output": str(output)}))
+        return
+    if options.why:
+        print(why(program))
+    kinds = [region.device for region in program.regions]
+    print(
+        f"{output}: {len(program.decoded)} instructions, {len(program.constants)} bytes of "
+        f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions, "
+        f"for chip {program.chip.name} in {seconds:.1f} s"
+    )
+
+
+def why(program: Program) -> str:
+    """Return which device runs each operator, and the rule that keeps it off the NPU."""
+    lines: list[str] = []
+    for operator in program.operators:
+        if operator.kind == "halt":
+            continue
+        reason = f": {operator.reason}" if operator.reason else ""
+        name = " ".join(operator.name.split())
+        lines.append(f"{operator.device:4}  {operator.kind:16} {name}{reason}")
+    return "\n".join(lines)
+
+
+def _summary(program: Program, trace: Trace | None, **seconds: float) -> dict[str, Any]:
+    """Return the JSON contract's object."""
+    from lepton.report.summary import summarize
+
+    return summarize(program, trace, **seconds).to_json()
+
+
+def _devices(options: argparse.Namespace, program: Program) -> None:
+    """Check `--device` against the program."""
+    wanted = options.device.split(",")
+    for name in wanted:
+        if name not in ("npu", "cpu"):
+            raise InputError(f"device '{name}' does not exist here; choose from npu, cpu")
+    if "npu" not in wanted:
+        raise InputError("--device must include npu; the CPU runs only what the NPU cannot")
+    host = [o for o in program.operators if o.device == "host"]
+    if "cpu" not in wanted and host:
+        raise InputError(
+            f"operator '{host[0].name}' ({host[0].kind}) needs the CPU: {host[0].reason}; "
+            "use --device npu,cpu"
+        )
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Run `lepton run`."""
+    from lepton.runtime.execute import simulate
+    from lepton.runtime.golden import random_inputs
+
+    began = time.perf_counter()
+    program = program_or_model(options)
+    compile_seconds = time.perf_counter() - began
+    _devices(options, program)
+    inputs: dict[str, Any] | None = None
+    note = ""
+    if options.input is not None:
+        inputs = read_inputs(program, options.input)
+    elif not options.no_values:
+        inputs = random_inputs(program, options.seed)
+        note = f"no --input: a random one with seed {options.seed}"
+    if options.no_values:
+        inputs = None
+    began = time.perf_counter()
+    result = simulate(program, inputs, checked=options.no_check)
+    seconds = time.perf_counter() - began
+    assert result.trace is not None
+    if options.output is not None:
+        _write_outputs(options.output, result.outputs)
+    _write_reports(options, program, result.trace)
+    summary_seconds = {"compile_seconds": compile_seconds, "simulate_seconds": seconds}
+    if options.json:
+        print(json.dumps(_summary(program, result.trace, **summary_seconds)))
+        return
+    from lepton.report.summary import summarize
+    from lepton.report.table import layer_table
+
+    if note:
+        print(note)
+    print(layer_table(summarize(program, result.trace, **summary_seconds)))
+    for name, array in result.outputs.items():
+        flat = np.asarray(array).reshape(-1)
+        shown = ", ".join(str(value) for value in flat[:8])
+        print(f"{name} {list(array.shape)} {array.dtype}: {shown}{' ...' if flat.size > 8 else ''}")
+
+
+def _write_outputs(path: Path, outputs: dict[str, Any]) -> None:
+    """Write outputs as .npz, or the only one as .npy."""
+    buffer = io.BytesIO()
+    if path.suffix == ".npy":
+        if len(outputs) != 1:
+            raise InputError(f"{path}: there are {len(outputs)} outputs; use a .npz file")
+        np.save(buffer, next(iter(outputs.values())))
+    else:
+        np.savez(buffer, **outputs)
+    write_file(path, buffer.getvalue())
+
+
+def _write_reports(options: argparse.Namespace, program: Program, trace: Trace) -> None:
+    """Write the files that `run` was asked for."""
+    if options.trace is not None:
+        from lepton.report.perfetto import perfetto_json
+
+        write_file(options.trace, perfetto_json(program, trace).encode())
+    if options.save_trace is not None:
+        from lepton.report.trace_file import trace_bytes
+
+        write_file(options.save_trace, trace_bytes(program, trace))
+    if options.report is not None:
+        from lepton.report.html import html_page
+
+        write_file(options.report, html_page(program, trace).encode())
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Run `lepton verify`."""
+    from lepton.runtime.verify import verify
+
+    inputs = None if options.input is None else load_arrays(options.input)
+    report = verify(Path(options.model), load_chip(options.chip), inputs, seed=options.seed)
+    if options.json:
+        print(json.dumps(report.to_json()))
+        return
+    print(report.text())
+
+
+def _eval(options: argparse.Namespace) -> None:
+    """Run `lepton eval`."""
+    from lepton.runtime.evaluate import evaluate
+
+    arrays = load_arrays(options.data)
+    if "x" not in arrays or "y" not in arrays:
+        raise InputError(f"{options.data}: must hold arrays x and y, not {', '.join(arrays)}")
+    count = min(len(arrays["x"]), options.limit or len(arrays["x"]))
+    report = evaluate(
+        Path(options.model),
+        load_chip(options.chip),
+        arrays["x"],
+        arrays["y"],
+        limit=count,
+        progress=lambda items: progress(items, count, "eval"),
+    )
+    print(json.dumps(report.to_json()) if options.json else report.text())
+
+
+def _demo(options: argparse.Namespace) -> None:
+    """Run `lepton demo`."""
+    from lepton.cli.demo import demo
+
+    demo(load_chip(options.chip), options.out)

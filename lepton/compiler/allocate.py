@@ -1,0 +1,89 @@
+"""Address allocation: a next-fit ring for tiles, and first fit over lifetimes for residents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lepton.errors import CompileError
+
+__all__ = ["Lifetime", "Ring", "place_lifetimes"]
+
+
+@dataclass
+class Ring:
+    """Next-fit allocation that moves forward, so that a buffer is reused as late as possible."""
+
+    start: int
+    size: int
+    name: str
+    align: int = 1
+    _position: int = 0
+    _live: dict[int, int] = field(default_factory=dict[int, int])
+
+    def allocate(self, size: int) -> int:
+        """Return the address of `size` free units.
+
+        Raises:
+            CompileError: no gap is large enough.
+        """
+        size = -(-size // self.align) * self.align
+        for origin in (self._position, 0):
+            address = self._gap(origin, size)
+            if address is not None:
+                self._live[address] = size
+                self._position = address + size
+                return self.start + address
+        raise CompileError(
+            f"the {self.name} has no room for {size} more of its {self.size} "
+            f"({sum(self._live.values())} in use)"
+        )
+
+    def _gap(self, origin: int, size: int) -> int | None:
+        """Return the first free address from `origin` on with `size` free units behind it."""
+        address = origin
+        for start in sorted(self._live):
+            end = start + self._live[start]
+            if end <= address:
+                continue
+            if start - address >= size:
+                return address
+            address = max(address, end)
+        return address if self.size - address >= size else None
+
+    def release(self, address: int) -> None:
+        """Free an allocation by its address."""
+        del self._live[address - self.start]
+
+    @property
+    def in_use(self) -> int:
+        return sum(self._live.values())
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A tensor alive from step `first` to step `last`, both included."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+def place_lifetimes(wanted: list[Lifetime], capacity: int, align: int = 64) -> dict[str, int]:
+    """Return addresses for as many of `wanted` as fit, tried in the given order, first fit."""
+    placed: list[tuple[Lifetime, int]] = []
+    for item in wanted:
+        size = -(-item.size // align) * align
+        others = sorted(
+            (address, address + -(-other.size // align) * align)
+            for other, address in placed
+            if other.first <= item.last and item.first <= other.last
+        )
+        address = 0
+        for start, end in others:
+            if start - address >= size:
+                break
+            address = max(address, end)
+        if address + size <= capacity:
+            placed.append((item, address))
+    return {item.name: address for item, address in placed}

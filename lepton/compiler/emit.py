@@ -1,0 +1,280 @@
+"""The emitter: instructions in program order, tiles in the scratchpad, constants, memory map.
+
+Lowering functions see tensors through `fetch` and `place`, which give a tile whether the tensor
+stays in the scratchpad or streams from its memory; semaphores are put in afterwards from what the
+instructions read and write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Chip
+from lepton.compiler.allocate import Ring
+from lepton.compiler.graph import Tensor
+from lepton.errors import CompileError
+from lepton.isa.declaration import Instruction
+from lepton.isa.instructions import Load, Store, Weights
+
+__all__ = ["Box", "Emitter", "Location", "Tile"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a tensor lives: a memory and a byte address."""
+
+    memory: int
+    address: int
+
+
+@dataclass(frozen=True)
+class Box:
+    """Part of one image: rows [y0, y1), columns [x0, x1), channels [c0, c1)."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    c0: int
+    c1: int
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def channels(self) -> int:
+        return self.c1 - self.c0
+
+    @property
+    def size(self) -> int:
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A box in the scratchpad."""
+
+    address: int
+    row_pitch: int
+    pixel_pitch: int
+    box: Box
+    owned: bool
+    """Whether it has a buffer of its own to release."""
+
+
+@dataclass
+class Emitter:
+    """State of emission of one program."""
+
+    chip: Chip
+    locations: dict[str, Location]
+    """Where tensors live in the memories, by name."""
+    residents: dict[str, int] = field(default_factory=dict[str, int])
+    """Scratchpad addresses of the tensors that stay there."""
+    instructions: list[Instruction] = field(default_factory=list[Instruction])
+    operator_of: list[int] = field(default_factory=list[int])
+    operator: int = 0
+    stored_bytes: dict[int, int] = field(default_factory=dict[int, int])
+    """Constant bytes of each operator."""
+    constants: bytearray = field(default_factory=bytearray)
+    constants_base: int = 0
+
+    def __post_init__(self) -> None:
+        chip = self.chip
+        self.tiles = Ring(0, chip.scratchpad.size_bytes, "scratchpad", align=16)
+        self.sums = Ring(0, chip.accumulators.elements, "accumulators")
+        self.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
+        self._constant_at: dict[bytes, int] = {}
+        self._turn = 0
+
+    def emit(self, instruction: Instruction) -> None:
+        """Append an instruction of the current operator."""
+        self.instructions.append(instruction)
+        self.operator_of.append(self.operator)
+
+    def constant(self, content: NDArray[np.uint8]) -> int:
+        """Return the address of `content` in the constant segment, one copy of equal contents."""
+        raw = np.ascontiguousarray(content).tobytes()
+        if raw not in self._constant_at:
+            self.constants.extend(b"\0" * (-len(self.constants) % 64))
+            self._constant_at[raw] = len(self.constants)
+            self.constants.extend(raw)
+            self.stored_bytes[self.operator] = self.stored_bytes.get(self.operator, 0) + len(raw)
+        return self.constants_base + self._constant_at[raw]
+
+    @property
+    def constants_memory(self) -> int:
+        return self.chip.memory_index(self.chip.placement.constants)
+
+    @property
+    def activation_memory(self) -> int:
+        """The memory that activations prefer."""
+        return self.chip.memory_index(self.chip.placement.activations[0])
+
+    def _load_channel(self) -> int:
+        """Return the next load channel, each in turn."""
+        self._turn += 1
+        return self._turn % self.chip.dma.load_channels
+
+    def load_constant(self, content: NDArray[np.uint8]) -> Tile:
+        """Bring constant bytes into the scratchpad."""
+        size = content.size
+        address = self.tiles.allocate(size)
+        self.emit(
+            Load(
+                channel=self._load_channel(),
+                memory=self.constants_memory,
+                address=self.constant(content),
+                scratchpad=address,
+                row_bytes=size,
+                rows=1,
+                planes=1,
+            )
+        )
+        return Tile(address, size, size, Box(0, 1, 0, 1, 0, size), True)
+
+    def load_weights(self, block: NDArray[np.uint8]) -> int:
+        """Stream a `[reduction, columns]` block into the weight buffer; return its address."""
+        address = self.weights.allocate(block.size)
+        self.emit(
+            Weights(
+                memory=self.constants_memory,
+                address=self.constant(block),
+                stream_bytes=block.size,
+                buffer=address,
+                reduction=block.shape[0],
+                columns=block.shape[1],
+            )
+        )
+        return address
+
+    def fetch(self, tensor: Tensor, n: int, box: Box) -> Tile:
+        """Return a tile of image `n` of a tensor, loaded if the tensor does not stay inside."""
+        _, h, w, c = tensor.shape
+        resident = self.residents.get(tensor.name)
+        if resident is not None:
+            return self._inside(tensor, resident, n, box)
+        tile = self._buffer(box)
+        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
+        for part in self._transfers(tensor, box, tile, offset):
+            self.emit(replace(part, channel=self._load_channel()))
+        return tile
+
+    def place(self, tensor: Tensor, n: int, box: Box) -> Tile:
+        """Return the tile that a result is to be written to; `commit` it afterwards."""
+        resident = self.residents.get(tensor.name)
+        if resident is not None:
+            return self._inside(tensor, resident, n, box)
+        return self._buffer(box)
+
+    def commit(self, tensor: Tensor, n: int, tile: Tile) -> None:
+        """Store a finished tile if its tensor lives in a memory, and release its buffer."""
+        if not tile.owned:
+            return
+        _, h, w, c = tensor.shape
+        box = tile.box
+        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
+        for part in self._transfers(tensor, box, tile, offset):
+            values = {f.name: getattr(part, f.name) for f in part.fields}
+            self.emit(Store(**(values | {"channel": self._store_channel()})))
+        self.release(tile)
+
+    def release(self, tile: Tile) -> None:
+        """Give a tile's buffer back."""
+        if tile.owned:
+            self.tiles.release(tile.address)
+
+    @contextmanager
+    def fetched(self, tensor: Tensor, n: int, box: Box) -> Iterator[Tile]:
+        """Fetch a tile for the length of a block."""
+        tile = self.fetch(tensor, n, box)
+        yield tile
+        self.release(tile)
+
+    @contextmanager
+    def produced(self, tensor: Tensor, n: int, box: Box) -> Iterator[Tile]:
+        """Place a tile for the length of a block and commit it behind."""
+        tile = self.place(tensor, n, box)
+        yield tile
+        self.commit(tensor, n, tile)
+
+    @contextmanager
+    def constant_tile(self, content: NDArray[np.uint8]) -> Iterator[int]:
+        """Keep constant bytes in the scratchpad for the length of a block; gives their address."""
+        tile = self.load_constant(content)
+        yield tile.address
+        self.release(tile)
+
+    def _store_channel(self) -> int:
+        self._turn += 1
+        return self._turn % self.chip.dma.store_channels
+
+    def _inside(self, tensor: Tensor, address: int, n: int, box: Box) -> Tile:
+        """Return the tile of a tensor that stays in the scratchpad."""
+        _, h, w, c = tensor.shape
+        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
+        return Tile(address + offset, w * c, c, box, False)
+
+    def _buffer(self, box: Box) -> Tile:
+        """Return a packed tile in a new buffer."""
+        address = self.tiles.allocate(box.size)
+        return Tile(address, box.width * box.channels, box.channels, box, True)
+
+    def location(self, tensor: Tensor) -> Location:
+        """Return where a tensor lives in the memories; constants enter the constant segment."""
+        if tensor.constant is not None:
+            return Location(self.constants_memory, self.constant(tensor.constant.reshape(-1)))
+        found = self.locations.get(tensor.name)
+        if found is None:
+            raise CompileError(f"tensor '{tensor.name}' has no place in any memory")
+        return found
+
+    def _transfers(self, tensor: Tensor, box: Box, tile: Tile, offset: int) -> list[Load]:
+        """Return the transfers of a box, as loads without a channel, within the field widths."""
+        w, c = tensor.shape[2:]
+        place = self.location(tensor)
+        base = place.address + offset
+        row_stride, row_pitch = w * c, tile.row_pitch
+        if box.channels == c and box.width == w:
+            run, rows, planes = box.size, 1, 1
+        elif box.channels == c:
+            run, rows, planes = box.width * c, box.height, 1
+        else:
+            run, rows, planes = box.channels, box.width, box.height
+            row_stride, row_pitch = c, tile.pixel_pitch
+        whole = Load(
+            memory=place.memory,
+            address=base,
+            scratchpad=tile.address,
+            row_bytes=min(run, _LONGEST_RUN),
+            rows=rows,
+            planes=planes,
+            row_stride=row_stride if rows > 1 else 0,
+            plane_stride=w * c if planes > 1 else 0,
+            scratchpad_row_pitch=row_pitch if rows > 1 else 0,
+            scratchpad_plane_pitch=tile.row_pitch if planes > 1 else 0,
+        )
+        if run <= _LONGEST_RUN:
+            return [whole]
+        return [
+            replace(
+                whole,
+                address=base + at,
+                scratchpad=tile.address + at,
+                row_bytes=min(_LONGEST_RUN, run - at),
+            )
+            for at in range(0, run, _LONGEST_RUN)
+        ]
+
+
+_LONGEST_RUN = 1 << 23

@@ -1,0 +1,132 @@
+"""Merge two changes of scale in a row, as the golden library does before it runs anything.
+
+before: q1 = QuantizeLinear(v, s1, z1); d1 = DequantizeLinear(q1, s1, z1)
+        q2 = QuantizeLinear(d1, s2, z2); d2 = DequantizeLinear(q2, s2, z2)
+after:  q1 = QuantizeLinear(v, s, z); d2 = DequantizeLinear(q1, s, z)
+
+`s` and `z` span the real values that both pairs can hold, so results differ from those of the
+file as it is written; whoever runs the file with all optimizations gets these.
+
+Source: ONNX Runtime 1.31 (MIT), what its optimizer makes of such graphs; formula re-derived.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["merge_pairs"]
+
+_TYPES = ("int8", "uint8")
+
+
+class _Parameters(NamedTuple):
+    """Scale and zero point of a tensor."""
+
+    scale: np.float32
+    zero_point: int
+    dtype: str
+
+
+class _Pairs:
+    """One graph: its constants, and who makes and reads each tensor."""
+
+    def __init__(self, graph: Any) -> None:
+        from onnx import numpy_helper
+
+        self.graph = graph
+        self._arrays = numpy_helper.to_array
+        self._constants = {item.name: item for item in graph.initializer}
+        self._outputs = {value.name for value in graph.output}
+        self.maker = {name: node for node in graph.node for name in node.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def parameters(self, node: Any) -> _Parameters | None:
+        """Return the constant scalar parameters of a (de)quantize, None if it has no such."""
+        if len(node.input) < 3 or any(name not in self._constants for name in node.input[1:3]):
+            return None
+        scale, point = (self._arrays(self._constants[name]) for name in node.input[1:3])
+        if scale.size != 1 or point.size != 1 or scale.dtype != np.float32:
+            return None
+        if point.dtype.name not in _TYPES:
+            return None
+        return _Parameters(np.float32(scale.item()), int(point.item()), point.dtype.name)
+
+    def only_reader(self, node: Any, kind: str) -> Any:
+        """Return the one node of `kind` that reads a result which is no output, or None."""
+        name = node.output[0]
+        readers = self.readers.get(name, [])
+        if name in self._outputs or len(readers) != 1 or readers[0].op_type != kind:
+            return None
+        return readers[0]
+
+    def set_parameters(self, node: Any, parameters: _Parameters) -> None:
+        """Give a (de)quantize new parameters."""
+        from onnx import numpy_helper
+
+        arrays: list[NDArray[Any]] = [
+            np.array(parameters.scale, np.float32),
+            np.array(parameters.zero_point, parameters.dtype),
+        ]
+        for position, array in enumerate(arrays, start=1):
+            name = f"{node.output[0]}/merged{position}"
+            tensor = numpy_helper.from_array(array, name)
+            self.graph.initializer.append(tensor)
+            self._constants[name] = tensor
+            node.input[position] = name
+
+
+def merge_pairs(graph: Any) -> None:
+    """Merge every such chain of an ONNX graph in place, in topological order."""
+    pairs = _Pairs(graph)
+    for node in list(graph.node):
+        if node.op_type == "DequantizeLinear" and node.input[0] in pairs.maker:
+            _merge(pairs, node)
+
+
+def _merge(pairs: _Pairs, inner: Any) -> None:
+    """Merge the chain whose first dequantize is `inner`, if it is one."""
+    first = pairs.maker[inner.input[0]]
+    if first.op_type != "QuantizeLinear":
+        return
+    again = pairs.only_reader(first, "DequantizeLinear")
+    second = pairs.only_reader(inner, "QuantizeLinear")
+    last = (
+        None if again is None or second is None else pairs.only_reader(second, "DequantizeLinear")
+    )
+    if last is None:
+        return
+    one, two = pairs.parameters(inner), pairs.parameters(second)
+    if one is None or two is None or one.dtype != two.dtype:
+        return
+    if pairs.parameters(first) != one or pairs.parameters(last) != two:
+        return
+    if one != two:
+        merged = _merged(one, two)
+        if merged is None:
+            return
+        pairs.set_parameters(first, merged)
+        pairs.set_parameters(last, merged)
+    last.input[0] = first.output[0]
+    pairs.readers[first.output[0]] = [last]
+    pairs.graph.node.remove(inner)
+    pairs.graph.node.remove(second)
+
+
+def _merged(one: _Parameters, two: _Parameters) -> _Parameters | None:
+    """Return parameters over the real values that both can hold, None if there are none."""
+    low, high = np.iinfo(one.dtype).min, np.iinfo(one.dtype).max
+    bottom = max(np.float32(low - item.zero_point) * item.scale for item in (one, two))
+    top = min(np.float32(high - item.zero_point) * item.scale for item in (one, two))
+    if not top > bottom:
+        return None
+    scale = np.float32(top - bottom) / np.float32(high - low)
+    place = np.float32(low) - np.float32(bottom / scale)
+    point = int(math.copysign(math.floor(abs(float(place)) + 0.5), float(place)))
+    return _Parameters(np.float32(scale), min(max(point, low), high), one.dtype)

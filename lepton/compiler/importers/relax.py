@@ -1,0 +1,53 @@
+"""Import a Relax module that the user made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton.compiler.importers.model import ImportedModel
+from lepton.errors import ImportFailure
+
+if TYPE_CHECKING:
+    import tvm
+
+
+def import_relax(module: tvm.IRModule) -> ImportedModel:
+    """Canonicalize a Relax module; its variables' names serve as source names.
+
+    Raises:
+        ImportFailure: It has no function `main`, or is not well formed.
+    """
+    from tvm import relax
+
+    from lepton.compiler.importers.canonical import canonicalize
+    from lepton.compiler.importers.names import Source, source_of
+    from lepton.compiler.importers.result import make_result
+
+    names = [variable.name_hint for variable in module.get_global_vars()]
+    if "main" not in names or not isinstance(module["main"], relax.Function):
+        raise ImportFailure("the Relax module has no function 'main'")
+    relax.analysis.check_well_formed(module)
+    module = relax.transform.Normalize()(module)
+    module = relax.transform.ConvertToDataflow(min_size=1)(module)
+    function = module["main"]
+    sources: dict[object, Source] = {}
+    index = 0
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            name = str(binding.var.name)
+            sources[binding.var] = source_of(binding.value) or Source(name, name, index)
+            index += 1
+    outputs = [f"output{position}" for position in range(_count(function))]
+    return make_result(
+        canonicalize(module, sources),
+        golden="onnx",
+        name="module",
+        inputs=[parameter.name for parameter in function.params],
+        outputs=outputs,
+    )
+
+
+def _count(function: object) -> int:
+    """Return how many tensors a function returns."""
+    fields = getattr(getattr(function, "ret_ty", None), "fields", None)
+    return len(fields) if fields is not None else 1

@@ -1,0 +1,58 @@
+"""Import a `torch.export` program; PyTorch is needed only by who has such a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lepton.compiler.importers.model import ImportedModel
+from lepton.errors import ImportFailure
+
+
+def import_torch(program: Any, shapes: Mapping[str, Sequence[int]]) -> ImportedModel:
+    """Turn an exported program, float or quantized by PT2E, into canonical form.
+
+    Args:
+        program: `torch.export.ExportedProgram`; it is not changed.
+        shapes: Must agree with the program's inputs: export fixes shapes.
+
+    Raises:
+        ImportFailure: It has dynamic dimensions or operators that are not supported.
+    """
+    from lepton.compiler.importers.canonical import canonicalize
+    from lepton.compiler.importers.result import make_result
+    from lepton.compiler.importers.torch_importer import TorchImporter
+
+    inputs = list(program.graph_signature.user_inputs)
+    outputs = [str(name) for name in program.graph_signature.user_outputs]
+    _check_shapes(program, inputs, shapes)
+    importer = TorchImporter(program.run_decompositions())
+    module = importer.convert()
+    return make_result(
+        canonicalize(module, importer.sources(module)),
+        golden="onnx",
+        name=type(program).__name__,
+        inputs=[str(name) for name in inputs],
+        outputs=outputs,
+    )
+
+
+def _check_shapes(program: Any, inputs: list[Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse dynamic inputs and shapes that contradict the program's."""
+    known: dict[str, tuple[Any, ...]] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in inputs:
+            value = node.meta.get("val")
+            known[node.name] = tuple(getattr(value, "shape", ()))
+            dynamic = [extent for extent in known[node.name] if not isinstance(extent, int)]
+            if dynamic:
+                raise ImportFailure(
+                    f"input {node.name!r} has the dynamic dimension {dynamic[0]}; export the "
+                    "program without dynamic_shapes"
+                )
+    for name, shape in shapes.items():
+        if name not in known or known[name] != tuple(shape):
+            raise ImportFailure(
+                f"the exported program has no input {name!r} of shape "
+                f"{','.join(map(str, shape))}; export it again with that shape"
+            )

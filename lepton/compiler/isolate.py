@@ -1,0 +1,202 @@
+"""Compile a file in a child process: a hostile model can at worst end the child.
+
+TVM's importers and ONNX's and FlatBuffers' readers are native or third-party code, and a damaged
+file may crash them, take all memory or never end. Here that becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import lepton.errors
+from lepton.chip import Chip, chip_to_table
+from lepton.compiler.worker import MEMORY, Request
+from lepton.errors import ImportFailure, InputError, LeptonError
+from lepton.program import Program, load_program
+
+__all__ = ["ADDRESS_BYTES", "Options", "compile_file", "failure", "readable"]
+
+ADDRESS_BYTES = 8 << 30
+"""Address space of the child; the largest real models take a tenth."""
+
+CPU_SECONDS = 300
+CPU_SECONDS_PER_MIB = 5
+"""Processor time of the child, and more of it for large files; ResNet-50 takes some ten seconds."""
+
+WALL_FACTOR = 4
+"""A child that takes so many times its processor time by the clock is waiting, not working."""
+
+MAXIMUM_MODEL_BYTES = 4 << 30
+
+WORKER = ("-P", "-m", "lepton.compiler.worker")
+"""What the child's interpreter runs; -P keeps the user's folder out of its import path."""
+
+
+class Options(Protocol):
+    """What `lepton.compiler.compile.CompileOptions` holds, without importing TVM for its name."""
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]] | None: ...
+    @property
+    def keep_all(self) -> bool: ...
+
+
+def compile_file(path: str | Path, chip: Chip, options: Options | None = None) -> Program:
+    """Compile a model file in a child process.
+
+    Args:
+        path: an `.onnx` or `.tflite` file.
+        chip: the chip to compile for.
+        options: a `CompileOptions`, or None for its defaults.
+
+    Raises:
+        ImportFailure: the file cannot be read, is damaged, or crashed, flooded or hung its reader.
+        InputError: it is a float model, of which nothing could run on the NPU.
+        CompileError: the chip cannot hold it, or an operator runs nowhere.
+    """
+    model = Path(path)
+    size = readable(model)
+    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
+        request = Request(
+            model=str(model.absolute()),
+            chip=chip_to_table(chip),
+            shapes=_plain(options.shapes if options else None),
+            keep_all=bool(options and options.keep_all),
+            output=os.path.join(folder, "program"),
+            reply=os.path.join(folder, "reply"),
+            address_bytes=ADDRESS_BYTES,
+            cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
+        )
+        status = _run(request, Path(folder))
+        fault = failure(request, model.name, status)
+        if fault is not None:
+            raise fault
+        return load_program(Path(request.output).read_bytes())
+
+
+def readable(model: Path) -> int:
+    """Return the size in bytes of a model file that can be read.
+
+    Raises:
+        ImportFailure: it is missing, empty, no file, or must not be read.
+    """
+    try:
+        found = model.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
+            raise ImportFailure(f"{model} cannot be read: it is {kind}")
+        with model.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImportFailure(f"{model} cannot be read: {reason}") from None
+    if found.st_size == 0:
+        raise ImportFailure(f"{model} cannot be read: it is empty")
+    if found.st_size > MAXIMUM_MODEL_BYTES:
+        raise ImportFailure(f"{model} cannot be read: a model must not exceed 4 GiB")
+    return found.st_size
+
+
+def _plain(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, list[int]] | None:
+    """Return shapes as JSON types."""
+    if shapes is None:
+        return None
+    try:
+        return {str(name): [int(extent) for extent in shape] for name, shape in shapes.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"shapes must be whole numbers by input name, not {shapes!r}") from None
+
+
+def _run(request: Request, folder: Path) -> int | None:
+    """Run the child and return its exit status, negative for a signal, None if it never ended."""
+    # the package's own folder goes first, so that the child imports what the parent runs
+    root = str(Path(lepton.errors.__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, *WORKER],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            # Ctrl-C is ours to pass on, not the terminal's to deal to both
+            start_new_session=True,
+        )
+        try:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(json.dumps(dataclasses.asdict(request)).encode() + b"\n")
+                child.stdin.flush()
+            # standard input stays open: the child ends itself when this process is gone
+            return child.wait(timeout=request.cpu_seconds * WALL_FACTOR)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child with all of its own children, if it still runs."""
+    with contextlib.suppress(BrokenPipeError):
+        if child.stdin is not None:
+            child.stdin.close()
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def failure(request: Request, name: str, status: int | None) -> LeptonError | None:
+    """Return the error that a child's exit status and reply mean, None for success.
+
+    Args:
+        request: what the child was asked.
+        name: of the model, for the text.
+        status: 0, an exit code, minus a signal, or None for a child that never ended.
+    """
+    if status is None or status == -signal.SIGXCPU:
+        return ImportFailure(
+            f"{name} keeps the importer busy for more than {request.cpu_seconds} s: it is damaged, "
+            "or larger than can be compiled"
+        )
+    reply = _reply(Path(request.reply))
+    if status == -signal.SIGKILL or (reply is not None and reply.get("kind") == MEMORY):
+        return ImportFailure(
+            f"{name} makes the importer take more than {request.address_bytes >> 20} MiB of "
+            "memory: it is damaged, or larger than can be compiled"
+        )
+    if status < 0:
+        return ImportFailure(
+            f"{name} crashed the importer (signal {-status}): it is damaged or uses what TVM "
+            "cannot read"
+        )
+    if reply is None or status != 0:
+        return ImportFailure(f"{name} ended the importer (exit code {status}): it is damaged")
+    if not reply:
+        return None
+    found = getattr(lepton.errors, reply["kind"], None)
+    is_known = isinstance(found, type) and issubclass(found, LeptonError)
+    cls = cast(type[LeptonError], found) if is_known else ImportFailure
+    error = cls(" ".join(reply["message"].split()))
+    error.add_note(reply["detail"])
+    return error
+
+
+def _reply(path: Path) -> dict[str, str] | None:
+    """Return the child's reply, None if it left none."""
+    try:
+        return cast(dict[str, str], json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,81 @@
+"""Partitioning: which operators run on the NPU, in which regions, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm.relax.transform import FuseOpsByPattern, MergeCompositeFunctions
+
+from lepton.compiler.golden import Golden
+from lepton.compiler.golden_onnx import OnnxGolden
+from lepton.compiler.golden_tflite import TfliteGolden
+from lepton.compiler.importers import source_of
+from lepton.compiler.operation import Operation, read_operation
+from lepton.compiler.patterns import patterns
+from lepton.compiler.rules import first_failure
+from lepton.compiler.tabulate import tabulate
+from lepton.errors import CompileError
+
+__all__ = ["Reasons", "golden_of", "partition"]
+
+Reasons = dict[str, str]
+"""Source operator -> the rule that keeps it off the NPU."""
+
+
+def golden_of(kind: str) -> Golden:
+    """Return the golden library called "onnx" or "tflite"."""
+    return TfliteGolden() if kind == "tflite" else OnnxGolden()
+
+
+def _probe(golden: Golden, operation: Operation) -> str:
+    """Return why the golden has no exact parameters for an operation, "" if it has."""
+    from lepton.compiler.build import RegionBuilder
+
+    builder = RegionBuilder(golden, "probe")
+    for value in operation.inputs:
+        if value.variable is not None:
+            builder.bind_input(value.variable, "x", value.shape, value.dtype)
+    try:
+        builder.add("y", operation)
+    except CompileError as error:
+        return str(error)
+    return ""
+
+
+def _checker(golden: Golden, reasons: Reasons) -> Callable[[Any], bool]:
+    """Return the predicate that accepts a match and notes why another is refused."""
+
+    def check(context: Any) -> bool:
+        bindings = dict(context.matched_bindings.items())
+        root = context.matched_expr
+        operation = read_operation(bindings, root, root)
+        heart = source_of(operation.call) or source_of(root)
+        name = heart.operator if heart is not None else operation.name
+        reason = first_failure(operation) or _probe(golden, operation)
+        if reason:
+            reasons.setdefault(name, f"{operation.op}: {reason}")
+            return False
+        return True
+
+    return check
+
+
+def partition(module: tvm.IRModule, kind: str) -> tuple[tvm.IRModule, Reasons]:
+    """Group the operators that the NPU supports into region functions.
+
+    before: main is a flat list of Relax calls
+    after:  main calls region functions (attribute Codegen = "lepton"), each a chain of composite
+            functions (attribute Composite = "lepton.<op>"); what is left in main is the host's.
+
+    Args:
+        module: canonical module (`lepton.compiler.importers`).
+        kind: "onnx" or "tflite", whose arithmetic decides.
+    """
+    golden = golden_of(kind)
+    reasons: Reasons = {}
+    module = tabulate(module, golden, kind)
+    entries = patterns(_checker(golden, reasons))
+    module = FuseOpsByPattern(entries, bind_constants=True)(module)
+    return MergeCompositeFunctions()(module), reasons

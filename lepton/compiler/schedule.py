@@ -1,0 +1,321 @@
+"""From graphs to a program: memory map, what stays in the scratchpad, emission, semaphores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lepton.chip import Chip
+from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
+from lepton.compiler.emit import Emitter, Location
+from lepton.compiler.graph import Graph, Node, Reshape
+from lepton.compiler.lowering import lower
+from lepton.compiler.synchronize import synchronize
+from lepton.errors import CompileError
+from lepton.isa import encode_all
+from lepton.isa.declaration import WORD_BYTES, Instruction
+from lepton.isa.instructions import Halt
+
+__all__ = ["Emission", "RegionWork", "emit_regions"]
+
+_ALIGN = 64
+_WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class RegionWork:
+    """An NPU region to emit: its graph and the number of its first operator."""
+
+    graph: Graph
+    first_operator: int
+
+
+@dataclass(frozen=True)
+class Emission:
+    """The emitted instructions and where everything lies."""
+
+    instructions: bytes
+    operator_of: np.ndarray
+    constants: np.ndarray
+    program_address: int
+    constants_address: int
+    locations: dict[str, Location]
+    spans: tuple[tuple[int, int], ...]
+    """[start, stop) of each region's instructions."""
+    stored_bytes: dict[int, int]
+
+
+def emit_regions(regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, int]) -> Emission:
+    """Emit all NPU regions of a model.
+
+    Args:
+        regions: the NPU regions in order.
+        chip: the chip to emit for.
+        crossing: size in bytes of every tensor that crosses the edge of a region, by name.
+
+    Raises:
+        CompileError: the chip cannot hold a step of the work.
+    """
+    locations, ends = _place_crossing(chip, crossing)
+    constants_memory = chip.memory_index(chip.placement.constants)
+    best = [_best_region(work, chip, locations, ends) for work in regions]
+    # all regions share one constant segment: emit again, in order, with the chosen shares
+    emitter = Emitter(chip, dict(locations))
+    program_memory = chip.memory_index(chip.placement.program)
+    spans: list[tuple[int, int]] = []
+    stream: list[Instruction] = []
+    numbers: dict[tuple[int, int], int] = {}
+    emitter.constants_base = _constants_base(chip, locations, crossing, regions, best)
+    for work, share in zip(regions, best, strict=True):
+        begin = len(emitter.instructions)
+        _emit_region(work, emitter, share, ends)
+        emitter.emit(Halt())
+        stream += synchronize(emitter.instructions[begin:], chip, numbers)
+        spans.append((begin, len(emitter.instructions)))
+    constants_end = emitter.constants_base + len(emitter.constants)
+    program_address = _program_base(chip, program_memory, constants_memory, constants_end, ends)
+    _check_room(chip, program_memory, program_address + len(stream) * WORD_BYTES)
+    _check_room(chip, constants_memory, constants_end)
+    return Emission(
+        instructions=encode_all(stream),
+        operator_of=np.array(emitter.operator_of, np.uint32),
+        constants=np.frombuffer(bytes(emitter.constants), np.uint8),
+        program_address=program_address,
+        constants_address=emitter.constants_base,
+        locations=emitter.locations,
+        spans=tuple(spans),
+        stored_bytes=emitter.stored_bytes,
+    )
+
+
+def _align(value: int) -> int:
+    return -(-value // 4096) * 4096
+
+
+def _check_room(chip: Chip, memory: int, end: int) -> None:
+    """Raise if a segment ends beyond its memory."""
+    device = chip.memories[memory]
+    if end > device.size_bytes:
+        raise CompileError(
+            f"memory '{device.name}' of chip '{chip.name}' has {device.size_bytes} bytes, and the "
+            f"program needs {end}"
+        )
+
+
+def _place_crossing(
+    chip: Chip, crossing: dict[str, int]
+) -> tuple[dict[str, Location], dict[int, int]]:
+    """Return places for the crossing tensors and the first free address of each memory."""
+    ends = dict.fromkeys(range(len(chip.memories)), 0)
+    locations: dict[str, Location] = {}
+    for name, size in crossing.items():
+        locations[name] = _place(chip, ends, size, name)
+    return locations, ends
+
+
+def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
+    """Return a place for one tensor in the first activation memory that has room."""
+    size = -(-size // _ALIGN) * _ALIGN
+    for memory_name in chip.placement.activations:
+        memory = chip.memory_index(memory_name)
+        if ends[memory] + size <= chip.memories[memory].size_bytes:
+            location = Location(memory, ends[memory])
+            ends[memory] += size
+            return location
+    raise CompileError(
+        f"tensor '{name}' of {size} bytes does not fit the activation memories of chip "
+        f"'{chip.name}' ({', '.join(chip.placement.activations)})"
+    )
+
+
+def _constants_base(
+    chip: Chip,
+    locations: dict[str, Location],
+    crossing: dict[str, int],
+    regions: Sequence[RegionWork],
+    shares: Sequence[float],
+) -> int:
+    """Return where the constant segment begins: behind all activations of its memory."""
+    memory = chip.memory_index(chip.placement.constants)
+    top = 0
+    for work in regions:
+        top += sum(node.output.size_bytes + _ALIGN for node in work.graph.nodes)
+    top += sum(size + _ALIGN for size in crossing.values())
+    del locations, shares
+    uses = any(chip.memory_index(name) == memory for name in chip.placement.activations)
+    return _align(top) if uses else 0
+
+
+def _program_base(
+    chip: Chip, memory: int, constants_memory: int, constants_end: int, ends: dict[int, int]
+) -> int:
+    """Return where the instruction stream begins."""
+    if memory == constants_memory:
+        return _align(constants_end)
+    return _align(ends[memory])
+
+
+# --- one region --------------------------------------------------------------------------------
+
+
+def _storage(graph: Graph) -> dict[str, str]:
+    """Return for each tensor the one whose bytes it is: a reshape shares its input's place.
+
+    before: y = reshape(x)     after: storage[y] = x, and no instruction is emitted
+    A reshape of a region input or constant into a region output must copy.
+    """
+    outputs = {tensor.name for tensor in graph.outputs}
+    fixed = {tensor.name for tensor in graph.inputs}
+    storage: dict[str, str] = {}
+    for node in graph.nodes:
+        if not isinstance(node, Reshape):
+            continue
+        source = node.inputs[0]
+        root = storage.get(source.name, source.name)
+        if source.constant is not None or (node.output.name in outputs and root in fixed | outputs):
+            continue
+        if node.output.name in outputs:
+            # the bytes live where the output must be
+            for name, of in list(storage.items()):
+                if of == root:
+                    storage[name] = node.output.name
+            storage[root] = node.output.name
+        else:
+            storage[node.output.name] = root
+    return storage
+
+
+def _root(storage: dict[str, str], name: str) -> str:
+    """Return the tensor that holds the bytes of `name`."""
+    while name in storage:
+        name = storage[name]
+    return name
+
+
+def _lifetimes(graph: Graph, storage: dict[str, str]) -> list[Lifetime]:
+    """Return the lifetimes of the tensors inside the region, most rewarding first."""
+    crossing = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    uses: dict[str, int] = {}
+    for step, node in enumerate(graph.nodes):
+        name = _root(storage, node.output.name)
+        first.setdefault(name, step)
+        last[name] = step
+        sizes[name] = node.output.size_bytes
+        for tensor in node.inputs:
+            source = _root(storage, tensor.name)
+            last[source] = step
+            uses[source] = uses.get(source, 0) + 1
+    inside = [
+        Lifetime(name, sizes[name], first[name], last[name])
+        for name in sizes
+        if name not in crossing
+    ]
+    return sorted(inside, key=lambda item: (item.last - item.first) / (1 + uses.get(item.name, 0)))
+
+
+def _residents(graph: Graph, storage: dict[str, str], capacity: int) -> dict[str, int]:
+    """Return scratchpad offsets of the tensors that stay inside."""
+    return place_lifetimes(_lifetimes(graph, storage), capacity)
+
+
+def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -> int:
+    """Return the bytes of the tensors that do not stay inside, each time they cross."""
+    total = 0
+    for node in graph.nodes:
+        for tensor in (*node.inputs, node.output):
+            if _root(storage, tensor.name) not in residents and tensor.constant is None:
+                total += tensor.size_bytes
+    return total
+
+
+def _best_region(
+    work: RegionWork, chip: Chip, locations: dict[str, Location], ends: dict[int, int]
+) -> float:
+    """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
+
+    Shares at which a node does not fit are passed over.
+    """
+    storage = _storage(work.graph)
+    size = chip.scratchpad.size_bytes
+    ranked: list[tuple[float, float]] = []
+    for share in _WORKING_SHARES:
+        residents = _residents(work.graph, storage, size - int(size * share))
+        # small tiles cost more passes: a share must win clearly to be preferred
+        ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
+    failure: CompileError | None = None
+    for _, share in sorted(ranked):
+        try:
+            probe = Emitter(chip, dict(locations))
+            _emit_region(work, probe, share, dict(ends))
+            return share
+        except CompileError as error:
+            failure = error
+    assert failure is not None
+    raise failure
+
+
+def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]) -> None:
+    """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
+    graph, chip = work.graph, emitter.chip
+    storage = _storage(graph)
+    size = chip.scratchpad.size_bytes
+    working = int(size * share) // _ALIGN * _ALIGN
+    placed = _residents(graph, storage, size - working)
+    emitter.tiles = Ring(0, working, "scratchpad", align=16)
+    emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
+    emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
+    emitter.residents = {}
+    for node in graph.nodes:
+        root = _root(storage, node.output.name)
+        if root in placed:
+            emitter.residents[node.output.name] = working + placed[root]
+    _place_spills(graph, storage, emitter, placed, ends)
+    for number, node in enumerate(graph.nodes):
+        emitter.operator = work.first_operator + number
+        if not _is_free(node, storage):
+            lower(node, emitter)
+
+
+def _is_free(node: Node, storage: dict[str, str]) -> bool:
+    """Return whether a node needs no instruction: a reshape in place."""
+    return isinstance(node, Reshape) and _root(storage, node.output.name) == _root(
+        storage, node.inputs[0].name
+    )
+
+
+def _place_spills(
+    graph: Graph,
+    storage: dict[str, str],
+    emitter: Emitter,
+    placed: dict[str, int],
+    ends: dict[int, int],
+) -> None:
+    """Give every tensor that is neither resident nor crossing a place in a memory.
+
+    Places are shared by tensors that are never alive together.
+    """
+    chip = emitter.chip
+    wanted = [item for item in _lifetimes(graph, storage) if item.name not in placed]
+    wanted.sort(key=lambda item: -item.size)
+    for name in chip.placement.activations:
+        memory = chip.memory_index(name)
+        room = chip.memories[memory].size_bytes - ends[memory]
+        found = place_lifetimes(wanted, room, _ALIGN)
+        for tensor, offset in found.items():
+            emitter.locations[tensor] = Location(memory, ends[memory] + offset)
+        wanted = [item for item in wanted if item.name not in found]
+    if wanted:
+        raise CompileError(
+            f"tensor '{wanted[0].name}' of {wanted[0].size} bytes does not fit the activation "
+            f"memories of chip '{chip.name}' ({', '.join(chip.placement.activations)})"
+        )
+    for node in graph.nodes:
+        for tensor in (*node.inputs, node.output):
+            root = _root(storage, tensor.name)
+            if root in emitter.locations:
+                emitter.locations[tensor.name] = emitter.locations[root]

@@ -1,0 +1,123 @@
+"""Put in the semaphores: the fewest waits that order what instructions read and write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Chip
+from lepton.errors import CompileError
+from lepton.isa import records
+from lepton.isa.declaration import SEMAPHORES, Instruction
+from lepton.isa.footprints import footprints, queue_count, queues
+from lepton.jit import njit
+
+__all__ = ["synchronize"]
+
+I64 = NDArray[np.int64]
+
+
+@njit
+def _end(box: I64) -> int:
+    """Return one past the last unit of a box."""
+    reach = (box[5] - 1) * box[6] + (box[7] - 1) * box[8] + (box[9] - 1) * box[10]
+    return box[3] + box[4] + reach
+
+
+@njit
+def _conflict(boxes: I64, ends: I64, first: I64, i: int, j: int) -> bool:
+    """Return whether two instructions touch the same stretch, one of them writing.
+
+    Strided boxes count from their first to their last unit: a wait too many costs little, a wait
+    too few is a race.
+    """
+    for a in range(first[i], first[i + 1]):
+        for b in range(first[j], first[j + 1]):
+            if boxes[a, 1] != boxes[b, 1] or not (boxes[a, 2] or boxes[b, 2]):
+                continue
+            if boxes[a, 3] < ends[b] and boxes[b, 3] < ends[a]:
+                return True
+    return False
+
+
+@njit
+def _dependencies(  # noqa: C901 (one compiled loop)
+    queue: I64, boxes: I64, queues: int
+) -> I64:
+    """Return `[n, queues]`: the instruction of each queue that one must wait for, or -1.
+
+    Waits that follow from others are left out.
+    """
+    n = len(queue)
+    first = np.zeros(n + 1, np.int64)
+    ends = np.zeros(len(boxes), np.int64)
+    for row in range(len(boxes)):
+        first[boxes[row, 0] + 1] += 1
+        ends[row] = _end(boxes[row])
+    for i in range(n):
+        first[i + 1] += first[i]
+    members = np.zeros((queues, n), np.int64)
+    sizes = np.zeros(queues, np.int64)
+    clocks = np.zeros((n, queues), np.int64)
+    waits = np.full((n, queues), -1, np.int64)
+    cursor = np.zeros(queues, np.int64)
+    for j in range(n):
+        q = queue[j]
+        if q < 0:
+            continue
+        clock = clocks[j]
+        if sizes[q]:
+            clock[:] = clocks[members[q, sizes[q] - 1]]
+        for other in range(queues):
+            cursor[other] = sizes[other] - 1
+        while True:
+            # the latest instruction not looked at yet, over all other queues
+            best, best_queue = -1, -1
+            for other in range(queues):
+                at = cursor[other]
+                if other != q and at >= clock[other] and members[other, at] > best:
+                    best, best_queue = members[other, at], other
+            if best < 0:
+                break
+            cursor[best_queue] -= 1
+            if _conflict(boxes, ends, first, best, j):
+                waits[j, best_queue] = best
+                for other in range(queues):
+                    clock[other] = max(clock[other], clocks[best, other])
+        members[q, sizes[q]] = j
+        sizes[q] += 1
+        clock[q] = sizes[q]
+    return waits
+
+
+def synchronize(
+    instructions: list[Instruction], chip: Chip, numbers: dict[tuple[int, int], int] | None = None
+) -> list[Instruction]:
+    """Return the instructions of one region with their waits and signals.
+
+    before: load x; matmul x          after: load x signal=1; matmul x wait=1
+
+    Raises:
+        CompileError: more pairs of queues need ordering than there are semaphores.
+    """
+    table = records(instructions)
+    dma = chip.dma
+    queue = queues(table, dma.load_channels, dma.store_channels)
+    count = queue_count(dma.load_channels, dma.store_channels)
+    waits = _dependencies(queue, footprints(table), count)
+    wait_mask = [0] * len(instructions)
+    signal_mask = [0] * len(instructions)
+    numbers = {} if numbers is None else numbers
+    for consumer, giver_queue in zip(*np.nonzero(waits >= 0), strict=True):
+        pair = (int(giver_queue), int(queue[consumer]))
+        number = numbers.setdefault(pair, len(numbers))
+        if number >= SEMAPHORES:
+            raise CompileError(f"the chip's {SEMAPHORES} semaphores do not suffice for its queues")
+        wait_mask[consumer] |= 1 << number
+        signal_mask[int(waits[consumer, giver_queue])] |= 1 << number
+    return [
+        replace(item, wait=wait, signal=signal)
+        for item, wait, signal in zip(instructions, wait_mask, signal_mask, strict=True)
+    ]

@@ -1,0 +1,142 @@
+"""The child process of `lepton.compiler.isolate`: third-party importers run here, under limits.
+
+One request on standard input, a JSON line; the program and a JSON reply go to files that the
+request names, so that whatever native libraries print cannot get between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lepton.errors import CompileError, InputError, LeptonError
+
+if TYPE_CHECKING:
+    from lepton.program import Program
+
+__all__ = ["MEMORY", "Request", "answer", "limit", "main", "refuse_float"]
+
+MEMORY = "memory"
+"""Kind of the reply of a child that ran out of memory; the others are names of `lepton.errors`."""
+
+_MACS = ("conv", "matmul", "dense", "gemm", "lstm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the child is to do.
+
+    Attributes:
+        model: path of the model file.
+        chip: as `lepton.chip.chip_to_table` gives it.
+        output: where the program goes.
+        reply: where the outcome goes, `{}` or `{"kind", "message", "detail"}`.
+        address_bytes: limit of the address space.
+        cpu_seconds: limit of the processor time.
+    """
+
+    model: str
+    chip: dict[str, object]
+    shapes: Mapping[str, Sequence[int]] | None
+    keep_all: bool
+    output: str
+    reply: str
+    address_bytes: int
+    cpu_seconds: int
+
+
+def limit(request: Request) -> None:
+    """Lower this process's limits to those of the request: a bomb or a hang ends by itself."""
+    _lower(resource.RLIMIT_AS, request.address_bytes)
+    _lower(resource.RLIMIT_CPU, request.cpu_seconds)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(which: int, value: int) -> None:
+    """Lower one soft limit; a harder one that is there already stays."""
+    soft, hard = resource.getrlimit(which)
+    if soft == resource.RLIM_INFINITY or value < soft:
+        resource.setrlimit(which, (value, hard))
+
+
+def answer(request: Request) -> dict[str, str]:
+    """Compile the model of a request and return the reply."""
+    try:
+        program = _compile(request)
+        refuse_float(program, Path(request.model).name)
+        Path(request.output).write_bytes(program.to_bytes())
+        return {}
+    except MemoryError:
+        return {"kind": MEMORY, "message": "", "detail": ""}
+    except LeptonError as error:
+        return _fault(type(error).__name__, str(error))
+    except Exception as error:  # a fault of ours, which must reach the user as one sentence too
+        name = Path(request.model).name
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        return _fault(CompileError.__name__, f"{name}: the compiler failed on it ({reason})")
+
+
+def _fault(kind: str, message: str) -> dict[str, str]:
+    return {"kind": kind, "message": message, "detail": traceback.format_exc()}
+
+
+def _compile(request: Request) -> Program:
+    """Return the program, with everything heavy imported here."""
+    from lepton.chip import chip_from_table
+    from lepton.compiler.compile import CompileOptions, compile_model
+
+    chip = chip_from_table(request.chip, "chip")
+    options = CompileOptions(shapes=request.shapes, keep_all=request.keep_all)
+    return compile_model(Path(request.model), chip, options)
+
+
+def refuse_float(program: Program, name: str) -> None:
+    """Raise InputError for a float model: none of its MACs is on the NPU, as nothing is quantized.
+
+    A model that quantizes while it runs (ConvInteger) is not one: it runs on the host as it is.
+    """
+    kinds = {operator.kind.lower() for operator in program.operators if operator.device == "host"}
+    works = any(part in kind for kind in kinds for part in _MACS)
+    quantizes = any("quantize" in kind and "dequantize" not in kind for kind in kinds)
+    if works and not quantizes and not any(operator.macs for operator in program.operators):
+        raise InputError(
+            f"{name} is a float model; quantize it first (lepton compile {name} --calibrate "
+            "DATA.npz), or none of it can run on the NPU"
+        )
+
+
+def _watch_parent() -> None:
+    """End this process when standard input closes, which is when the parent is gone."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """Answer the request on standard input."""
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(sys.stdin.fileno(), 1 << 16)
+        if not part:
+            return
+        line += part
+    request = Request(**cast(dict[str, Any], json.loads(line)))
+    limit(request)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    reply = json.dumps(answer(request))
+    Path(request.reply).write_text(reply, encoding="utf-8")
+    sys.stdout.flush()
+    # the destructors of the native libraries have nothing to add, and may crash
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The instruction set: declarations, encode, decode, text and manual."""
+
+import lepton.isa.instructions  # pyright: ignore[reportUnusedImport]  # noqa: F401 (fills the registry)
+from lepton.isa.declaration import (
+    BY_MNEMONIC,
+    REGISTRY,
+    SEMAPHORES,
+    WORD_BYTES,
+    Field,
+    Instruction,
+    Unit,
+)
+from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records
+from lepton.isa.manual import manual
+from lepton.isa.text import assemble, assemble_line, disassemble, disassemble_one
+
+VERSION = 1
+
+__all__ = [
+    "BY_MNEMONIC",
+    "COLUMNS",
+    "REGISTRY",
+    "SEMAPHORES",
+    "VERSION",
+    "WORD_BYTES",
+    "Field",
+    "Instruction",
+    "Unit",
+    "assemble",
+    "assemble_line",
+    "decode",
+    "decode_all",
+    "disassemble",
+    "disassemble_one",
+    "encode_all",
+    "manual",
+    "records",
+]

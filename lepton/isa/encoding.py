@@ -1,0 +1,83 @@
+"""Bytes to instructions and back, and the record array that kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import EncodingError
+from lepton.isa.declaration import REGISTRY, WORD_BYTES, Instruction
+
+__all__ = ["COLUMNS", "decode", "decode_all", "encode_all", "records"]
+
+
+def decode(word: bytes, offset: int = 0) -> Instruction:
+    """Return the instruction that `word` encodes.
+
+    Args:
+        word: exactly `WORD_BYTES` bytes.
+        offset: where the word starts in its file, for the error text.
+
+    Raises:
+        EncodingError: an unknown opcode, a field out of its range, or a bit set that no field owns.
+    """
+    if len(word) != WORD_BYTES:
+        raise EncodingError(
+            f"offset {offset:#x}: an instruction has {WORD_BYTES} bytes, not {len(word)}"
+        )
+    value = int.from_bytes(word, "little")
+    cls = REGISTRY.get(value & 0xFF)
+    if cls is None:
+        raise EncodingError(f"offset {offset:#x}: no instruction has opcode {value & 0xFF:#04x}")
+    last = cls.fields[-1]
+    if value >> (last.offset + last.bits):
+        raise EncodingError(f"offset {offset:#x}: {cls.mnemonic} has bits set beyond its fields")
+    values: dict[str, int] = {}
+    for field in cls.fields:
+        raw = (value >> field.offset) & ((1 << field.bits) - 1)
+        if field.signed and raw >> (field.bits - 1):
+            raw -= 1 << field.bits
+        values[field.name] = raw
+    try:
+        return cls(**values)
+    except EncodingError as error:
+        raise EncodingError(f"offset {offset:#x}: {error}") from None
+
+
+def decode_all(stream: bytes) -> list[Instruction]:
+    """Decode a whole stream; a trailing partial word is an error that names its offset."""
+    return [
+        decode(stream[start : start + WORD_BYTES], start)
+        for start in range(0, len(stream), WORD_BYTES)
+    ]
+
+
+def encode_all(instructions: Iterable[Instruction]) -> bytes:
+    """Return the bytes of a sequence of instructions."""
+    return b"".join(instruction.encode() for instruction in instructions)
+
+
+def _column_names() -> tuple[str, ...]:
+    """Return the names of all fields of all instructions, each once, opcode first."""
+    names = ["opcode"]
+    for opcode in sorted(REGISTRY):
+        for field in REGISTRY[opcode].fields:
+            if field.name not in names:
+                names.append(field.name)
+    return tuple(names)
+
+
+COLUMNS: dict[str, int] = {name: index for index, name in enumerate(_column_names())}
+"""Column of each field in the array that `records` returns."""
+
+
+def records(instructions: Sequence[Instruction]) -> NDArray[np.int64]:
+    """Return `[n, len(COLUMNS)] int64`: one row per instruction, 0 where it has no such field."""
+    table = np.zeros((len(instructions), len(COLUMNS)), np.int64)
+    for row, item in enumerate(instructions):
+        table[row, 0] = item.opcode
+        for field in item.fields:
+            table[row, COLUMNS[field.name]] = getattr(item, field.name)
+    return table

@@ -1,0 +1,39 @@
+"""The networks that ship with Lepton, and what makes them.
+
+`digits_model_path` is the default network: a small residual CNN for 8x8 handwritten digits, int8
+QDQ ONNX. `load_digits_holdout` gives the images that its training never saw.
+`python -m lepton.models.train_digits` makes both files again.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["PIXEL_MAXIMUM", "digits_model_path", "load_digits_holdout"]
+
+PIXEL_MAXIMUM = 16  # the data set's grey levels are 0..16
+
+
+def digits_model_path() -> Path:
+    """Return the file of the default network (`image` [1, 1, 8, 8] -> `logits` [1, 10])."""
+    return Path(str(files(__name__) / "pretrained" / "digits.onnx"))
+
+
+def load_digits_holdout() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Load the held-out digits as the default network takes them.
+
+    Returns:
+        The images [n, 1, 8, 8] float32 in 0..1 and their labels [n] int64 in 0..9.
+    """
+    import numpy as np
+
+    resource = files(__name__) / "pretrained" / "digits_holdout.npz"
+    with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        pixels, labels = arrays["x"], arrays["y"]
+    return pixels.astype(np.float32) / np.float32(PIXEL_MAXIMUM), labels.astype(np.int64)

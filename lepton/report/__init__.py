@@ -1,0 +1,1 @@
+"""What architects look at: summary, tables, pictures, one HTML page, Perfetto traces."""

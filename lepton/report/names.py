@@ -1,0 +1,53 @@
+"""Operator names that fit: fused names and deep paths shortened where they say the least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["shorten", "size_text", "tidy_names"]
+
+_GENERIC = (
+    "fusedbatchnorm",
+    "batch_norm",
+    "batchnorm",
+    "biasadd",
+    "relu",
+    "conv2d1",
+    "readvariable",
+)
+"""Starts of path components that say how, not which; dropped first, from the end."""
+
+
+def _head(name: str) -> str:
+    """Return the first of the names that a fused operator carries, on one line."""
+    flat = " ".join(name.split())
+    return flat.split(";", 1)[0].strip() or flat
+
+
+def tidy_names(names: Sequence[str]) -> list[str]:
+    """Return the first name of every fused one, without the path that most of them share."""
+    heads = [_head(name) for name in names]
+    paths = [head.split("/") for head in heads if "/" in head]
+    firsts = {path[0] for path in paths}
+    if len(paths) > 1 and len(firsts) == 1:
+        root = f"{firsts.pop()}/"
+        heads = [head.removeprefix(root) or head for head in heads]
+    return heads
+
+
+def shorten(name: str, width: int) -> str:
+    """Return `name` in at most `width` characters.
+
+    Generic path components go first, from the end; then the left, because models number their
+    blocks and name the function at the right.
+    """
+    parts = name.split("/")
+    while len(name) > width and len(parts) > 1 and parts[-1].lower().startswith(_GENERIC):
+        parts.pop()
+        name = "/".join(parts)
+    return name if len(name) <= width else f"…{name[len(name) - max(width, 1) + 1 :]}"
+
+
+def size_text(size: int) -> str:
+    """Return bytes as text with a unit that keeps small numbers exact."""
+    return f"{size:,} B" if size < 1024 else f"{size / 1024:,.1f} KiB"

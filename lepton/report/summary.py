@@ -1,0 +1,267 @@
+"""The figures of a run as frozen values: what `--json` prints and every report shows.
+
+Definitions that a figure's name does not say:
+
+* `bound_cycles`: the larger of all effective MACs at peak and, for each external memory, all
+  compulsory bytes at its peak bandwidth. Compulsory is what one inference from a cold chip cannot
+  avoid: what enters and leaves the NPU's part of the network, the stored constants and the program
+  itself, each once; what the program never reads of them does not count. Memories work side by
+  side, so the slowest one bounds.
+* `roofline_cycles`: per layer the larger of its MACs at peak and its bytes at peak bandwidth,
+  summed. Its bytes are its stored constants; the first layer also has the network's input, the last
+  one its output. A yardstick that prefetching may beat.
+* `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
+  (highest address reached + 1, minus the gaps), so it does not depend on timing.
+  `scratchpad_live_bytes` is the most that held live data at once in this run.
+* A layer's `cycles`: see `lepton.report.attribution`; they add up to the total. `busy` and `stalls`
+  of a layer add up to its cycles. `bound` is what took most of them: `compute` (the array worked),
+  `vector`, `memory`, `fetch` or `latency` (pipelines filled or drained); `host`, or `none` for a
+  layer that cost nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import TYPE_CHECKING
+
+from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
+from lepton.report.occupancy import occupancy, touched_bytes
+from lepton.report.traffic import (
+    boundary_tensors,
+    operator_traffic,
+    read_within,
+    weight_stream_bytes,
+)
+from lepton.trace import Trace
+
+if TYPE_CHECKING:
+    from lepton.program import Operator, Program
+
+__all__ = ["Layer", "Summary", "summarize"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator of the network; cycles and what follows from them are None without a trace."""
+
+    index: int
+    """Number of the operator in the program: the `L` of every table and picture."""
+    name: str
+    op: str
+    device: str
+    cycles: int | None
+    macs: int
+    mac_utilization: float | None
+    bound: str | None
+    stalls: dict[str, int]
+    busy: dict[str, int]
+    weight_bytes: int
+    stored_bytes: int
+    dram_bytes: tuple[int, ...]
+    """Bytes moved to and from each external memory."""
+    roofline_cycles: int
+    reason: str
+    """Why it runs on the host."""
+
+    @property
+    def main_stall(self) -> str:
+        """The stall that cost most, empty if there is none."""
+        return max(self.stalls, key=lambda cause: self.stalls[cause], default="")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A program and, with a trace, its run."""
+
+    model: str
+    chip: str
+    clock_hz: int
+    peak_macs_per_cycle: int
+    cycles: int | None
+    milliseconds: float | None
+    host_milliseconds: float | None
+    macs: int
+    effective_macs: int
+    mac_utilization: float | None
+    macs_on_npu: float
+    dram_read_bytes: int | None
+    dram_write_bytes: int | None
+    weight_bytes_raw: int
+    weight_bytes_stored: int
+    scratchpad_peak_bytes: int
+    scratchpad_live_bytes: int | None
+    energy_joules: float | None
+    instructions: int
+    program_bytes: int
+    bound_cycles: int
+    roofline_cycles: int
+    compile_seconds: float | None
+    simulate_seconds: float | None
+    layers: tuple[Layer, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain types: numbers, texts, None, lists and dicts."""
+        made: dict[str, object] = dataclasses.asdict(self)
+        made["layers"] = [
+            dataclasses.asdict(layer) | {"dram_bytes": list(layer.dram_bytes)}
+            for layer in self.layers
+        ]
+        return made
+
+
+def _cycles_at(program: Program, memory: int, size: int) -> Fraction:
+    """Return the cycles of `size` bytes at a memory's peak bandwidth."""
+    chip = program.chip
+    return Fraction(size) / chip.bytes_per_cycle(chip.memories[memory])
+
+
+def _bound_cycles(program: Program, macs: int) -> int:
+    """Return the cycles that nothing can beat."""
+    sizes = [0] * len(program.chip.memories)
+    reads, writes = boundary_tensors(program)
+    for tensor in reads:
+        place = (tensor.memory, tensor.address, tensor.size_bytes)
+        sizes[tensor.memory] += read_within(program, *place)
+    for tensor in writes:
+        sizes[tensor.memory] += tensor.size_bytes
+    place = (program.constants_memory, program.constants_address, len(program.constants))
+    stored = sum(o.stored_bytes for o in program.operators if o.device == "npu")
+    sizes[program.constants_memory] += min(stored, read_within(program, *place))
+    sizes[program.program_memory] += len(program.instructions)
+    times = [_cycles_at(program, memory, size) for memory, size in enumerate(sizes)]
+    return ceil(max([Fraction(macs, program.chip.peak_macs_per_cycle), *times]))
+
+
+def _layer_sizes(program: Program) -> list[list[int]]:
+    """Return per operator and memory the bytes that the roofline counts."""
+    sizes = [[0] * len(program.chip.memories) for _ in program.operators]
+    for row, operator in zip(sizes, program.operators, strict=True):
+        if operator.device == "npu":
+            row[program.constants_memory] += operator.stored_bytes
+    npu = [
+        index
+        for index, operator in enumerate(program.operators)
+        if operator.device == "npu" and operator.kind != "halt"
+    ]
+    if npu:
+        reads, writes = boundary_tensors(program)
+        for tensor in reads:
+            sizes[npu[0]][tensor.memory] += tensor.size_bytes
+        for tensor in writes:
+            sizes[npu[-1]][tensor.memory] += tensor.size_bytes
+    return sizes
+
+
+def _roofline(program: Program) -> list[int]:
+    """Return each operator's roofline cycles."""
+    made: list[int] = []
+    for operator, sizes in zip(program.operators, _layer_sizes(program), strict=True):
+        macs = operator.macs if operator.device == "npu" else 0
+        times = [_cycles_at(program, memory, size) for memory, size in enumerate(sizes)]
+        made.append(ceil(max([Fraction(macs, program.chip.peak_macs_per_cycle), *times])))
+    return made
+
+
+def _bound(operator: Operator, causes: dict[str, int]) -> str:
+    """Return what took most of a layer's cycles."""
+    if operator.device == "host":
+        return "host"
+    groups: dict[str, int] = {}
+    for cause, cycles in causes.items():
+        group = cause_group(cause)
+        groups[group] = groups.get(group, 0) + cycles
+    return max(groups, key=lambda group: groups[group], default="none")
+
+
+def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
+    """Return the layers; the end of a region is one only if cycles fell to it."""
+    moved = operator_traffic(program).sum(axis=2)
+    roofline = _roofline(program)
+    peak = program.chip.peak_macs_per_cycle
+    made: list[Layer] = []
+    for index, operator in enumerate(program.operators):
+        row = [] if spent is None else spent.table[index].tolist()
+        causes = {} if spent is None else dict(zip(spent.causes, row, strict=True))
+        causes = {cause: cycles for cause, cycles in causes.items() if cycles}
+        cycles = None if spent is None else sum(causes.values())
+        if operator.kind == "halt" and not cycles:
+            continue
+        share = operator.macs / (cycles * peak) if cycles and operator.device == "npu" else 0.0
+        layer = Layer(
+            index=index,
+            name=operator.name,
+            op=operator.kind,
+            device=operator.device,
+            cycles=cycles,
+            macs=operator.macs,
+            mac_utilization=None if cycles is None else share,
+            bound=None if cycles is None else _bound(operator, causes),
+            stalls={cause: count for cause, count in causes.items() if cause not in BUSY},
+            busy={cause: count for cause, count in causes.items() if cause in BUSY},
+            weight_bytes=operator.weight_bytes,
+            stored_bytes=operator.stored_bytes,
+            dram_bytes=tuple(int(size) for size in moved[index]),
+            roofline_cycles=roofline[index],
+            reason=operator.reason,
+        )
+        made.append(layer)
+    return tuple(made)
+
+
+def summarize(
+    program: Program,
+    trace: Trace | None = None,
+    *,
+    compile_seconds: float | None = None,
+    simulate_seconds: float | None = None,
+    host_milliseconds: float | None = None,
+) -> Summary:
+    """Return the figures of a program and of its run.
+
+    Args:
+        program: what ran.
+        trace: its run; without one everything that needs cycles is None.
+        compile_seconds: wall time of the compiler, if known.
+        simulate_seconds: wall time of the simulation; the trace's own if not given.
+        host_milliseconds: measured time of the host regions; 0 where there are none.
+    """
+    macs = sum(o.macs for o in program.operators)
+    on_npu = sum(o.macs for o in program.operators if o.device == "npu")
+    layers = _layers(program, None if trace is None else attribute(trace, len(program.operators)))
+    has_host = any(region.device == "host" for region in program.regions)
+    cycles = None if trace is None else trace.cycles
+    memories = () if trace is None else trace.memories
+    peak = program.chip.peak_macs_per_cycle
+    clock = program.chip.cycles_per_second if trace is None else trace.clock_hz
+    if simulate_seconds is None and trace is not None:
+        simulate_seconds = trace.seconds
+    return Summary(
+        model=program.source,
+        chip=program.chip.name,
+        clock_hz=clock,
+        peak_macs_per_cycle=peak,
+        cycles=cycles,
+        milliseconds=None if cycles is None else cycles * 1000 / clock,
+        host_milliseconds=host_milliseconds if has_host else 0.0,
+        macs=macs,
+        effective_macs=macs,
+        mac_utilization=None if cycles is None else on_npu / (cycles * peak) if cycles else 0.0,
+        macs_on_npu=on_npu / macs if macs else 1.0,
+        dram_read_bytes=None if trace is None else sum(m.read_bytes for m in memories),
+        dram_write_bytes=None if trace is None else sum(m.write_bytes for m in memories),
+        weight_bytes_raw=sum(o.weight_bytes for o in program.operators),
+        weight_bytes_stored=weight_stream_bytes(program),
+        scratchpad_peak_bytes=touched_bytes(program),
+        scratchpad_live_bytes=None if trace is None else occupancy(program, trace).peak_bytes,
+        energy_joules=None,
+        instructions=len(program.operator_of),
+        program_bytes=len(program.instructions),
+        bound_cycles=_bound_cycles(program, on_npu),
+        roofline_cycles=sum(layer.roofline_cycles for layer in layers),
+        compile_seconds=compile_seconds,
+        simulate_seconds=simulate_seconds,
+        layers=layers,
+    )

@@ -1,0 +1,1 @@
+"""The runtime: devices, host regions, execution, comparison with the golden libraries."""

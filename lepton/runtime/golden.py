@@ -1,0 +1,147 @@
+"""The golden libraries: whose bytes Lepton's must equal.
+
+ONNX models: ONNX Runtime's integer kernels (all optimizations, one thread, the session entry that
+keeps int8 graphs in integers). TFLite models: LiteRT's reference kernels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+from lepton.program import Program
+
+__all__ = ["GoldenModel", "onnx_session", "random_inputs"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def onnx_session(model: bytes | str) -> Any:
+    """Return an ONNX Runtime session set up as the golden.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model.
+    """
+    import onnxruntime as ort
+
+    options: Any = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
+        raise InputError(f"ONNX Runtime refuses the graph: {reason}") from None
+
+
+class GoldenModel:
+    """A model file run by its golden library.
+
+    Args:
+        path: `.onnx` or `.tflite`.
+        keep_all: also return every intermediate tensor that the library can give.
+    """
+
+    def __init__(self, path: str | Path, keep_all: bool = False) -> None:
+        self._path = Path(path)
+        self._keep_all = keep_all
+        try:
+            self._content = self._path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        self.kind = "tflite" if self._content[4:8] == b"TFL3" else "onnx"
+
+    @cached_property
+    def _engine(self) -> Any:
+        if self.kind == "tflite":
+            return _interpreter(self._content, self._keep_all)
+        return onnx_session(_with_all_outputs(self._content) if self._keep_all else self._content)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Return the named outputs (and intermediates, if kept) for named inputs."""
+        if self.kind == "tflite":
+            return self._run_tflite(inputs)
+        names = [output.name for output in self._engine.get_outputs()]
+        return dict(zip(names, self._engine.run(names, dict(inputs)), strict=True))
+
+    def _run_tflite(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        engine = self._engine
+        arrays = list(inputs.values())
+        details = engine.get_input_details()
+        for position, detail in enumerate(details):
+            array = inputs.get(detail["name"], arrays[position])
+            engine.set_tensor(detail["index"], array)
+        engine.invoke()
+        outputs = {
+            d["name"]: engine.get_tensor(d["index"]).copy() for d in engine.get_output_details()
+        }
+        if not self._keep_all:
+            return outputs
+        for detail in engine.get_tensor_details():
+            if detail["name"] in outputs or not detail["name"]:
+                continue
+            try:
+                outputs[detail["name"]] = engine.get_tensor(detail["index"]).copy()
+            except ValueError:
+                continue  # a temporary that the library has not allocated
+        return outputs
+
+
+def _interpreter(content: bytes, keep_all: bool) -> Any:
+    """Return a LiteRT interpreter with reference kernels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    made: Any = Interpreter
+    try:
+        engine = made(
+            model_content=content,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_preserve_all_tensors=keep_all,
+        )
+        engine.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"LiteRT refuses the model: {str(error).splitlines()[0]}") from None
+    return engine
+
+
+def _with_all_outputs(content: bytes) -> bytes:
+    """Return an ONNX model that also outputs every quantized tensor."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load_from_string(content)
+    have = {output.name for output in model.graph.output}
+    kinds = {i.name: i.data_type for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.output[0] not in have:
+            kind = kinds.get(node.input[2], 2) if len(node.input) > 2 else 2
+            model.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, None))
+    return model.SerializeToString()
+
+
+def random_inputs(program: Program, seed: int) -> Arrays:
+    """Return seeded random inputs of a program: whole range of integers, normal floats."""
+    generator = np.random.default_rng(seed)
+    made: Arrays = {}
+    for name in program.inputs:
+        tensor = program.tensor_by_name[name]
+        dtype = np.dtype(tensor.dtype)
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            low, high = max(limits.min, -(1 << 31)), min(limits.max, (1 << 31) - 1)
+            made[name] = generator.integers(low, high, tensor.shape, dtype=dtype, endpoint=True)
+        elif dtype.kind == "b":
+            made[name] = generator.integers(0, 2, tensor.shape).astype(dtype)
+        else:
+            made[name] = generator.standard_normal(tensor.shape).astype(dtype)
+    return made

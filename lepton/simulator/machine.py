@@ -1,0 +1,72 @@
+"""The state that instructions act on: memories, scratchpad, weight buffer, accumulators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import CheckError
+from lepton.isa.footprints import Space, ends
+from lepton.program import Program
+
+__all__ = ["Machine", "machine_for", "reach"]
+
+MAXIMUM_REACH_BYTES = 8 << 30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The bytes of the chip and its memories; each array is as large as the program reaches."""
+
+    scratchpad: NDArray[np.uint8]
+    accumulators: NDArray[np.int32]
+    weight_buffer: NDArray[np.uint8]
+    memories: tuple[NDArray[np.uint8], ...]
+
+    def read(self, memory: int, address: int, size: int) -> NDArray[np.uint8]:
+        """Return a copy of `size` bytes of a memory."""
+        return self.memories[memory][address : address + size].copy()
+
+    def write(self, memory: int, address: int, content: NDArray[np.uint8]) -> None:
+        """Put bytes into a memory."""
+        self.memories[memory][address : address + len(content)] = content
+
+
+def reach(program: Program, boxes: NDArray[np.int64]) -> list[int]:
+    """Return the bytes of each memory that the program's tensors, segments and boxes reach.
+
+    Raises:
+        CheckError: more than can be simulated, before anything of that size is allocated.
+    """
+    found = [0] * len(program.chip.memories)
+    for tensor in program.tensors:
+        if tensor.memory >= 0:
+            found[tensor.memory] = max(found[tensor.memory], tensor.address + tensor.size_bytes)
+    constants = program.constants_memory
+    end = program.constants_address + len(program.constants)
+    found[constants] = max(found[constants], end)
+    last = ends(boxes)
+    for memory in range(len(found)):
+        mine = last[boxes[:, 1] == Space.MEMORY + memory]
+        found[memory] = max(found[memory], int(mine.max(initial=0)))
+    if sum(found) > MAXIMUM_REACH_BYTES:
+        raise CheckError(
+            f"the program reaches {sum(found)} bytes of memory, more than the "
+            f"{MAXIMUM_REACH_BYTES} that can be simulated"
+        )
+    return found
+
+
+def machine_for(program: Program, boxes: NDArray[np.int64]) -> Machine:
+    """Return a machine with the program's constants in place and all else zero."""
+    chip = program.chip
+    machine = Machine(
+        np.zeros(chip.scratchpad.size_bytes, np.uint8),
+        np.zeros(chip.accumulators.elements, np.int32),
+        np.zeros(chip.weight_buffer.elements, np.uint8),
+        tuple(np.zeros(size, np.uint8) for size in reach(program, boxes)),
+    )
+    machine.write(program.constants_memory, program.constants_address, program.constants)
+    return machine

@@ -1,0 +1,134 @@
+"""The presets are pinned: a change to one needs a note in docs/results.md."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import NamedTuple
+
+import pytest
+
+from lepton.chip import PRESETS, Chip, Dram, Flat, chip_from_table, chip_to_table, load_chip
+
+
+class Pinned(NamedTuple):
+    """What the brief says of a preset; sizes in KiB, bandwidths in bytes per NPU cycle."""
+
+    macs: int
+    clock_mhz: int
+    array: tuple[int, int, int]
+    lanes: int
+    scratchpad: int
+    accumulators: int
+    weight_buffer: int
+    bandwidth: dict[str, Fraction]
+
+
+PINNED = {
+    "nano": Pinned(
+        256, 500, (16, 16, 1), 16, 256, 32, 32, {"sram": Fraction(8), "flash": Fraction(1)}
+    ),
+    "edge": Pinned(1024, 1000, (32, 32, 1), 64, 1024, 128, 128, {"dram": Fraction(256, 10)}),
+    "server": Pinned(16384, 1000, (64, 64, 4), 256, 32768, 2048, 4096, {"dram": Fraction(256)}),
+    "like-u55-256": Pinned(
+        256, 500, (16, 16, 1), 16, 24, 12, 12, {"sram": Fraction(8), "flash": Fraction(1)}
+    ),
+    "like-u85-1024": Pinned(
+        1024, 1000, (32, 32, 1), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}
+    ),
+}
+
+
+@pytest.fixture(params=PRESETS)
+def chip(request: pytest.FixtureRequest) -> Chip:
+    """Each preset in turn."""
+    return load_chip(request.param)
+
+
+def test_every_preset_is_pinned() -> None:
+    assert set(PRESETS) == set(PINNED)
+
+
+def test_figures(chip: Chip) -> None:
+    found = Pinned(
+        chip.peak_macs_per_cycle,
+        int(chip.array.clock_mhz),
+        (chip.array.rows, chip.array.columns, chip.array.count),
+        chip.vector.lanes,
+        chip.scratchpad.size_kib,
+        chip.accumulators.size_kib,
+        chip.weight_buffer.size_kib,
+        {memory.name: chip.bytes_per_cycle(memory) for memory in chip.memories},
+    )
+    assert found == PINNED[chip.name]
+
+
+def test_clock_is_exact(chip: Chip) -> None:
+    assert chip.cycles_per_second == chip.array.clock_mhz * 1_000_000
+    for clock in (chip.array.clock_mhz, *(memory.clock_mhz for memory in chip.memories)):
+        assert chip.ticks(clock) * clock * 1_000_000 == chip.ticks_per_second
+
+
+def test_every_constant_is_sourced(chip: Chip) -> None:
+    for section in dataclasses.fields(chip):
+        if section.name in ("name", "description", "memories", "sources"):
+            continue
+        for item in dataclasses.fields(getattr(chip, section.name)):
+            key = f"{section.name}.{item.name}"
+            assert any(key == s or key.startswith(s + ".") for s in chip.sources), key
+    for memory in chip.memories:
+        assert len(chip.sources[f"memory.{memory.name}"]) > 20
+
+
+def test_table_round_trip(chip: Chip) -> None:
+    assert chip_from_table(chip_to_table(chip), "again") == chip
+
+
+def test_internal_buffers_of_the_u55_add_up_to_48_kib() -> None:
+    chip = load_chip("like-u55-256")
+    parts = (chip.scratchpad, chip.accumulators, chip.weight_buffer)
+    assert sum(part.size_kib for part in parts) == 48
+
+
+def test_memories_of_the_u55_and_nano() -> None:
+    for name in ("nano", "like-u55-256"):
+        sram, flash = load_chip(name).memories
+        assert isinstance(sram, Flat)
+        assert isinstance(flash, Flat)
+        assert sram.size_bytes == 2 << 20
+        assert (sram.burst_bytes, sram.read_latency_cycles) == (32, 32)
+        assert (sram.reads_in_flight, sram.writes_in_flight) == (4, 4)
+        assert flash.bytes_per_second == 500_000_000
+        assert (flash.burst_bytes, flash.read_latency_cycles) == (128, 64)
+        assert flash.reads_in_flight == 2
+
+
+def test_memories_of_the_u85() -> None:
+    sram, dram = load_chip("like-u85-1024").memories
+    assert isinstance(sram, Flat)
+    assert isinstance(dram, Flat)
+    assert (sram.size_bytes, sram.ports, sram.bytes_per_cycle) == (384 << 10, 2, 16)
+    assert (sram.burst_bytes, sram.read_latency_cycles) == (64, 32)
+    assert (sram.reads_in_flight, sram.writes_in_flight) == (8, 8)
+    assert dram.bytes_per_second == 12_000_000_000
+    assert (dram.burst_bytes, dram.read_latency_cycles, dram.write_latency_cycles) == (
+        128,
+        500,
+        250,
+    )
+    assert (dram.reads_in_flight, dram.writes_in_flight) == (64, 32)
+
+
+def test_drams() -> None:
+    (lpddr4,) = load_chip("edge").memories
+    (hbm2,) = load_chip("server").memories
+    assert isinstance(lpddr4, Dram)
+    assert isinstance(hbm2, Dram)
+    assert lpddr4.bytes_per_second == 25_600_000_000
+    assert hbm2.bytes_per_second == 256_000_000_000
+    for dram in (lpddr4, hbm2):
+        assert dram.tRAS >= dram.tRCD
+        assert dram.tCCD_L >= dram.tCCD_S
+        assert dram.tFAW >= dram.tRRD_S
+        # a closed loop of bursts can fill the data bus
+        assert dram.burst_cycles >= dram.tCCD_S

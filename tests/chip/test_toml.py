@@ -1,0 +1,319 @@
+"""Chip files: every fault of a file in one error, and nothing hostile gets further than that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton.chip import chip_from_table, chip_to_table, load_chip, parse_chip
+from lepton.errors import ChipError
+
+EDGE = (resources.files("lepton.chip") / "presets" / "edge.toml").read_text(encoding="utf-8")
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    """Return edge.toml with each `(line pattern, replacement)` applied to its first match."""
+    text = EDGE
+    for pattern, replacement in edits:
+        text, count = re.subn(pattern, replacement, text, count=1, flags=re.MULTILINE)
+        assert count == 1, pattern
+    return text
+
+
+def fault(text: str) -> str:
+    """Return the text of the ChipError that parsing raises."""
+    with pytest.raises(ChipError) as caught:
+        parse_chip(text, "my.toml")
+    return str(caught.value)
+
+
+def test_the_file_itself_is_legal() -> None:
+    assert parse_chip(EDGE, "my.toml") == load_chip("edge")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        ("^rows = 32", "rows = 0", "array.rows must be a whole number above 0, not 0"),
+        ("^rows = 32", "rows = -4", "array.rows must be a whole number above 0, not -4"),
+        ("^rows = 32", "rows = 3.5", "array.rows must be a whole number above 0, not 3.5"),
+        ("^rows = 32", "rows = true", "array.rows must be a whole number above 0, not True"),
+        ("^rows = 32", "rows = '32'", "array.rows must be a whole number above 0, not '32'"),
+        ("^rows = 32", "", "array.rows is missing"),
+        ("^rows = 32", "rows = 32\nrow = 3", "array.row is not a known key"),
+        (
+            "^lanes = 64",
+            f"lanes = {1 << 41}",
+            f"vector.lanes must not exceed 65536, which {1 << 41} does",
+        ),
+        (
+            "^clock_mhz = 1000",
+            "clock_mhz = '12,8'",
+            "array.clock_mhz must be a positive number or a text like '1/8' above 0, not '12,8'",
+        ),
+        ("^clock_mhz = 1000", "clock_mhz = '1/0'", "array.clock_mhz must be a positive number"),
+        ("^clock_mhz = 1000", "clock_mhz = nan", "array.clock_mhz must be a positive number"),
+        ("^clock_mhz = 1000", "clock_mhz = inf", "array.clock_mhz must be a positive number"),
+        (
+            "^issue_cycles = 4",
+            "issue_cycles = -1",
+            "array.issue_cycles must be a whole number, not",
+        ),
+        (r"^\[vector\]", "[vectors]", "vectors is not a known key"),
+        ('^name = "edge"', "name = 3", "name must be a text, not 3"),
+        ('^name = "edge"', "", "name must be a text, not None"),
+        ('^program = "dram"', 'program = ""', "placement.program must be a text, not ''"),
+        (
+            "^activations = .*",
+            "activations = 'dram'",
+            "placement.activations must be a list of names, not 'dram'",
+        ),
+        ("^activations = .*", "activations = []", "placement.activations must be a list of names"),
+        ("^activations = .*", "activations = [1]", "placement.activations must be a list of names"),
+        ('^kind = "dram"', 'kind = "sram"', "memory.0.kind must be 'dram' or 'flat', not 'sram'"),
+        ('^kind = "dram"', "", "memory.0.kind must be 'dram' or 'flat', not None"),
+        ("^array = .*", "", "sources has no entry for array.rows"),
+        ('^"memory.dram" = .*', "", "sources has no entry for memory.dram"),
+        ("^array = .*", "array = 3", "sources must be a table of texts"),
+    ],
+)
+def test_bad_keys_and_values(pattern: str, replacement: str, message: str) -> None:
+    text = fault(edited((pattern, replacement)))
+    assert text.startswith("my.toml: ")
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        (
+            '^constants = "dram"',
+            'constants = "flash"',
+            "placement.constants must name a memory (dram), not 'flash'",
+        ),
+        (
+            "^activations = .*",
+            'activations = ["dram", "x"]',
+            "placement.activations must name memories (dram), not 'x'",
+        ),
+        ("^banks = 16", "banks = 17", "scratchpad.banks must divide scratchpad.size_kib x 1024"),
+        (
+            "^size_kib = 1024",
+            "size_kib = 262145",
+            "scratchpad and weight buffer must not exceed 256 MiB, the address range",
+        ),
+        (
+            "^size_kib = 128\nbanks",
+            "size_kib = 65537\nbanks",
+            "accumulators.size_kib must not exceed 65536, the address range",
+        ),
+        ("^load_channels = 2", "load_channels = 9", "dma channels must not exceed 8 of a kind"),
+        (
+            "^size_mib = 2048",
+            "size_mib = 1048577",
+            "memory.0.size_mib must not exceed 1048576, the address range",
+        ),
+        (
+            '^mapping = "robabgcoch"',
+            'mapping = "rorabgcoch"',
+            "memory.0.mapping must order ro, ba, bg, co and ch, not 'rorabgcoch'",
+        ),
+        ("^channels = 4", "channels = 3", "memory.0.channels must be a power of two, not 3"),
+        (
+            "^row_bytes = 2048",
+            "row_bytes = 16",
+            "memory.0.row_bytes must be a multiple of access_bytes",
+        ),
+        (
+            "^banks_per_group = 8",
+            "banks_per_group = 2048",
+            "memory.0 must not have more than 4096 banks",
+        ),
+        ("^tREFI = 6246", "tREFI = 448", "memory.0.tREFI must exceed tRFC, or refresh never ends"),
+        (
+            "^size_kib = 128\ndecoder",
+            "size_kib = 1\ndecoder",
+            "",
+        ),
+        ("^columns = 32", "columns = 65536", "accumulators.size_kib must hold a row of the array"),
+        ("^rows = 32", "rows = 32769", "the array must not exceed 1048576 MACs"),
+        (
+            "^clock_mhz = 1000",
+            "clock_mhz = '999.999983'",
+            "the clocks must have a common base tick above 1 fs: choose rounder clock_mhz",
+        ),
+    ],
+)
+def test_contradictions(pattern: str, replacement: str, message: str) -> None:
+    text = edited((pattern, replacement))
+    if not message:
+        assert parse_chip(text, "my.toml").weight_buffer.elements == 1024
+    else:
+        assert message in fault(text)
+
+
+def test_a_weight_buffer_must_hold_the_array() -> None:
+    text = edited(
+        ("^rows = 32", "rows = 64"), ("^size_kib = 128\ndecoder", "size_kib = 1\ndecoder")
+    )
+    assert "weight_buffer.size_kib must hold one array of weights" in fault(text)
+
+
+def test_memory_names_differ_and_are_few() -> None:
+    table = chip_to_table(load_chip("edge"))
+    memories: Any = table["memory"]
+    with pytest.raises(ChipError, match="memory names must differ"):
+        chip_from_table(table | {"memory": memories * 2}, "x")
+    for count in (0, 9):
+        with pytest.raises(ChipError, match="memory must be 1 to 8"):
+            chip_from_table(table | {"memory": memories * count}, "x")
+
+
+def test_all_faults_come_in_one_error() -> None:
+    text = fault(
+        edited(
+            ("^rows = 32", "rows = 'many'"),
+            ("^lanes = 64", "lines = 64"),
+            ("^tRP = 29", "tRP = 0"),
+            ('^kind = "dram"', 'kind = "dram"\ncolour = "red"'),
+        )
+    )
+    for part in (
+        "array.rows must be",
+        "vector.lines is not a known key",
+        "vector.lanes is missing",
+        "memory.0.tRP must be",
+        "memory.0.colour is not a known key",
+    ):
+        assert part in text
+    assert "\n" not in text
+
+
+def test_texts_and_floats_name_exact_rationals() -> None:
+    chip = parse_chip(edited(("^clock_mhz = 1000", "clock_mhz = '1000/8'")), "x")
+    assert chip.cycles_per_second == 125_000_000
+    assert (
+        parse_chip(edited(("^clock_mhz = 1000", "clock_mhz = 0.1")), "x").cycles_per_second
+        == 100_000
+    )
+
+
+@pytest.mark.parametrize(
+    "table", [{}, {"memory": 3}, {"array": []}, {"memory": [3]}, {"sources": 3}, {"array": {"": 1}}]
+)
+def test_tables_of_the_wrong_shape(table: dict[str, Any]) -> None:
+    with pytest.raises(ChipError, match=r"^x: "):
+        chip_from_table(table, "x")
+
+
+def test_toml_that_is_none() -> None:
+    assert fault("[array").startswith("my.toml: not a TOML file: ")
+    assert fault("x = " + "[" * 100_000).startswith("my.toml: not a TOML file: ")
+
+
+def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
+    for name in ("no-such-chip", str(tmp_path / "missing.toml"), str(tmp_path)):
+        with pytest.raises(ChipError) as caught:
+            load_chip(name)
+        assert name in str(caught.value)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00" * 100)
+    with pytest.raises(ChipError, match=r"binary\.toml"):
+        load_chip(str(binary))
+
+
+def test_a_chip_file_loads(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(EDGE, encoding="utf-8")
+    assert load_chip(str(path)) == load_chip("edge")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        ("^clock_mhz = 1000", "clock_mhz = 1e-9", "array.clock_mhz must be at least 0.001"),
+        ("^clock_mhz = 1000", "clock_mhz = '1/3000000'", "array.clock_mhz must be at least 0.001"),
+        ("^clock_mhz = 1000", "clock_mhz = '1e9999999'", "array.clock_mhz must be a positive"),
+        ("^clock_mhz = 1000", "clock_mhz = '1/0'", "array.clock_mhz must be a positive"),
+        ("^clock_mhz = 1000", "clock_mhz = ' 1'", "array.clock_mhz must be a positive"),
+        ("^clock_mhz = 1000", "clock_mhz = '999999999/7'", "must not exceed 2097152"),
+        ("^queue_depth = 16", f"queue_depth = {1 << 40}", "control.queue_depth must not exceed"),
+        (
+            "^queue_depth = 16",
+            "queue_depth = 1" + "0" * 4000,
+            "control.queue_depth must not exceed",
+        ),
+        ("^queue_depth = 16", "queue_depth = 1" + "0" * 5000, "not a TOML file"),
+        ("^banks = 16", "banks = 64", "scratchpad.banks must not exceed 62, which 64 does"),
+        ("^lanes = 64", r'"a\\nb" = 64', "vector.a b is not a known key"),
+    ],
+)
+def test_values_that_break_later(pattern: str, replacement: str, message: str) -> None:
+    text = fault(edited((pattern, replacement)))
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("clock", ["1/3", "1000/3", "500/7", "0.125"])
+def test_clocks_are_exact_rationals(clock: str) -> None:
+    chip = parse_chip(edited(("^clock_mhz = 1000", f"clock_mhz = '{clock}'")), "x")
+    for mhz in (chip.array.clock_mhz, chip.memories[0].clock_mhz):
+        assert chip.ticks(mhz) * mhz * 1_000_000 == chip.ticks_per_second
+    ratio = chip.memories[0].clock_mhz / Fraction(clock)
+    assert Fraction(chip.ticks(Fraction(clock)), chip.ticks(chip.memories[0].clock_mhz)) == ratio
+
+
+@given(st.text())
+def test_any_text_is_a_chip_or_a_chip_error(text: str) -> None:
+    with pytest.raises(ChipError):
+        parse_chip(text, "x")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+def _key_paths() -> list[tuple[str, ...]]:
+    table = chip_to_table(load_chip("edge"))
+    paths: list[tuple[str, ...]] = [(key,) for key in table]
+    for section, value in table.items():
+        if isinstance(value, dict):
+            paths += [(section, key) for key in value]
+    memories: Any = table["memory"]
+    return paths + [("memory", key) for key in memories[0]]
+
+
+def _replaced(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    table: dict[str, Any] = chip_to_table(load_chip("edge"))
+    if len(path) == 1:
+        return table | {path[0]: value}
+    if path[0] == "memory":
+        return table | {"memory": [table["memory"][0] | {path[1]: value}]}
+    return table | {path[0]: table[path[0]] | {path[1]: value}}
+
+
+@given(path=st.sampled_from(_key_paths()), value=JSON)
+def test_any_value_anywhere_makes_a_chip_or_a_chip_error(path: tuple[str, ...], value: Any) -> None:
+    _accepts_or_refuses(lambda: chip_from_table(_replaced(path, value), "x"))
+
+
+def _accepts_or_refuses(make: Callable[[], Any]) -> None:
+    try:
+        chip = make()
+    except ChipError as error:
+        assert str(error).startswith("x: ")
+    else:
+        assert chip_from_table(chip_to_table(chip), "x") == chip

@@ -1,0 +1,132 @@
+"""Random small TFLite graphs, compiled for small chips, beside LiteRT's reference kernels.
+
+`pytest --hypothesis-profile=campaign` runs many more of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from lepton.chip import Chip, load_chip
+from lepton.compiler.compile import compile_model
+from lepton.errors import CompileError
+from lepton.program import Program, load_program
+from lepton.runtime.execute import HostRegions
+from lepton.simulator import check, run_values
+from tests.tflite_builder import TfliteBuilder, run_reference
+from tests.tflite_graphs import KINDS, RandomGraph, draw_graph, tiny_chip
+
+pytest.importorskip("ai_edge_litert", reason="LiteRT is the reference")
+
+IS_CAMPAIGN = settings.default is not None and settings.default.max_examples > 1000
+CHAINS = 5000 if IS_CAMPAIGN else 150
+SINGLES = 100 if IS_CAMPAIGN else 2
+
+HOST = {
+    "DIV", "DEPTH_TO_SPACE", "EXPAND_DIMS", "FULLY_CONNECTED", "GATHER", "L2_NORMALIZATION",
+    "MAX_POOL_2D", "MIRROR_PAD", "PACK", "PRELU", "REVERSE_V2", "SLICE", "SPACE_TO_DEPTH", "SPLIT",
+    "SPLIT_V", "SQUARED_DIFFERENCE", "SQUEEZE", "TILE", "UNPACK",
+}  # fmt: skip
+"""Operators of which the host runs all or some; every other one must be the NPU's whole."""
+
+ONE_STEP = {"L2_NORMALIZATION", "PRELU", "SQUARED_DIFFERENCE"}
+"""Where the host computes these, in float, a result may be one step away from the kernel's."""
+
+HOMELESS = {"REVERSE_V2", "SPLIT", "SPLIT_V", "TILE"}
+"""They import, but neither the NPU nor the host runs them yet; chains do without them."""
+
+NOT_IN_CHAINS = {*ONE_STEP, *HOMELESS, "DIV"}
+FIRSTS = [kind for kind in KINDS if kind not in NOT_IN_CHAINS]
+
+
+@cache
+def chip(number: int) -> Chip:
+    """Return one of the chips that force tiling."""
+    return (tiny_chip(), load_chip("nano"), load_chip("like-u55-256"))[number % 3]
+
+
+def compiled(graph: RandomGraph, number: int, folder: Path) -> Program:
+    """Return the checked program of a graph, through the bytes of its file."""
+    path = folder / "graph.tflite"
+    path.write_bytes(graph.model)
+    made = load_program(compile_model(path, chip(number)).to_bytes())
+    check(made)
+    return made
+
+
+def distance(made: Program, graph: RandomGraph) -> int:
+    """Return the largest difference between our bytes and the reference's."""
+    ours = np.asarray(run_values(made, graph.inputs, HostRegions(made))[made.outputs[0]])
+    theirs = run_reference(graph.model, *graph.inputs.values())[0]
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    return int(np.abs(ours.astype(np.int32) - theirs.astype(np.int32)).max())
+
+
+@pytest.mark.parametrize("seed", range(SINGLES))
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(kind, dtype) for kind in KINDS for dtype in KINDS[kind].dtypes]
+)
+def test_an_operator(kind: str, dtype: str, seed: int, tmp_path: Path) -> None:
+    graph = draw_graph(seed, dtype, kind)
+    try:
+        made = compiled(graph, seed + len(kind), tmp_path)
+    except CompileError as error:
+        if kind in HOMELESS and "runs neither on the NPU nor on the host" in str(error):
+            pytest.skip(f"{kind}: {error}")
+        raise
+    host = [operator for operator in made.operators if operator.device == "host"]
+    assert kind in HOST or not host
+    assert all(operator.reason for operator in host)
+    if kind != "DIV":
+        assert distance(made, graph) <= (kind in ONE_STEP and bool(host))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_a_chain(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    first = FIRSTS[seed % len(FIRSTS)]
+    dtypes = KINDS[first].dtypes
+    dtype = dtypes[int(rng.integers(len(dtypes)))]
+    graph = draw_graph(seed, dtype, first, int(rng.integers(2, 7)), NOT_IN_CHAINS)
+    # the chip turns at another pace than the first operator
+    assert distance(compiled(graph, seed // 2, tmp_path), graph) == 0, graph.kinds
+
+
+def test_chains_reach_every_operator() -> None:
+    assert 2 * len(FIRSTS) <= CHAINS
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "reason"),
+    [
+        ("SUM", "int8", "LiteRT's integer sum of int8 is wrong"),
+        ("DIV", "uint8", "LiteRT has no integer kernel for it"),
+    ],
+)
+def test_operators_without_an_integer_golden(
+    kind: str, dtype: str, reason: str, tmp_path: Path
+) -> None:
+    builder = TfliteBuilder()
+    x = builder.input("x", [1, 4, 5, 6], dtype, 0.1, 3)
+    y = builder.tensor("y", [1, 4, 5, 6] if kind == "DIV" else [1, 1, 1, 6], dtype, 0.2, 1)
+    options: dict[str, Any] = {"keep_dims": True} if kind == "SUM" else {}
+    inputs = [x]
+    if kind == "DIV":
+        inputs.append(builder.input("z", [1, 4, 5, 6], dtype, 0.1, 0))
+        builder.operator(kind, inputs, [y])
+    else:
+        axes = builder.constant("axes", np.array([1, 2], np.int32))
+        builder.operator(kind, [x, axes], [y], **options)
+    path = tmp_path / "graph.tflite"
+    path.write_bytes(builder.build(inputs, [y]))
+    made = compile_model(path, load_chip("nano"))
+    assert [region.device for region in made.regions] == ["host"]
+    reasons = {operator.reason for operator in made.operators if operator.device == "host"}
+    assert any(reason in text for text in reasons), reasons
