@@ -31,9 +31,8 @@ format: $(VENV)/.stamp-lint ## let ruff mend what it can
 types: $(VENV)/.stamp-lint $(VENV)/.stamp-test ## static types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.stamp-core ## write the generated pages of docs/ again
-	$(BIN)/python -c 'import lepton.isa; print(lepton.isa.manual(), end="")' > docs/isa.md
-	$(BIN)/lepton ops > docs/supported.md
+docs: $(VENV)/.stamp-core ## write the generated pages and the README's demo again
+	$(BIN)/python docs/generate.py
 
 campaign: $(VENV)/.stamp-test ## the property tests with many more random examples, for hours
 	$(BIN)/python -m pytest --hypothesis-profile=campaign $(PYTEST_ARGS)

@@ -42,7 +42,8 @@ def _network() -> bytes:
         weights = builder.constant(f"{name}/w", draw(shape), scales, axis=axis)
         bias = rng.integers(-900, 900, channels).astype(np.int32)
         biases = builder.constant(f"{name}/b", bias, float(x.scale) * scales.astype(np.float64))
-        y = builder.tensor(name, out, "int8", 0.05, -4)
+        # wide enough that no logit saturates, which would hide a fault
+        y = builder.tensor(name, out, "int8", 0.2 if kind == "FULLY_CONNECTED" else 0.05, -4)
         options: dict[str, Any] = {}
         if kind != "FULLY_CONNECTED":
             options = {"padding": "SAME", "stride_h": 1, "stride_w": 1}

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Write the generated pages again: docs/isa.md, docs/supported.md, the README's demo and its pictures.
+
+Usage: python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ("timeline", "roofline", "scratchpad")
+
+
+def printed_by(*command: str) -> str:
+    """Return what a `lepton` command prints on a terminal of 110 columns."""
+    environment = {**os.environ, "COLUMNS": "110", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-m", "lepton", *command],
+        env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return result.stdout
+
+
+def demo_block(printed: str) -> str:
+    """Return the part of the demo's output that the README shows."""
+    return printed.split("\nwritten:")[0].strip()
+
+
+def main() -> None:
+    """Write all of them."""
+    (ROOT / "docs" / "isa.md").write_text(printed_by("isa"))
+    (ROOT / "docs" / "supported.md").write_text(printed_by("ops"))
+    with tempfile.TemporaryDirectory() as folder:
+        shown = demo_block(printed_by("demo", "--out", folder))
+        for name in IMAGES:
+            shutil.copyfile(Path(folder) / f"{name}.png", ROOT / "docs" / "images" / f"{name}.png")
+    readme = ROOT / "README.md"
+    before, _, after = readme.read_text().split("```", 2)
+    readme.write_text(f"{before}```\n{shown}\n```{after}")
+
+
+if __name__ == "__main__":
+    main()
