@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated pages again: docs/isa.md, docs/supported.md, the README's demo and its pictures.
+"""Write the generated pages again: docs/isa.md, docs/supported.md, the README's demo and pictures.
 
 Usage: python docs/generate.py
 """
