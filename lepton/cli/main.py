@@ -9,8 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from lepton.cli import info, models, programs
+from lepton.cli.first_use import announced_kernels
 from lepton.errors import LeptonError
 
 __all__ = ["command_names", "main"]
@@ -24,6 +26,7 @@ _EXAMPLES = """examples:
   lepton verify model.tflite                     layer by layer against the golden library
   lepton compile model.onnx --why                what runs where, and why
 """
+_SIMULATING = ("check", "demo", "doctor", "eval", "run", "verify")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with announced_kernels() if options.command in _SIMULATING else nullcontext():
+            options.run(options)
         sys.stdout.flush()
     except LeptonError as error:
         print(f"lepton: {_sentence(error)}", file=sys.stderr)

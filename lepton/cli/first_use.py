@@ -1,0 +1,48 @@
+"""Tell the user that kernels are being compiled, which happens once and takes a while."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+__all__ = ["announced_kernels"]
+
+
+@contextmanager
+def announced_kernels(stream: TextIO | None = None) -> Generator[None]:
+    """Say on `stream` (default stderr) when Numba compiles a kernel that the cache does not hold.
+
+    A terminal gets one line that counts and is wiped at the end; anything else one plain line.
+    """
+    from numba.core import event
+
+    out = stream or sys.stderr
+    teller = _teller(event, out)
+    with event.install_listener("numba:compile", teller):
+        yield
+    if teller.count and out.isatty():
+        out.write("\r\033[K")
+        out.flush()
+
+
+def _teller(event: Any, out: TextIO) -> Any:
+    """Return a listener that writes to `out`; its `count` is the kernels seen."""
+
+    class Teller(event.Listener):
+        count = 0
+
+        def on_start(self, event: Any) -> None:
+            self.count += 1
+            text = "compiling the simulator's kernels, once per installation (about 20 s)"
+            if out.isatty():
+                out.write(f"\r{text}: {self.count}")
+            elif self.count == 1:
+                out.write(f"lepton: {text}\n")
+            out.flush()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    return Teller()

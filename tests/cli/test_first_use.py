@@ -1,0 +1,45 @@
+"""The line that says that kernels are being compiled."""
+
+from __future__ import annotations
+
+import io
+
+import numba
+
+from lepton.cli.first_use import announced_kernels
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def compile_two() -> None:
+    """Compile two functions that no cache holds."""
+    for step in (1, 2):
+        numba.njit(lambda x, step=step: x + step)(1)
+
+
+def test_a_file_gets_one_line() -> None:
+    out = io.StringIO()
+    with announced_kernels(out):
+        compile_two()
+    assert out.getvalue().count("\n") == 1
+    assert out.getvalue().startswith("lepton: compiling the simulator's kernels")
+
+
+def test_a_terminal_gets_a_count_that_is_wiped() -> None:
+    out = Terminal()
+    with announced_kernels(out):
+        compile_two()
+    assert ": 1" in out.getvalue() and ": 2" in out.getvalue()
+    assert out.getvalue().endswith("\r\033[K")
+
+
+def test_nothing_is_said_when_nothing_is_compiled() -> None:
+    out = Terminal()
+    with announced_kernels(out):
+        pass
+    assert out.getvalue() == ""
