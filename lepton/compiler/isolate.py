@@ -17,15 +17,16 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import lepton.errors
 from lepton.chip import Chip, chip_to_table
+from lepton.compiler.options import CompileOptions
 from lepton.compiler.worker import MEMORY, Request
 from lepton.errors import ImportFailure, InputError, LeptonError
 from lepton.program import Program, load_program
 
-__all__ = ["ADDRESS_BYTES", "Options", "compile_file", "failure", "readable"]
+__all__ = ["ADDRESS_BYTES", "compile_file", "failure", "readable"]
 
 ADDRESS_BYTES = 8 << 30
 """Address space of the child; the largest real models take a tenth."""
@@ -43,22 +44,13 @@ WORKER = ("-P", "-m", "lepton.compiler.worker")
 """What the child's interpreter runs; -P keeps the user's folder out of its import path."""
 
 
-class Options(Protocol):
-    """What `lepton.compiler.compile.CompileOptions` holds, without importing TVM for its name."""
-
-    @property
-    def shapes(self) -> Mapping[str, Sequence[int]] | None: ...
-    @property
-    def keep_all(self) -> bool: ...
-
-
-def compile_file(path: str | Path, chip: Chip, options: Options | None = None) -> Program:
+def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = None) -> Program:
     """Compile a model file in a child process.
 
     Args:
         path: an `.onnx` or `.tflite` file.
         chip: the chip to compile for.
-        options: a `CompileOptions`, or None for its defaults.
+        options: None for the defaults.
 
     Raises:
         ImportFailure: the file cannot be read, is damaged, or crashed, flooded or hung its reader.

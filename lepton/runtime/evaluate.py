@@ -92,9 +92,9 @@ def evaluate(
         InputError: the model or the data are at fault.
         CompileError: the chip cannot hold the model.
     """
-    from lepton.compiler.compile import compile_model
+    from lepton.compiler.isolate import compile_file
 
-    return evaluate_program(compile_model(model, chip), model, x, y, limit=limit, progress=progress)
+    return evaluate_program(compile_file(model, chip), model, x, y, limit=limit, progress=progress)
 
 
 def evaluate_program(

@@ -134,9 +134,10 @@ def verify(
         InputError: the model or an input is at fault.
         CompileError: the chip cannot hold the model with all its tensors.
     """
-    from lepton.compiler.compile import CompileOptions, compile_model
+    from lepton.compiler.isolate import compile_file
+    from lepton.compiler.options import CompileOptions
 
-    program = compile_model(model, chip, CompileOptions(keep_all=True))
+    program = compile_file(model, chip, CompileOptions(keep_all=True))
     return verify_program(program, model, inputs, seed=seed)
 
 
