@@ -1,0 +1,11 @@
+"""A program: instructions, constants, memory map and tensors in one safe, checksummed file.
+
+Nothing in the file is ever executed.
+"""
+
+from lepton.program.container import atomic_write, program_manifest
+from lepton.program.reading import load_program, program_from_parts
+from lepton.program.records import Operator, Program, ProgramTensor, Region
+
+__all__ = ["Operator", "Program", "ProgramTensor", "Region", "atomic_write", "load_program"]
+__all__ += ["program_from_parts", "program_manifest"]

@@ -1,0 +1,174 @@
+"""Reading programs: every field is checked before anything uses it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import chip_from_table
+from lepton.errors import ChipError, EncodingError, ProgramError
+from lepton.program.container import opened, packed
+from lepton.program.records import Operator, Program, ProgramTensor, Region
+from lepton.program.validation import validate
+
+__all__ = ["load_program", "program_from_parts"]
+
+_MAXIMUM_FILE_BYTES = 4 << 30
+_MAXIMUM_TENSOR_BYTES = 8 << 30
+_DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
+
+
+def load_program(source: str | Path | bytes) -> Program:
+    """Return the program of a file or of its bytes.
+
+    Raises:
+        ProgramError: cannot be read, is damaged, is of another version, or is inconsistent.
+    """
+    place = "program" if isinstance(source, bytes) else str(source)
+    content = source if isinstance(source, bytes) else _read(Path(source))
+    try:
+        program = _parse(content)
+        validate(program)
+        return program
+    except (ChipError, EncodingError, ProgramError) as error:
+        # a name in the file may hold anything, a newline too
+        raise ProgramError(f"{place}: {' '.join(str(error).split())}") from None
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file of bearable size."""
+    try:
+        if path.stat().st_size > _MAXIMUM_FILE_BYTES:
+            raise ProgramError(f"{path}: a program file must not exceed 4 GiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise ProgramError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def program_from_parts(
+    manifest: dict[str, object],
+    instructions: bytes,
+    operator_of: NDArray[np.uint32],
+    constants: NDArray[np.uint8],
+    host_models: tuple[bytes, ...],
+) -> Program:
+    """Return the program of a manifest and its bytes, checked like a loaded file.
+
+    Raises:
+        ProgramError: they do not belong together.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "instructions": np.frombuffer(instructions, np.uint8),
+        "operator_of": operator_of,
+        "constants": constants,
+    }
+    for index, model in enumerate(host_models):
+        arrays[f"host.{index}"] = np.frombuffer(model, np.uint8)
+    return load_program(packed(arrays, manifest))
+
+
+def _parse(content: bytes) -> Program:
+    """Return the program of a file's bytes; every inconsistency of types is a ProgramError."""
+    arrays, manifest = opened(content)
+    try:
+        hosts = sum(name.startswith("host.") for name in arrays)
+        chip_table = cast(dict[str, object], manifest["chip"])
+        return Program(
+            source=_text(manifest["source"]),
+            golden=cast(Any, _one_of(manifest["golden"], ("onnx", "tflite"))),
+            chip=chip_from_table(chip_table, "embedded chip"),
+            instructions=arrays["instructions"].tobytes(),
+            operator_of=arrays["operator_of"],
+            constants=arrays["constants"],
+            program_address=_whole(manifest["program_address"]),
+            constants_address=_whole(manifest["constants_address"]),
+            tensors=tuple(_tensor(entry) for entry in cast(list[Any], manifest["tensors"])),
+            inputs=_texts(manifest["inputs"]),
+            outputs=_texts(manifest["outputs"]),
+            operators=tuple(_operator(e) for e in cast(list[Any], manifest["operators"])),
+            regions=tuple(_region(entry) for entry in cast(list[Any], manifest["regions"])),
+            host_models=tuple(arrays[f"host.{index}"].tobytes() for index in range(hosts)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ProgramError(f"the manifest is inconsistent ({_brief(error)})") from None
+
+
+def _brief(error: Exception) -> str:
+    """Return an error with its type, not longer than a line."""
+    text = repr(error)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, found {value!r}")
+    value.encode()  # half a surrogate pair is no text: it could not be printed
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of texts, found {value!r}")
+    return tuple(_text(item) for item in cast(list[object], value))
+
+
+def _one_of(value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"expected one of {choices}, found {value!r}")
+    return cast(str, value)
+
+
+def _whole(value: object, lowest: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 1 << 48:
+        raise ValueError(f"expected a whole number of at least {lowest}, found {value!r}")
+    return value
+
+
+def _tensor(entry: dict[str, object]) -> ProgramTensor:
+    """Return the tensor of a manifest entry."""
+    scale = entry["scale"]
+    if scale is not None:
+        if not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ValueError(f"scale {scale!r}")
+        scale = float(scale)
+    shape = tuple(_whole(extent, 1) for extent in cast(list[object], entry["shape"]))
+    if len(shape) > 16 or math.prod(shape) * 8 > _MAXIMUM_TENSOR_BYTES:
+        raise ValueError(f"shape {shape}")
+    return ProgramTensor(
+        name=_text(entry["name"]),
+        shape=shape,
+        dtype=_one_of(entry["dtype"], _DTYPES),
+        scale=scale,
+        zero_point=_whole(entry["zero_point"], -(1 << 31)),
+        memory=_whole(entry["memory"], -1),
+        address=_whole(entry["address"]),
+    )
+
+
+def _operator(entry: dict[str, object]) -> Operator:
+    """Return the operator of a manifest entry."""
+    return Operator(
+        name=_text(entry["name"]),
+        kind=_text(entry["kind"]),
+        device=cast(Any, _one_of(entry["device"], ("npu", "host"))),
+        macs=_whole(entry["macs"]),
+        weight_bytes=_whole(entry["weight_bytes"]),
+        stored_bytes=_whole(entry["stored_bytes"]),
+        reason=_text(entry["reason"]),
+    )
+
+
+def _region(entry: dict[str, object]) -> Region:
+    """Return the region of a manifest entry."""
+    return Region(
+        device=cast(Any, _one_of(entry["device"], ("npu", "host"))),
+        start=_whole(entry["start"]),
+        stop=_whole(entry["stop"]),
+        inputs=_texts(entry["inputs"]),
+        outputs=_texts(entry["outputs"]),
+        host_model=_whole(entry["host_model"], -1),
+    )
