@@ -13,13 +13,15 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numba
+from numba.core import config
 
 __all__ = ["cache_folder", "njit", "sources_hash"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+ErrorModel = Literal["python", "numpy"]
 
 
 @cache
@@ -50,12 +52,13 @@ def cache_folder() -> Path:
 @overload
 def njit(function: F) -> F: ...
 @overload
-def njit(*, error_model: str) -> Callable[[F], F]: ...
-def njit(function: F | None = None, *, error_model: str = "python") -> Any:
+def njit(*, error_model: ErrorModel) -> Callable[[F], F]: ...
+def njit(function: Callable[..., Any] | None = None, *, error_model: ErrorModel = "python") -> Any:
     """Compile a function with Numba, cached on disk, without the interpreter lock.
 
     Used bare (`@njit`) or with `error_model="numpy"`, where a division by zero gives inf or NaN.
     """
-    numba.config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
-    compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model)  # pyright: ignore
-    return compiler if function is None else cast(F, compiler(function))
+    # Numba makes the attributes of its configuration at run time.
+    config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
+    compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model)
+    return compiler if function is None else compiler(function)

@@ -181,7 +181,7 @@ def _input_tensor(rng: np.random.Generator, dtype: str) -> Quantized:
     """Return the quantization of the graph's input."""
     limits = np.iinfo(dtype)
     scale = 10.0 ** rng.uniform(-2.5, 0)
-    point = int(rng.choice([limits.min, 0, rng.integers(limits.min, limits.max + 1)]))
+    point = int(rng.choice([limits.min, 0, int(rng.integers(limits.min, limits.max + 1))]))
     return Quantized(dtype, quantization(scale, point, dtype))
 
 
@@ -196,7 +196,7 @@ def _shape(rng: np.random.Generator) -> Shape:
     side = int(rng.choice([3, 6, 9, 16, 28]))
     height, width = (max(1, side + int(rng.integers(-2, 3))) for _ in range(2))
     most = max(1, min(120, 8000 // (batch * height * width)))
-    channels = int(rng.choice([1, 3, 4, 8, 16, 24, 40, 100, rng.integers(1, 65)]))
+    channels = int(rng.choice([1, 3, 4, 8, 16, 24, 40, 100, int(rng.integers(1, 65))]))
     return batch, min(channels, most), height, width
 
 

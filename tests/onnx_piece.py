@@ -116,12 +116,12 @@ class Piece:
         self.initializers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def node(self, op: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
+    def node(self, op: str, inputs: Sequence[str], domain: str = "", /, **attributes: Any) -> str:
         """Add a node of one output."""
         return self.nodes_of(op, inputs, 1, domain, **attributes)[0]
 
     def nodes_of(
-        self, op: str, inputs: Sequence[str], count: int, domain: str = "", **attributes: Any
+        self, op: str, inputs: Sequence[str], count: int, domain: str = "", /, **attributes: Any
     ) -> list[str]:
         """Add a node of several outputs."""
         from onnx import helper

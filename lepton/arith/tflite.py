@@ -192,7 +192,7 @@ def requantize_float_element(acc: int, factor: float, p: FloatRequantizer) -> in
     product = np.float64(acc) * factor
     rounded = np.floor(product + 0.5) if product >= 0.0 else np.ceil(product - 0.5)
     # The reference's conversion gives the most negative integer beyond int32 (x86).
-    scaled = np.int64(rounded) if abs(rounded) < 2147483648.0 else -2147483648
+    scaled = int(rounded) if abs(rounded) < 2147483648.0 else -2147483648
     return clamp(wrap_int32(scaled + p.zero_point), p.low, p.high)
 
 

@@ -310,7 +310,7 @@ def quantize_float(
     for i in range(len(values)):
         ratio = np.float64(values[i] / np.float32(scale))
         rounded = np.floor(ratio + 0.5) if ratio >= 0.0 else np.ceil(ratio - 0.5)
-        quantized = np.int64(rounded) if abs(rounded) < 2147483648.0 else -2147483648
+        quantized = int(rounded) if abs(rounded) < 2147483648.0 else -2147483648
         result[i] = clamp(wrap_int32(quantized + zero_point), low, high)
     return result
 

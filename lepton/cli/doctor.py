@@ -12,8 +12,19 @@ from dataclasses import dataclass
 
 __all__ = ["Finding", "diagnose"]
 
-_PACKAGES = ("numpy", "numba", "apache-tvm", "networkx", "matplotlib", "onnx", "onnxruntime")
-_PACKAGES += ("ai-edge-litert", "tflite", "safetensors", "tqdm")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "apache-tvm",
+    "networkx",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "tflite",
+    "safetensors",
+    "tqdm",
+)
 
 
 @dataclass(frozen=True)

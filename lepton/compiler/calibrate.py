@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def _by_name(samples: Samples, names: list[str]) -> dict[str, NDArray[Any]]:
 
 
 @contextlib.contextmanager
-def quantized_copy(path: Path, samples: Samples) -> Iterator[Path]:
+def quantized_copy(path: Path, samples: Samples) -> Generator[Path]:
     """Give the path of an int8 copy (QDQ, weights per channel) for the length of a block.
 
     Args:

@@ -7,7 +7,7 @@ instructions read and write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -195,21 +195,21 @@ class Emitter:
             self.tiles.release(tile.address)
 
     @contextmanager
-    def fetched(self, tensor: Tensor, n: int, box: Box) -> Iterator[Tile]:
+    def fetched(self, tensor: Tensor, n: int, box: Box) -> Generator[Tile]:
         """Fetch a tile for the length of a block."""
         tile = self.fetch(tensor, n, box)
         yield tile
         self.release(tile)
 
     @contextmanager
-    def produced(self, tensor: Tensor, n: int, box: Box) -> Iterator[Tile]:
+    def produced(self, tensor: Tensor, n: int, box: Box) -> Generator[Tile]:
         """Place a tile for the length of a block and commit it behind."""
         tile = self.place(tensor, n, box)
         yield tile
         self.commit(tensor, n, tile)
 
     @contextmanager
-    def constant_tile(self, content: NDArray[np.uint8]) -> Iterator[int]:
+    def constant_tile(self, content: NDArray[np.uint8]) -> Generator[int]:
         """Keep constant bytes in the scratchpad for the length of a block; gives their address."""
         tile = self.load_constant(content)
         yield tile.address

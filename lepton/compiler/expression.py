@@ -61,9 +61,21 @@ def _prelu(x: Float32Array, slope: Float32Array) -> Float32Array:
     return np.where(x > 0, x, x * slope).astype(np.float32)
 
 
-def _divide(a: Float32Array, b: Float32Array) -> Float32Array:
+def _divide(a: Float32Array | np.float32, b: Float32Array) -> Float32Array:
     with np.errstate(all="ignore"):
         return np.asarray(a / b, np.float32)
+
+
+def _rsqrt(x: Float32Array) -> Float32Array:
+    return _divide(np.float32(1), np.asarray(np.sqrt(np.maximum(x, 0))))
+
+
+def _power(a: Float32Array, b: Float32Array) -> Float32Array:
+    return np.power(a.astype(np.float64), b).astype(np.float32)
+
+
+def _as_float32(x: NDArray[Any]) -> Float32Array:
+    return np.asarray(x, np.float32)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -73,7 +85,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erf": onnx_unary.erf,
     "log": onnx_unary.log,
     "sqrt": onnx_unary.sqrt,
-    "rsqrt": lambda x: _divide(np.float32(1), np.asarray(np.sqrt(np.maximum(x, 0)))),
+    "rsqrt": _rsqrt,
     "abs": np.abs,
     "negative": np.negative,
     "floor": np.floor,
@@ -96,9 +108,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "divide": _divide,
     "maximum": np.maximum,
     "minimum": np.minimum,
-    "power": lambda a, b: np.power(a.astype(np.float64), b).astype(np.float32),
+    "power": _power,
     "greater": np.greater,
-    "astype": lambda x: np.asarray(x, np.float32),
+    "astype": _as_float32,
 }
 """Element-wise operators and how the ONNX golden computes each in float32."""
 

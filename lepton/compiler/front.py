@@ -12,6 +12,7 @@ from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
 from lepton.compiler.host import HostGraph, HostWriter
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
+from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
 from lepton.errors import CompileError
@@ -164,8 +165,9 @@ class _Front:
         if function is None:
             self._host.append(binding)
             return
-        self._flush([self._resolve(argument) for argument in value.args])
-        self._npu(binding, function, [self._resolve(argument) for argument in value.args])
+        arguments = [self._resolve(argument) for argument in binding.value.args]
+        self._flush(arguments)
+        self._npu(binding, function, arguments)
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -260,11 +262,10 @@ class _Front:
 
     def _reason(self, binding: Any) -> list[tuple[str, str, str]]:
         """Return the report line of a host operator; dressing goes without."""
-        value = binding.value
-        if not isinstance(value, tvm.ir.Call) or not isinstance(value.op, tvm.ir.Op):
+        kind = operator_name(binding.value).removeprefix("relax.")
+        if not kind:
             return []
-        kind = str(value.op.name).removeprefix("relax.")
-        source = source_of(value)
+        source = source_of(binding.value)
         name = source.operator if source is not None else binding.var.name
         reason = self._reasons.get(name, "its operands are not quantized to 8 bits")
         return [(name, kind, reason)]

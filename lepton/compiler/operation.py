@@ -98,9 +98,8 @@ class _Reader:
 
     def name_of(self, expr: Any) -> str:
         """Return the operator's name of a call, or ""."""
-        call = self.value(expr)
-        op = getattr(call, "op", None)
-        return str(op.name).removeprefix("relax.") if hasattr(op, "name") else ""
+        operator = getattr(self.value(expr), "op", None)
+        return str(getattr(operator, "name", "")).removeprefix("relax.")
 
 
 def _type(expr: Any) -> tuple[tuple[int, ...], str]:

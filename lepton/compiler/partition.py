@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm
-from tvm.relax.transform import FuseOpsByPattern, MergeCompositeFunctions
+from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeFunctions
 
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
@@ -76,6 +76,6 @@ def partition(module: tvm.IRModule, kind: str) -> tuple[tvm.IRModule, Reasons]:
     golden = golden_of(kind)
     reasons: Reasons = {}
     module = tabulate(module, golden, kind)
-    entries = patterns(_checker(golden, reasons))
+    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(_checker(golden, reasons))]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
     return MergeCompositeFunctions()(module), reasons

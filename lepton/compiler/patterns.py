@@ -18,8 +18,18 @@ _MOST_INPUTS = 16
 _BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _UNARY_WINDOWS = ("nn.avg_pool2d", "nn.max_pool2d", "nn.softmax", "image.resize2d")
 _REDUCTIONS = ("mean", "sum", "max", "min")
-_MOVES = ("reshape", "permute_dims", "strided_slice", "nn.pad", "nn.max_pool2d", "image.resize2d")
-_MOVES += ("max", "min", "maximum", "minimum")
+_MOVES = (
+    "reshape",
+    "permute_dims",
+    "strided_slice",
+    "nn.pad",
+    "nn.max_pool2d",
+    "image.resize2d",
+    "max",
+    "min",
+    "maximum",
+    "minimum",
+)
 
 
 def _dequantize(operand: Any) -> Any:

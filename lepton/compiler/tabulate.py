@@ -20,7 +20,7 @@ from lepton.arith import onnx_float
 from lepton.arith.elementwise import combine
 from lepton.compiler.expression import OPERATORS, Expression, evaluate
 from lepton.compiler.golden import Golden
-from lepton.compiler.importers.rewriting import Rewriter, is_call, rewrite
+from lepton.compiler.importers.rewriting import Rewriter, is_call, operator_name, rewrite
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.table_pair import TablePair
 from lepton.compiler.tables_tflite import tflite_table
@@ -105,9 +105,7 @@ class _Reading:
         call = self._rewriter.value(expr)
         if hasattr(call, "value") and not isinstance(call, tvm.ir.Call):
             return self._constant(np.asarray(call.value.numpy()))
-        if not isinstance(call, tvm.ir.Call) or not isinstance(call.op, tvm.ir.Op):
-            return None
-        name = str(call.op.name).removeprefix("relax.")
+        name = operator_name(call).removeprefix("relax.")
         if name == "dequantize":
             return self._leaf(call)
         if name not in OPERATORS or len(self.constants) > 32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from math import hypot, pi, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lepton.program import Program
 from lepton.report.names import shorten, tidy_names
@@ -15,6 +15,8 @@ from lepton.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -99,18 +101,18 @@ def _is_free(box: Bbox, taken: list[Bbox], spots: list[Spot]) -> bool:
     return True
 
 
-def _tag(axes: Axes, points: list[Point], taken: list[Bbox]) -> None:
+def _tag(figure: Figure, axes: Axes, points: list[Point], taken: list[Bbox]) -> None:
     """Label points so that no label lies on another or on a point; one without room has none."""
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
 
     total = sum(point.layer.cycles or 0 for point in points) or 1
-    scale = axes.get_figure(root=True).dpi / 72  # pyright: ignore
+    scale = figure.dpi / 72
     spots: list[Spot] = []
     for point in points:
         x, y = axes.transData.transform((point.intensity, point.performance))
         spots.append((float(x), float(y), sqrt(_area(point, total) / pi) * scale))
-    renderer = axes.get_figure(root=True).canvas.get_renderer()  # pyright: ignore
+    renderer = cast("FigureCanvasAgg", figure.canvas).get_renderer()
     turns = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
     for label, number in _clusters(points, spots):
         for distance, (x, y) in product((9, 14, 20, 28, 38), turns):
@@ -171,6 +173,8 @@ def _named(points: list[Point], names: dict[int, str], total: int) -> str:
 
 def roofline(program: Program, trace: Trace) -> Picture:
     """Return the log-log roofline: MACs per cycle over MACs per byte moved."""
+    from matplotlib.collections import PathCollection
+
     layers = summarize(program, trace).layers
     names = dict(zip((r.index for r in layers), tidy_names([r.name for r in layers]), strict=True))
     points = roofline_points(program, layers)
@@ -205,8 +209,8 @@ def roofline(program: Program, trace: Trace) -> Picture:
         title=_named(points, names, max(trace.cycles, 1)), title_fontsize=7, alignment="left",
     )  # fmt: skip
     for handle in legend.legend_handles:
-        if hasattr(handle, "set_sizes"):
-            handle.set_sizes([24])  # pyright: ignore
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([24])
     made.figure.draw_without_rendering()
-    _tag(axes, points, [peak_label.get_window_extent()])
+    _tag(made.figure, axes, points, [peak_label.get_window_extent()])
     return made

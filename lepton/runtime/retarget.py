@@ -12,8 +12,14 @@ from lepton.program import Program
 
 __all__ = ["retarget"]
 
-_TIMING = {"clock_mhz", "bytes_per_cycle", "read_latency_cycles", "write_latency_cycles"}
-_TIMING |= {"reads_in_flight", "writes_in_flight"}
+_TIMING = {
+    "clock_mhz",
+    "bytes_per_cycle",
+    "read_latency_cycles",
+    "write_latency_cycles",
+    "reads_in_flight",
+    "writes_in_flight",
+}
 _DESCRIPTIVE = {"name", "description", "sources"}
 
 

@@ -298,8 +298,9 @@ def _layouts(
         four = (1,) * (4 - golden.ndim) + golden.shape
         for order in permutations(range(4)):
             if tuple(four[axis] for axis in order) == shape:
-                yield tuple(  # pyright: ignore[reportReturnType]
-                    array.reshape(four).transpose(order) for array in (golden, positions)
+                yield (
+                    golden.reshape(four).transpose(order),
+                    positions.reshape(four).transpose(order),
                 )
     yield golden.reshape(shape), positions.reshape(shape)
 

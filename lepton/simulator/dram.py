@@ -18,6 +18,8 @@ from lepton.jit import njit
 __all__ = ["MemoryState", "access", "drain_writes", "memory_state"]
 
 I64 = NDArray[np.int64]
+Flag = int | np.int64
+"""0 or 1; a constant as np.int64, since Numba compiles a function again for each literal."""
 
 WRITE_QUEUE = 16
 """Writes that a DRAM channel collects before it turns the bus."""
@@ -186,7 +188,7 @@ def _activate(s: MemoryState, m: int, ch: int, b: int, group: int, row: int, t: 
 
 
 @njit
-def _column(s: MemoryState, m: int, address: int, is_write: int, t: int) -> int:
+def _column(s: MemoryState, m: int, address: int, is_write: Flag, t: int) -> int:
     """Do one access of a DRAM from tick `t` on; return the tick of its last data."""
     c = s.configuration[m]
     ch = (address >> c[SHIFT_CH]) % c[CHANNELS]
@@ -237,7 +239,7 @@ def drain_writes(s: MemoryState, t: int) -> int:
 
 
 @njit
-def _dram_request(s: MemoryState, m: int, address: int, size: int, is_write: int, t: int) -> int:
+def _dram_request(s: MemoryState, m: int, address: int, size: int, is_write: Flag, t: int) -> int:
     """Do a request access by access; a write is done when the controller has taken it."""
     c = s.configuration[m]
     end = t
@@ -257,7 +259,7 @@ def _dram_request(s: MemoryState, m: int, address: int, size: int, is_write: int
 
 
 @njit
-def _flat_request(s: MemoryState, m: int, size: int, is_write: int, t: int) -> int:
+def _flat_request(s: MemoryState, m: int, size: int, is_write: Flag, t: int) -> int:
     """Do a request on the port that is free first, within the limit of requests in flight."""
     c = s.configuration[m]
     limit = c[WRITES] if is_write else c[READS]
@@ -278,7 +280,7 @@ def _flat_request(s: MemoryState, m: int, size: int, is_write: int, t: int) -> i
 
 
 @njit
-def access(s: MemoryState, m: int, address: int, size: int, is_write: int, t: int) -> int:
+def access(s: MemoryState, m: int, address: int, size: int, is_write: Flag, t: int) -> int:
     """Do one request of at most a burst from tick `t`; return the tick at which it is done."""
     s.counters[m, WRITE_BYTES if is_write else READ_BYTES] += size
     if s.configuration[m, KIND] == 1:

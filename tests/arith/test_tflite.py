@@ -313,7 +313,7 @@ def test_pool(operator: str, dtype: str, seed: int) -> None:
         fused_activation_function=activation,
     )
     bounds = activation_range(activation, q, dtype)
-    p = tflite_window.Pool(*kernel, *stride, *pads, *sizes, *bounds)
+    p = tflite_window.Pool._make((*kernel, *stride, *pads, *sizes, *bounds))
     pool = tflite_window.average_pool if operator[0] == "A" else tflite_window.max_pool
     assert_same(pool(p, data.astype(np.int32)), expected)
 
@@ -417,7 +417,7 @@ def test_resize(operator: str, mode: str, dtype: str, seed: int) -> None:
         align_corners=align,
         half_pixel_centers=half,
     )
-    prepare, kernel = {
+    kernels: dict[tuple[str, str], tuple[Callable[..., Any], Callable[..., Array]]] = {
         ("N", "int8"): (tflite_window.prepare_resize_nearest, tflite_window.resize_nearest),
         ("N", "uint8"): (tflite_window.prepare_resize_nearest, tflite_window.resize_nearest),
         ("B", "int8"): (tflite_window.prepare_resize_bilinear, tflite_window.resize_bilinear),
@@ -425,7 +425,8 @@ def test_resize(operator: str, mode: str, dtype: str, seed: int) -> None:
             tflite_window.prepare_resize_bilinear_uint8,
             tflite_window.resize_bilinear_uint8,
         ),
-    }[operator[7], dtype]
+    }
+    prepare, kernel = kernels[operator[7], dtype]
     axes = [prepare(data.shape[1 + i], size[i], align, half) for i in range(2)]
     assert_same(kernel(data.astype(np.int32), *axes), expected)
 
@@ -561,7 +562,7 @@ def test_float_quantize_and_dequantize(dtype: str, seed: int) -> None:
     # Multiples of half a step are the ties; the rest is spread past both ends.
     ties = np.arange(-600, 600, dtype=np.float32) * (q.scale / np.float32(2))
     spread = rng.normal(0, 150, 800).astype(np.float32) * q.scale
-    data = np.concatenate([ties, spread, np.float32([1e30, -1e30])]).reshape(1, -1)
+    data = np.concatenate([ties, spread, np.array([1e30, -1e30], np.float32)]).reshape(1, -1)
     expected = reference("QUANTIZE", [(data, None)], q, dtype=dtype)
     bounds = type_range(dtype)
     actual = tflite_unary.quantize_float(data.ravel(), q.scale, q.zero_point, *bounds)

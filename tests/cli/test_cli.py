@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_assembly_errors_name_the_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no field 'rows=3'" in line
 
 
-def float_model(path: Path, shape: list[object]) -> None:
+def float_model(path: Path, shape: Sequence[str | int]) -> None:
     """Write a float convolution."""
     weights = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
     graph = helper.make_graph(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.relax.utils import convert_to_expr
 
 from lepton.compiler.importers.constants import array_of
 from lepton.compiler.importers.names import Source, inner_source, source_of
@@ -53,7 +54,9 @@ def reshape_units(module: tvm.IRModule) -> tvm.IRModule:
         shape = shape_of(variable)
         if shape is None:
             return None
-        return with_source(relax.op.reshape(value.args[0], shape), source_of(value))
+        # TVM's annotation allows only a tuple of one.
+        reshaped = relax.op.reshape(value.args[0], shape)  # pyright: ignore[reportArgumentType]
+        return with_source(reshaped, source_of(value))
 
     return rewrite(module, rule)
 
@@ -76,9 +79,9 @@ def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
             return None
         axis = int(split.attrs.axis) % len(shape)
         cuts = _cuts(split.attrs.indices_or_sections, shape[axis])
-        part = relax.op.strided_slice(
-            split.args[0], [axis], [cuts[value.index]], [cuts[value.index + 1]], [1]
-        )
+        begin, end = cuts[value.index], cuts[value.index + 1]
+        axes, begins, ends, strides = (convert_to_expr([n]) for n in (axis, begin, end, 1))
+        part = relax.op.strided_slice(split.args[0], axes, begins, ends, strides)
         return with_source(part, source_of(value) or source_of(split))
 
     return rewrite(module, rule)

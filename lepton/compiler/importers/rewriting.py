@@ -124,10 +124,15 @@ def replace_main(module: tvm.IRModule, function: Any) -> tvm.IRModule:
 
 def is_call(expr: Any, *names: str) -> bool:
     """Return whether an expression is a call of one of the named operators."""
+    return operator_name(expr) in names
+
+
+def operator_name(expr: Any) -> str:
+    """Return the full name of the operator that an expression calls, or ""."""
     if not isinstance(expr, tvm.ir.Call) or not isinstance(expr.op, tvm.ir.Op):
-        return False
+        return ""
     operator: Any = expr.op
-    return operator.name in names
+    return str(operator.name)
 
 
 def is_constant(expr: Any) -> bool:
