@@ -304,11 +304,11 @@ def _leaky(w: Writer, x: Tensor) -> Tensor:
 
 
 def _gelu(w: Writer, x: Tensor) -> Tensor:
-    return w.operator("GELU", [x], w.fresh(x, x.shape), approximate=False)
+    return w.operator("GELU", [x], w.fresh(x, x.shape), approximate=w.pick(False, True))
 
 
 def _prelu(w: Writer, x: Tensor) -> Tensor:
-    alphas = w.values([1, 1, x.shape[3]], x.dtype)
+    alphas = w.values([1, 1, w.pick(1, x.shape[3], x.shape[3])], x.dtype)
     point = w.zero_point(x.dtype)
     alpha = w.builder.constant(w.name(), alphas, float(w.rng.uniform(0.002, 0.01)), point)
     return w.operator("PRELU", [x, alpha], w.fresh(x, x.shape))
@@ -446,7 +446,8 @@ def _split(w: Writer, x: Tensor) -> Tensor:
     shape = list(x.shape)
     shape[axis] //= count
     parts = [w.same(x, shape) for _ in range(count)]
-    w.builder.operator("SPLIT", [w.scalar(axis), x], parts, num_splits=count)
+    place = w.pick(w.scalar, w.numbers)(axis)
+    w.builder.operator("SPLIT", [place, x], parts, num_splits=count)
     w.made += parts[1:]
     return parts[0]
 

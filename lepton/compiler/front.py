@@ -8,12 +8,14 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
 from lepton.compiler.host import HostGraph, HostWriter
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
+from lepton.compiler.reasons import unmatched_reasons
 from lepton.errors import CompileError
 
 __all__ = ["Crossing", "FrontModel", "HostStep", "NpuStep", "front_model"]
@@ -61,9 +63,9 @@ class FrontModel:
     )
 
 
-def front_model(imported: ImportedModel) -> FrontModel:
-    """Partition an imported model and build its steps."""
-    module, reasons = partition(imported.module, imported.golden)
+def front_model(imported: ImportedModel, chip: Chip) -> FrontModel:
+    """Partition an imported model for a chip and build its steps."""
+    module, reasons = partition(imported.module, imported.golden, chip)
     return _Front(imported, module, reasons).build()
 
 
@@ -94,6 +96,7 @@ class _Front:
         self._tuples: dict[Any, list[str]] = {}
         self._wanted: dict[Any, str] = {}
         self._used: list[tuple[Any, set[Any]]] = []
+        self._unmatched: dict[Any, str] = {}
 
     def build(self) -> FrontModel:
         """Return the steps of main."""
@@ -102,6 +105,7 @@ class _Front:
         for parameter, name in zip(main.params, self._imported.inputs, strict=True):
             self._cross(parameter, name)
         self._used = [(b.var, set(relax.analysis.free_vars(b.value))) for b in bindings]
+        self._unmatched = unmatched_reasons(bindings)
         self._used.append((None, set(relax.analysis.free_vars(main.body.body))))
         for binding in bindings:
             if isinstance(binding.value, relax.Var):
@@ -266,7 +270,7 @@ class _Front:
         kind = str(value.op.name).removeprefix("relax.")
         source = source_of(value)
         name = source.operator if source is not None else binding.var.name
-        reason = self._reasons.get(name, "its operands are not quantized to 8 bits")
+        reason = self._reasons.get(name, self._unmatched[binding.var])
         return [(name, kind, reason)]
 
     def _npu(self, binding: Any, function: Any, arguments: list[Any]) -> None:

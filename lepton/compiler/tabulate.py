@@ -9,6 +9,7 @@ channel; `offsets` moves the codes of a channel to its part of the table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ class _Reading:
         shape[int(call.attrs.axis) % rank] = -1
         value = slope.value.reshape(shape)
         self.constants[-1] = value
-        return x, Expression("constant", value=value)
+        return x, Expression("constant", (), slope.attributes, value)
 
     def _constant(self, value: NDArray[Any]) -> Expression:
         self.constants.append(value)
@@ -169,14 +170,15 @@ class _Reading:
         )
 
     def _dequantized(self, call: Any, raw: NDArray[Any]) -> Expression:
-        """Return a dequantized constant."""
+        """Return a dequantized constant, with its scale as the attribute if it has only one."""
         scale, zero_point = (argument.value.numpy() for argument in call.args[1:3])
         if scale.size > 1:
             shape = [1] * raw.ndim
             shape[int(call.attrs.axis)] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
         real = (raw.astype(np.int32) - zero_point.astype(np.int32)).astype(np.float32) * scale
-        return self._constant(np.asarray(real, np.float32))
+        constant = self._constant(np.asarray(real, np.float32))
+        return replace(constant, attributes=(float(scale),)) if scale.size == 1 else constant
 
 
 def _codes(dtype: str) -> Int32Array:

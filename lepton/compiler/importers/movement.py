@@ -117,14 +117,16 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
-    """Quantize an operator's result before it is reshaped, not after.
+    """Quantize, and clip, an operator's result before it is reshaped, not after.
 
-    before: y = R.quantize(R.reshape(R.add(...), shape), s, z)
-    after:  q = R.quantize(R.add(...), s, z); y = R.reshape(q, shape)
+    before: y = R.clip(R.quantize(R.reshape(R.add(...), shape), s, z), low, high)
+    after:  q = R.quantize(R.add(...), s, z); c = R.clip(q, low, high); y = R.reshape(c, shape)
     """
 
     def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
-        if not is_call(value, "relax.quantize") or array_of(value.args[1]).size != 1:
+        is_clip = is_call(value, "relax.clip") and dtype_of(value.args[0]) in ("int8", "uint8")
+        is_quantize = is_call(value, "relax.quantize") and array_of(value.args[1]).size == 1
+        if not is_clip and not is_quantize:
             return None
         chain: list[Any] = []
         data = value.args[0]
@@ -134,10 +136,7 @@ def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
         if not chain or not isinstance(rewriter.value(data), tvm.ir.Call):
             return None
         inner = source_of(rewriter.value(data))
-        quantized = relax.op.quantize(
-            data, *value.args[1:], axis=0, out_dtype=str(value.attrs.out_dtype)
-        )
-        result = rewriter.emit(quantized, inner_source(inner))
+        result = rewriter.emit(_on(value, data), inner_source(inner))
         for call in reversed(chain[1:]):
             result = rewriter.emit(_on(call, result), inner_source(source_of(call)))
         return _sourced(_on(chain[0], result), chain[0], value)
