@@ -10,6 +10,7 @@ from collections.abc import Callable
 from lepton.chip import Chip
 from lepton.compiler.operation import Operation
 from lepton.compiler.rules import rule_text
+from lepton.isa.footprints import POOL_PARAMETER_BYTES
 
 __all__ = ["CHIP_RULES", "ChipRule", "first_chip_failure"]
 
@@ -25,8 +26,8 @@ def window_fits_scratchpad(operation: Operation, chip: Chip) -> bool:
         min((taps - 1) * step + 1, extent)
         for taps, step, extent in zip(kernel, dilation, image, strict=True)
     )
-    # two of the eight tiles that share a scratchpad, less their alignment
-    return rows * columns <= 2 * (chip.scratchpad.size_bytes // 8 - 16)
+    # two of the eight tiles that share what parameters leave, less their alignment
+    return rows * columns <= 2 * ((chip.scratchpad.size_bytes - POOL_PARAMETER_BYTES) // 8 - 16)
 
 
 CHIP_RULES: dict[str, tuple[ChipRule, ...]] = {
