@@ -13,6 +13,7 @@ from lepton.compiler.chip_rules import first_chip_failure
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
+from lepton.compiler.host_average import average_codes
 from lepton.compiler.importers import source_of
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
@@ -82,4 +83,5 @@ def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule
     module = tabulate(module, golden, kind)
     entries = patterns(_checker(golden, chip, reasons))
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
-    return MergeCompositeFunctions()(module), reasons
+    module = MergeCompositeFunctions()(module)
+    return average_codes(module) if kind == "tflite" else module, reasons

@@ -21,7 +21,8 @@ from lepton.arith import onnx_float
 from lepton.arith.elementwise import combine
 from lepton.compiler.expression import OPERATORS, Expression, evaluate
 from lepton.compiler.golden import Golden
-from lepton.compiler.importers.rewriting import Rewriter, is_call, rewrite
+from lepton.compiler.importers.canonical import drop_dead_code
+from lepton.compiler.importers.rewriting import Rewriter, is_call, is_constant, rewrite
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.table_pair import TablePair
 from lepton.compiler.tables_tflite import tflite_table
@@ -38,13 +39,15 @@ def tabulate(module: tvm.IRModule, golden: Golden, kind: str) -> tvm.IRModule:
     """Replace element-wise functions of one 8-bit tensor by tables; `kind` is the golden's name."""
 
     def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+        if is_call(value, "relax.clip"):
+            return _clipped_take(rewriter, value)
         reading = _Reading(rewriter)
         if not is_call(value, "relax.quantize") or not reading.accepts(value):
             return None
         table = _table(reading, value, golden, kind)
         return None if table is None else _take(rewriter, reading, table, value)
 
-    return rewrite(module, rule)
+    return drop_dead_code(rewrite(module, rule))
 
 
 class _Bindings:
@@ -254,6 +257,21 @@ def _of_channel(tree: Expression, channel: int) -> Expression:
         return Expression("constant", value=np.full(1, item, np.float32))
     operands = tuple(_of_channel(operand, channel) for operand in tree.operands)
     return Expression(tree.op, operands, tree.attributes)
+
+
+def _clipped_take(rewriter: Rewriter, clip: Any) -> Any:
+    """Return a look-up in a clipped table for the clip of a look-up, None for another clip.
+
+    before: t = R.take(table, i); y = R.clip(t, low, high)
+    after:  y = R.take(clip(table, low, high), i)
+    """
+    taken = rewriter.call(clip.args[0], "relax.take")
+    if taken is None or not is_constant(taken.args[0]):
+        return None
+    low, high = (float(bound.value) for bound in clip.args[1:3])
+    content = np.asarray(taken.args[0].value.numpy())
+    clipped = relax.const(np.clip(content, low, high).astype(content.dtype))
+    return tvm.ir.Call(taken.op, [clipped, taken.args[1]], taken.attrs, [], clip.span)
 
 
 # --- the result --------------------------------------------------------------------------------

@@ -170,6 +170,31 @@ def test_a_window_beyond_the_scratchpad_is_the_hosts(kind: str, tmp_path: Path) 
     assert "One channel of a pool's window must fit a quarter of the scratchpad." in reason
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_averages_on_the_host_round_halves_away_from_zero(dtype: str, tmp_path: Path) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", [1, 261, 70, 3], dtype, 0.03, 5)
+    y = b.tensor("y", [1, 6, 70, 3], dtype, 0.03, 5)
+    options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "filter_height": 256}
+    activation = {"filter_width": 1, "fused_activation_function": "RELU_N1_TO_1"}
+    b.operator("AVERAGE_POOL_2D", [x], [y], **options, **activation)
+    (reason,) = host_reasons(equal_program(b, x, [y], tmp_path))
+    assert "Kernel, stride and dilation must be between 1 and 255." in reason
+
+
+def test_a_clip_behind_a_table(tmp_path: Path) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", [1, 99], "int8", 0.03, 5)
+    y = b.tensor("y", [1, 99], "int8", 0.05, -100)
+    b.operator(
+        "SUB",
+        [x, b.constant("c", np.array([50], np.int8), 0.02, 3)],
+        [y],
+        fused_activation_function="RELU6",
+    )
+    assert not host_reasons(equal_program(b, x, [y], tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["REDUCE_MAX", "REDUCE_MIN"])
 @pytest.mark.parametrize(
     ("shape", "axes"), [((1, 257, 3, 5), (1,)), ((3, 521), (1,)), ((1, 300, 7, 3), (1, 2))]
