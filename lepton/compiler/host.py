@@ -71,14 +71,6 @@ class HostWriter:
         self._nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
-    def nodes(self, kind: str, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
-        """Append a node of several outputs; return their names."""
-        from onnx import helper
-
-        outputs = [f"_{len(self._nodes)}_{index}" for index in range(count)]
-        self._nodes.append(helper.make_node(kind, list(inputs), outputs, **attributes))
-        return outputs
-
     def constant(self, value: Any) -> str:
         """Add a constant; return its name."""
         from onnx import numpy_helper

@@ -32,7 +32,9 @@ def average_codes(module: tvm.IRModule) -> tvm.IRModule:
         if not is_call(value, "relax.quantize"):
             return None
         pool = rewriter.call(value.args[0], "relax.nn.avg_pool2d")
-        source = None if pool is None else rewriter.call(pool.args[0], "relax.dequantize")
+        if pool is None:
+            return None
+        source = rewriter.call(pool.args[0], "relax.dequantize")
         if source is None or not _keeps_codes(source, value):
             return None
         origin = inner_source(source_of(pool))

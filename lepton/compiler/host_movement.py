@@ -33,17 +33,8 @@ def _tile(w: HostWriter, call: Any) -> str:
     return w.node("Tile", [source, w.constant(np.array(counts, np.int64))])
 
 
-def _split(w: HostWriter, call: Any) -> list[str]:
-    """Write a split, by the extents that its parts have."""
-    axis = int(call.attrs.axis)
-    parts = [[int(extent) for extent in part.shape.values] for part in call.ty.fields]
-    sizes = np.array([part[axis] for part in parts], np.int64)
-    return w.nodes("Split", [w.value(call.args[0]), w.constant(sizes)], len(parts), axis=axis)
-
-
 MOVES: dict[str, Callable[[HostWriter, Any], str | list[str]]] = {
     "flip": _flip,
-    "split": _split,
     "tile": _tile,
 }
 """Writers by Relax operator."""

@@ -64,7 +64,12 @@ def weighted(kind: str, per_channel: bool) -> tuple[TfliteBuilder, Tensor, Tenso
     weights = b.constant("w", codes(shape), scale, points, axis)
     bias = b.constant("b", np.arange(6, dtype=np.int32) * 90, np.asarray(scale) * 0.05)
     y = b.tensor("y", [2, 6] if dense else [1, 3, 3, 6], "int8", 0.1, -2)
-    window = {"stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1}
+    window: dict[str, Any] = {
+        "stride_h": 1,
+        "stride_w": 1,
+        "dilation_h_factor": 1,
+        "dilation_w_factor": 1,
+    }
     options: dict[str, Any] = {} if dense else {"padding": "VALID", **window}
     if kind == "DEPTHWISE_CONV_2D":
         options["depth_multiplier"] = 1
@@ -163,7 +168,7 @@ def test_a_window_beyond_the_scratchpad_is_the_hosts(kind: str, tmp_path: Path) 
     b = TfliteBuilder()
     x = b.input("x", [1, 93, 92, 3], "int8", 0.03, 5)
     y = b.tensor("y", [1, 4, 3, 3], "int8", 0.03, 5)
-    window = {"padding": "VALID", "stride_h": 1, "stride_w": 1}
+    window: dict[str, Any] = {"padding": "VALID", "stride_h": 1, "stride_w": 1}
     b.operator(kind, [x], [y], filter_height=90, filter_width=90, **window)
     assert not host_reasons(equal_program(b, x, [y], tmp_path, "nano"))
     (reason,) = host_reasons(equal_program(b, x, [y], tmp_path, "like-u55-256"))
@@ -175,8 +180,13 @@ def test_averages_on_the_host_round_halves_away_from_zero(dtype: str, tmp_path: 
     b = TfliteBuilder()
     x = b.input("x", [1, 261, 70, 3], dtype, 0.03, 5)
     y = b.tensor("y", [1, 6, 70, 3], dtype, 0.03, 5)
-    options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "filter_height": 256}
-    activation = {"filter_width": 1, "fused_activation_function": "RELU_N1_TO_1"}
+    options: dict[str, Any] = {
+        "padding": "VALID",
+        "stride_h": 1,
+        "stride_w": 1,
+        "filter_height": 256,
+    }
+    activation: dict[str, Any] = {"filter_width": 1, "fused_activation_function": "RELU_N1_TO_1"}
     b.operator("AVERAGE_POOL_2D", [x], [y], **options, **activation)
     (reason,) = host_reasons(equal_program(b, x, [y], tmp_path))
     assert "Kernel, stride and dilation must be between 1 and 255." in reason
@@ -215,7 +225,7 @@ def test_clips_behind_a_reshaped_product(tmp_path: Path) -> None:
     x = b.input("x", [1, 3, 5, 8], "int8", 0.05, 3)
     y = b.tensor("y", [1, 3, 5, 4], "int8", 0.1, -2)
     weights = b.constant("w", codes((4, 8)), np.float32(0.01), 0)
-    options = {"keep_num_dims": True, "fused_activation_function": "RELU6"}
+    options: dict[str, Any] = {"keep_num_dims": True, "fused_activation_function": "RELU6"}
     b.operator("FULLY_CONNECTED", [x, weights, None], [y], **options)
     assert not host_reasons(equal_program(b, x, [y], tmp_path))
 

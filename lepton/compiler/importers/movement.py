@@ -63,9 +63,14 @@ def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
 
     before: t = R.split(x, [2, 3], axis=1); y = t[1]
     after:  y = R.strided_slice(x, axes=[1], begin=[2], end=[3])
+    before: y = R.split(x, 1, axis=1)                     # one part is no tuple
+    after:  y = R.reshape(x, shape)
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
+        whole = shape_of(variable)
+        if is_call(value, "relax.split") and whole is not None:
+            return with_source(relax.op.reshape(value.args[0], whole), source_of(value))
         if not isinstance(value, relax.TupleGetItem):
             return None
         split = rewriter.call(value.tuple_value, "relax.split")
