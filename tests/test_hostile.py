@@ -108,6 +108,21 @@ def test_the_parent_imports_no_tvm(tmp_path: Path) -> None:
     assert made.stdout == "[]\n"
 
 
+def test_the_child_cannot_import_torch(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    code = (
+        "import sys\n"
+        "from lepton.compiler import worker\n"
+        "def answer(request):\n"
+        "    found = str(sys.modules.get('torch', 'open to import'))\n"
+        "    return {'kind': 'InputError', 'message': found, 'detail': ''}\n"
+        "worker.answer = answer\n"
+        "worker.main()"
+    )
+    child(monkeypatch, code)
+    with pytest.raises(InputError, match=r"^None$"):
+        compile_file(model, EDGE)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

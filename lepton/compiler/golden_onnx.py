@@ -100,11 +100,13 @@ class OnnxGolden:
             if operation.op == "multiply":
                 product = onnx.prepare_mul(a, b, output)
                 return BinaryForm(BinaryMode.MUL_RATIO, pack(product, BINARY_PARAMETER_BYTES))
+        mode = _FLOAT_BINARY.get(operation.op)
+        if mode is None:
+            raise CompileError("no NPU instruction computes it")
         activation = operation.activation
         params = onnx_elementwise.prepare_float_binary(
             a, b, output, activation.real_low, activation.real_high
         )
-        mode = _FLOAT_BINARY[operation.op]
         return BinaryForm(mode, pack(params, BINARY_PARAMETER_BYTES))
 
     def average_pool(self, operation: Operation) -> PoolForm:

@@ -223,6 +223,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "subtract": (*_ALWAYS, *_BINARY),
     "multiply": (*_ALWAYS, *_BINARY),
     "divide": (*_ALWAYS, *_BINARY),
+    "squared_difference": (*_ALWAYS, *_BINARY),
     "maximum": (*_ALWAYS, *_BINARY, raw_extremes_are_comparable),
     "minimum": (*_ALWAYS, *_BINARY, raw_extremes_are_comparable),
     "nn.avg_pool2d": (
@@ -247,7 +248,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 """Rules of each Relax operator, checked in order."""
 
 
-def rule_text(rule: Rule) -> str:
+def rule_text(rule: Callable[..., bool]) -> str:
     """Return a rule as the user reads it."""
     return " ".join((inspect.getdoc(rule) or "").split())
 

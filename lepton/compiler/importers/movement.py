@@ -66,9 +66,14 @@ def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
 
     before: t = R.split(x, [2, 3], axis=1); y = t[1]
     after:  y = R.strided_slice(x, axes=[1], begin=[2], end=[3])
+    before: y = R.split(x, 1, axis=1)                     # one part is no tuple
+    after:  y = R.reshape(x, shape)
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
+        whole = shape_of(variable)
+        if is_call(value, "relax.split") and whole is not None:
+            return with_source(relax.op.reshape(value.args[0], whole), source_of(value))
         if not isinstance(value, relax.TupleGetItem):
             return None
         split = rewriter.call(value.tuple_value, "relax.split")
@@ -120,14 +125,16 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
-    """Quantize an operator's result before it is reshaped, not after.
+    """Quantize, and clip, an operator's result before it is reshaped, not after.
 
-    before: y = R.quantize(R.reshape(R.add(...), shape), s, z)
-    after:  q = R.quantize(R.add(...), s, z); y = R.reshape(q, shape)
+    before: y = R.clip(R.quantize(R.reshape(R.add(...), shape), s, z), low, high)
+    after:  q = R.quantize(R.add(...), s, z); c = R.clip(q, low, high); y = R.reshape(c, shape)
     """
 
     def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
-        if not is_call(value, "relax.quantize") or array_of(value.args[1]).size != 1:
+        is_clip = is_call(value, "relax.clip") and dtype_of(value.args[0]) in ("int8", "uint8")
+        is_quantize = is_call(value, "relax.quantize") and array_of(value.args[1]).size == 1
+        if not is_clip and not is_quantize:
             return None
         chain: list[Any] = []
         data = value.args[0]
@@ -137,10 +144,7 @@ def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
         if not chain or not isinstance(rewriter.value(data), tvm.ir.Call):
             return None
         inner = source_of(rewriter.value(data))
-        quantized = relax.op.quantize(
-            data, *value.args[1:], axis=0, out_dtype=str(value.attrs.out_dtype)
-        )
-        result = rewriter.emit(quantized, inner_source(inner))
+        result = rewriter.emit(_on(value, data), inner_source(inner))
         for call in reversed(chain[1:]):
             result = rewriter.emit(_on(call, result), inner_source(source_of(call)))
         return _sourced(_on(chain[0], result), chain[0], value)
