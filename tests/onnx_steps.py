@@ -185,6 +185,7 @@ def conv(piece: Piece, values: Sequence[Value], x: Value) -> bool:
             parts.append(piece.constant(weights.bias))
         return piece.give(piece.node("QLinearConv", parts, **attributes), shape, tensor)
     parts = [piece.dequantize(x), weights.dequantized(piece), *weights.dequantized_bias(piece)]
+    piece.has_bias_scale = weights.bias is not None and not weights.is_float_bias
     real, bounds = activation(piece, piece.node("Conv", parts, **attributes), tensor)
     finish = weights.finish(x, tensor, bounds)
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["merge_pairs"]
+__all__ = ["NodeIndex", "Parameters", "merge_pairs"]
 
 _TYPES = ("int8", "uint8")
 
 
-class _Parameters(NamedTuple):
+class Parameters(NamedTuple):
     """Scale and zero point of a tensor."""
 
     scale: np.float32
@@ -31,32 +31,46 @@ class _Parameters(NamedTuple):
     dtype: str
 
 
-class _Pairs:
+class NodeIndex:
     """One graph: its constants, and who makes and reads each tensor."""
 
     def __init__(self, graph: Any) -> None:
         from onnx import numpy_helper
 
         self.graph = graph
-        self._arrays = numpy_helper.to_array
+        self._to_array = numpy_helper.to_array
         self._constants = {item.name: item for item in graph.initializer}
         self._outputs = {value.name for value in graph.output}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self._types = {value.name: value.type.tensor_type for value in values}
         self.maker = {name: node for node in graph.node for name in node.output}
         self.readers: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
 
-    def parameters(self, node: Any) -> _Parameters | None:
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """Return a constant's array, None if it is not constant."""
+        item = self._constants.get(name)
+        return None if item is None else self._to_array(item)
+
+    def rank(self, name: str) -> int | None:
+        """Return the number of dimensions of a tensor that is not constant, None if unknown."""
+        kind = self._types.get(name)
+        return len(kind.shape.dim) if kind is not None and kind.HasField("shape") else None
+
+    def parameters(self, node: Any) -> Parameters | None:
         """Return the constant scalar parameters of a (de)quantize, None if it has no such."""
-        if len(node.input) < 3 or any(name not in self._constants for name in node.input[1:3]):
+        if len(node.input) < 3:
             return None
-        scale, point = (self._arrays(self._constants[name]) for name in node.input[1:3])
+        scale, point = (self.constant(name) for name in node.input[1:3])
+        if scale is None or point is None:
+            return None
         if scale.size != 1 or point.size != 1 or scale.dtype != np.float32:
             return None
         if point.dtype.name not in _TYPES:
             return None
-        return _Parameters(np.float32(scale.item()), int(point.item()), point.dtype.name)
+        return Parameters(np.float32(scale.item()), int(point.item()), point.dtype.name)
 
     def only_reader(self, node: Any, kind: str) -> Any:
         """Return the one node of `kind` that reads a result which is no output, or None."""
@@ -66,16 +80,12 @@ class _Pairs:
             return None
         return readers[0]
 
-    def set_parameters(self, node: Any, parameters: _Parameters) -> None:
+    def set_parameters(self, node: Any, scale: NDArray[Any], zero_point: NDArray[Any]) -> None:
         """Give a (de)quantize new parameters."""
         from onnx import numpy_helper
 
-        arrays: list[NDArray[Any]] = [
-            np.array(parameters.scale, np.float32),
-            np.array(parameters.zero_point, parameters.dtype),
-        ]
-        for position, array in enumerate(arrays, start=1):
-            name = f"{node.output[0]}/merged{position}"
+        for position, array in enumerate((scale, zero_point), start=1):
+            name = f"{node.output[0]}/parameter{position}"
             tensor = numpy_helper.from_array(array, name)
             self.graph.initializer.append(tensor)
             self._constants[name] = tensor
@@ -84,13 +94,13 @@ class _Pairs:
 
 def merge_pairs(graph: Any) -> None:
     """Merge every such chain of an ONNX graph in place, in topological order."""
-    pairs = _Pairs(graph)
+    pairs = NodeIndex(graph)
     for node in list(graph.node):
         if node.op_type == "DequantizeLinear" and node.input[0] in pairs.maker:
             _merge(pairs, node)
 
 
-def _merge(pairs: _Pairs, inner: Any) -> None:
+def _merge(pairs: NodeIndex, inner: Any) -> None:
     """Merge the chain whose first dequantize is `inner`, if it is one."""
     first = pairs.maker[inner.input[0]]
     if first.op_type != "QuantizeLinear":
@@ -111,15 +121,17 @@ def _merge(pairs: _Pairs, inner: Any) -> None:
         merged = _merged(one, two)
         if merged is None:
             return
-        pairs.set_parameters(first, merged)
-        pairs.set_parameters(last, merged)
+        for node in (first, last):
+            pairs.set_parameters(
+                node, np.array(merged.scale), np.array(merged.zero_point, merged.dtype)
+            )
     last.input[0] = first.output[0]
     pairs.readers[first.output[0]] = [last]
     pairs.graph.node.remove(inner)
     pairs.graph.node.remove(second)
 
 
-def _merged(one: _Parameters, two: _Parameters) -> _Parameters | None:
+def _merged(one: Parameters, two: Parameters) -> Parameters | None:
     """Return parameters over the real values that both can hold, None if there are none."""
     low, high = np.iinfo(one.dtype).min, np.iinfo(one.dtype).max
     bottom = max(np.float32(low - item.zero_point) * item.scale for item in (one, two))
@@ -129,4 +141,4 @@ def _merged(one: _Parameters, two: _Parameters) -> _Parameters | None:
     scale = np.float32(top - bottom) / np.float32(high - low)
     place = np.float32(low) - np.float32(bottom / scale)
     point = int(math.copysign(math.floor(abs(float(place)) + 0.5), float(place)))
-    return _Parameters(np.float32(scale), min(max(point, low), high), one.dtype)
+    return Parameters(np.float32(scale), min(max(point, low), high), one.dtype)
