@@ -220,6 +220,8 @@ def _bias_codes(
     if own.scale.size not in (1, bias.size):
         raise CompileError("A bias must have one scale, or one per output channel.")
     sums = tensor_scale(operation.inputs[0]) * np.asarray(weight_scale, np.float32).reshape(-1)
+    if not own.zero_point.any() and np.allclose(own.scale, sums, rtol=1e-6, atol=0.0):
+        return bias
     exact = (bias.astype(np.float64) - own.zero_point) * own.scale / sums.astype(np.float64)
     codes = np.rint(exact)
     if not np.all(np.abs(codes) <= np.iinfo(np.int32).max):
