@@ -3,25 +3,29 @@
 A tile is `height x width` output pixels by `columns` output channels whose sums fit half of the
 accumulators, so that the vector unit empties one half while the array fills the other; a block of
 weights is `taps x channels` by `columns` and fits half of the weight buffer. The reduction is
-split over channels, then over kernel rows, where it does not fit.
+split over channels, then over kernel rows, where it does not fit. Where even the input of one
+pixel does not fit the scratchpad, its channels are loaded in slices whose sums add up.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from lepton.arith.records import RequantizeTable, pack_requantize
+from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
-from lepton.compiler.graph import Bounds, Convolution, Product, Reduce, Tensor
+from lepton.compiler.graph import Convolution, Product, Reduce, Tensor
 from lepton.compiler.lowering.tiling import boxes, halo, input_box, split
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import depthwise_cycles, matmul_cycles
 from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
-from lepton.isa.instructions import Depthwise, Matmul, Requantize, RequantizeMode, Stationary
+from lepton.isa.instructions import Depthwise, Matmul, Requantize, Stationary
 
 __all__ = ["lower_convolution", "lower_product", "lower_reduce"]
 
@@ -41,6 +45,8 @@ class _Plan:
     """Kernel rows in a weight block."""
     pixels_first: bool
     """Whether all column blocks of a pixel tile come before the next pixel tile."""
+    loaded: int
+    """Input channels in the scratchpad at a time."""
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -117,41 +123,44 @@ def _choose(node: Convolution, emitter: Emitter, channels: int, columns: int) ->
     Raises:
         CompileError: not even one pixel fits.
     """
+    for loaded in _halvings(channels):
+        plans = list(_plans(node, emitter, columns, loaded))
+        if plans:
+            return min(plans, key=lambda plan: _estimate(node, emitter, plan, (channels, columns)))
+    return _smallest(node, emitter, channels, columns)
+
+
+def _plans(node: Convolution, emitter: Emitter, columns: int, loaded: int) -> Iterator[_Plan]:
+    """Yield the tiles that fit twice, with so many input channels in the scratchpad."""
     _, oh, ow, _ = node.output.shape
-    best: tuple[float, _Plan] | None = None
     room = _room(emitter)
     array = emitter.chip.columns
-    widths = sorted({min(columns, array * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)})
-    for tn in widths:
-        part, rows = _blocks(node, emitter, channels, tn)
+    for tn in sorted({min(columns, array * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)}):
+        part, rows = _blocks(node, emitter, loaded, tn)
         if not part:
             continue
         for th, tw in _candidate_sizes(oh, ow):
             if th * tw * tn > emitter.sums.size // 2:
                 continue
-            if 2 * _tile_bytes(node, emitter, (th, tw), channels, tn) > room:
+            if 2 * _tile_bytes(node, emitter, (th, tw), loaded, tn) > room:
                 continue
-            for pixels_first in (False, True):
-                plan = _Plan(th, tw, tn, part, rows, pixels_first)
-                cycles = _estimate(node, emitter, plan, (channels, columns))
-                if best is None or cycles < best[0]:
-                    best = (cycles, plan)
-    if best is None:
-        return _smallest(node, emitter, channels, columns)
-    return best[1]
+            yield _Plan(th, tw, tn, part, rows, False, loaded)
+            yield _Plan(th, tw, tn, part, rows, True, loaded)
 
 
 def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) -> _Plan:
-    """Return one pixel of one array's columns, without double buffers, or raise."""
-    tn = min(columns, emitter.chip.columns)
-    part, rows = _blocks(node, emitter, channels, tn)
-    need = _tile_bytes(node, emitter, (1, 1), channels, tn)
-    if not part or need > _room(emitter) or tn > emitter.sums.size:
-        raise CompileError(
-            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-            f"{_room(emitter)} are free on chip '{emitter.chip.name}'"
-        )
-    return _Plan(1, 1, tn, part, rows, True)
+    """Return one pixel without double buffers, or raise."""
+    need = 0
+    for tn in _halvings(min(columns, emitter.chip.columns, emitter.sums.size)):
+        for loaded in _halvings(channels):
+            part, rows = _blocks(node, emitter, loaded, tn)
+            need = _tile_bytes(node, emitter, (1, 1), loaded, tn)
+            if part and need <= _room(emitter):
+                return _Plan(1, 1, tn, part, rows, True, loaded)
+    raise CompileError(
+        f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
+        f"{_room(emitter)} are free on chip '{emitter.chip.name}'"
+    )
 
 
 def _estimate(node: Convolution, emitter: Emitter, plan: _Plan, extents: tuple[int, int]) -> float:
@@ -187,7 +196,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: _Plan, extents: tuple[i
     rate = float(chip.bytes_per_cycle(chip.memories[emitter.activation_memory]))
     if node.inputs[0].name not in emitter.residents:
         rows, cols = halo(node.window, 0, plan.height, h), halo(node.window, 1, plan.width, w)
-        loads = 1 if plan.pixels_first else blocks_n
+        loads = 1 if plan.pixels_first and plan.loaded == channels else blocks_n
         activations += tiles_y * tiles_x * rows * cols * channels * loads / rate
     if node.output.name not in emitter.residents:
         activations += oh * ow * columns / rate
@@ -255,64 +264,89 @@ class _Weights:
         self._kept.clear()
 
 
+class _Dense(NamedTuple):
+    """A dense convolution while it is emitted."""
+
+    node: Convolution
+    emitter: Emitter
+    plan: _Plan
+    weights: _Weights
+
+
 def _lower_dense(
     node: Convolution, emitter: Emitter, inputs: tuple[int, int], outputs: tuple[int, int]
 ) -> None:
     """Emit a convolution of input channels [inputs) to output channels [outputs)."""
     plan = _choose(node, emitter, inputs[1] - inputs[0], outputs[1] - outputs[0])
     weights = _Weights(node, emitter, plan)
-    _, oh, ow, _ = node.output.shape
-    n_images = node.output.shape[0]
+    dense = _Dense(node, emitter, plan, weights)
+    n_images, oh, ow, _ = node.output.shape
     for n in range(n_images):
         if plan.pixels_first:
             for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
-                _pixel_tile(node, emitter, plan, weights, (n, pixels), (inputs, outputs))
+                _pixel_tile(dense, (n, pixels), (inputs, outputs))
         else:
             for c0, c1 in split(outputs[1] - outputs[0], plan.columns):
                 part = (outputs[0] + c0, outputs[0] + c1)
                 for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
-                    _pixel_tile(node, emitter, plan, weights, (n, pixels), (inputs, part))
+                    _pixel_tile(dense, (n, pixels), (inputs, part))
                 weights.end_tiles()
     weights.release()
 
 
 def _pixel_tile(
-    node: Convolution,
-    emitter: Emitter,
-    plan: _Plan,
-    weights: _Weights,
-    where: tuple[int, Box],
-    spans: tuple[tuple[int, int], tuple[int, int]],
+    dense: _Dense, where: tuple[int, Box], spans: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     """Emit all columns of [outputs) for one tile of pixels."""
+    node, emitter, plan, _ = dense
     n, pixels = where
     inputs, outputs = spans
     ifm = node.inputs[0]
-    source, pad_top, pad_left = input_box(pixels, node.window, (ifm.shape[1], ifm.shape[2]), inputs)
-    with emitter.fetched(ifm, n, source) as tile:
-        for c0, c1 in split(outputs[1] - outputs[0], plan.columns):
-            columns = (outputs[0] + c0, outputs[0] + c1)
-            count = columns[1] - columns[0]
-            sums = emitter.sums.allocate(pixels.size * count)
-            adding = 0
-            for rows in split(node.window.kernel[0], plan.kernel_rows):
-                for at in split(inputs[1] - inputs[0], plan.channels):
-                    address = weights.block(at, rows, columns)
-                    block = _Block(address, at, rows)
-                    instruction = _matmul(node, tile, block, (pad_top, pad_left), pixels)
-                    emitter.emit(
-                        Matmul(
-                            **instruction,
-                            columns=count,
-                            accumulator=sums,
-                            accumulator_pitch=count,
-                            accumulate=adding,
-                        )
-                    )
-                    adding = 1
-                    weights.end_block()
-            box = Box(pixels.y0, pixels.y1, pixels.x0, pixels.x1, *columns)
-            _requantize(node, emitter, (n, box), (sums, count))
+    source, *pad = input_box(pixels, node.window, (ifm.shape[1], ifm.shape[2]), inputs)
+    blocks = [
+        replace(pixels, c0=outputs[0] + c0, c1=outputs[0] + c1)
+        for c0, c1 in split(outputs[1] - outputs[0], plan.columns)
+    ]
+    # either every block reads the whole input, or every slice of the input feeds one block
+    shared = nullcontext() if plan.loaded < source.channels else emitter.fetched(ifm, n, source)
+    with shared as whole:
+        for box in blocks:
+            sums = emitter.sums.allocate(box.size)
+            for part in split(source.channels, plan.loaded):
+                span = replace(source, c0=inputs[0] + part[0], c1=inputs[0] + part[1])
+                loaded = nullcontext(whole) if whole else emitter.fetched(ifm, n, span)
+                with loaded as tile:
+                    _add_products(dense, (tile, part[0], (pad[0], pad[1])), (box, sums))
+            _requantize(node, emitter, (n, box), (sums, box.channels))
+
+
+def _add_products(
+    dense: _Dense, source: tuple[Tile, int, tuple[int, int]], target: tuple[Box, int]
+) -> None:
+    """Emit the products of the channels of a tile, which start at a given one of the group.
+
+    Args:
+        dense: what is emitted.
+        source: the tile, its first channel, the padding above it and left of it.
+        target: the block of the output, the address of its sums.
+    """
+    node, emitter, plan, weights = dense
+    tile, first, pad = source
+    box, sums = target
+    for rows in split(node.window.kernel[0], plan.kernel_rows):
+        for c0, c1 in split(tile.box.channels, plan.channels):
+            address = weights.block((first + c0, first + c1), rows, (box.c0, box.c1))
+            fields = _matmul(node, tile, _Block(address, (c0, c1), rows), pad, box)
+            emitter.emit(
+                Matmul(
+                    **fields,
+                    columns=box.channels,
+                    accumulator=sums,
+                    accumulator_pitch=box.channels,
+                    accumulate=int(first + c0 > 0 or rows[0] > 0),
+                )
+            )
+            weights.end_block()
 
 
 def _matmul(
@@ -345,16 +379,6 @@ def _matmul(
         "weight_unsigned": int(node.weight_unsigned),
         "weight_zero_point": node.weight_zero_point,
     }
-
-
-@dataclass(frozen=True)
-class _Finish:
-    """What turns sums into a result."""
-
-    output: Tensor
-    table: RequantizeTable
-    mode: RequantizeMode
-    bounds: Bounds
 
 
 def _requantize(
