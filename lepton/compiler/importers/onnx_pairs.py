@@ -1,7 +1,7 @@
 """Merge two changes of scale in a row, as the golden library does before it runs anything.
 
 before: q1 = QuantizeLinear(v, s1, z1); d1 = DequantizeLinear(q1, s1, z1)
-        q2 = QuantizeLinear(d1, s2, z2); d2 = DequantizeLinear(q2, s2, z2)
+        q2 = QuantizeLinear(d1, s2, z2); d2 = DequantizeLinear(q2, s2, z2), one or several
 after:  q1 = QuantizeLinear(v, s, z); d2 = DequantizeLinear(q1, s, z)
 
 `s` and `z` span the real values that both pairs can hold, so results differ from those of the
@@ -40,6 +40,9 @@ class NodeIndex:
         self.graph = graph
         self._to_array = numpy_helper.to_array
         self._constants = {item.name: item for item in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self._constants[node.output[0]] = node.attribute[0].t
         self._outputs = {value.name for value in graph.output}
         values = (*graph.input, *graph.value_info, *graph.output)
         self._types = {value.name: value.type.tensor_type for value in values}
@@ -74,11 +77,16 @@ class NodeIndex:
 
     def only_reader(self, node: Any, kind: str) -> Any:
         """Return the one node of `kind` that reads a result which is no output, or None."""
+        readers = self.all_readers(node, kind)
+        return readers[0] if len(readers) == 1 else None
+
+    def all_readers(self, node: Any, kind: str) -> list[Any]:
+        """Return what reads a result, nothing if it is an output or any is not of `kind`."""
         name = node.output[0]
         readers = self.readers.get(name, [])
-        if name in self._outputs or len(readers) != 1 or readers[0].op_type != kind:
-            return None
-        return readers[0]
+        if name in self._outputs or any(reader.op_type != kind for reader in readers):
+            return []
+        return readers
 
     def set_parameters(self, node: Any, scale: NDArray[Any], zero_point: NDArray[Any]) -> None:
         """Give a (de)quantize new parameters."""
@@ -107,26 +115,27 @@ def _merge(pairs: NodeIndex, inner: Any) -> None:
         return
     again = pairs.only_reader(first, "DequantizeLinear")
     second = pairs.only_reader(inner, "QuantizeLinear")
-    last = (
-        None if again is None or second is None else pairs.only_reader(second, "DequantizeLinear")
-    )
-    if last is None:
+    if again is None or second is None:
         return
+    last = pairs.all_readers(second, "DequantizeLinear")
     one, two = pairs.parameters(inner), pairs.parameters(second)
     if one is None or two is None or one.dtype != two.dtype:
         return
-    if pairs.parameters(first) != one or pairs.parameters(last) != two:
+    if pairs.parameters(first) != one or not last:
+        return
+    if any(pairs.parameters(node) != two for node in last):
         return
     if one != two:
         merged = _merged(one, two)
         if merged is None:
             return
-        for node in (first, last):
+        for node in (first, *last):
             pairs.set_parameters(
                 node, np.array(merged.scale), np.array(merged.zero_point, merged.dtype)
             )
-    last.input[0] = first.output[0]
-    pairs.readers[first.output[0]] = [last]
+    for node in last:
+        node.input[0] = first.output[0]
+    pairs.readers[first.output[0]] = last
     pairs.graph.node.remove(inner)
     pairs.graph.node.remove(second)
 
