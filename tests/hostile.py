@@ -212,9 +212,11 @@ def _compare(path: Path, program: Program, outputs: dict[str, Any]) -> str:
     for mine, theirs in zip(outputs.values(), golden.values(), strict=True):
         if np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f"):
             continue
+        if mine.shape != np.shape(theirs):
+            return f"differs: its shape is {mine.shape}, the golden library's {np.shape(theirs)}"
         whole = mine.dtype.kind in "iu"
         off = np.abs(mine.astype(np.float64) - np.asarray(theirs).astype(np.float64))
-        if mine.shape != theirs.shape or (off.max(initial=0) > 1 if whole else False):
+        if whole and off.max(initial=0) > 1:
             return f"differs by {off.max(initial=0)} in {int((off > 0).sum())} of {off.size}"
         if not whole and not np.allclose(mine, theirs, rtol=1e-5, atol=1e-6, equal_nan=True):
             return f"differs by {off.max()}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from lepton.program import Program, load_program
 from lepton.runtime.execute import HostRegions
 from lepton.runtime.golden import onnx_session
 from lepton.simulator import check, simulate_program
-from tests.onnx_graphs import Graph, Spec, draw_spec, piece_model, shrink
+from tests.onnx_graphs import Graph, Spec, StepSpec, draw_spec, piece_model, shrink
 from tests.onnx_piece import Array, Piece
 
 _TINY = """
@@ -105,6 +105,7 @@ memory = "test"
 "memory.flash" = "test"
 """
 _SIZES = {
+    "tiny-2": {"rows": 4, "columns": 4, "accumulators": 1, "weights": 1, "scratchpad": 2},
     "tiny-4": {"rows": 4, "columns": 4, "accumulators": 1, "weights": 1, "scratchpad": 4},
     "tiny-8": {"rows": 8, "columns": 8, "accumulators": 2, "weights": 2, "scratchpad": 16},
 }
@@ -306,6 +307,29 @@ def test_a_failure_shrinks_to_the_step_that_fails() -> None:
     small = shrink(spec, lambda candidate: any(step.kind == kind for step in candidate.steps))
     assert [step.kind for step in small.steps] == [kind]
     assert np.prod(small.shape) <= np.prod(spec.shape)
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul", "MatMul2", "Conv"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_reduction_longer_than_the_scratchpad(kind: str, dtype: str) -> None:
+    shape = (1, 3000, 2, 2) if kind == "Conv" else (2, 5000)
+    for seed in range(4):
+        steps = (StepSpec(kind, seed, 0),)
+        tally = Tally()
+        run_case(Spec(seed, shape, dtype, False, False, False, "tiny-2", steps), tally)
+        assert tally.refused == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 7, 11])
+def test_graphs_on_the_smallest_chip(seed: int) -> None:
+    tally = Tally()
+    run_case(replace(draw_spec(seed, CHIPS), chip="tiny-2"), tally)
+    assert tally.refused == 0
+
+
+@pytest.mark.parametrize("seed", [395, 1670, 4085, 4165])
+def test_graphs_that_once_were_wrong(seed: int) -> None:
+    run_case(draw_spec(seed, CHIPS))
 
 
 @pytest.mark.slow

@@ -87,6 +87,18 @@ def bias_is_int32(operation: Operation) -> bool:
     )
 
 
+def bias_is_per_channel(operation: Operation) -> bool:
+    """A bias must have one value per output channel, or one for all."""
+    if operation.bias is None:
+        return True
+    rank, shape = len(operation.output.shape), operation.bias.shape
+    is_matmul = operation.op == "matmul"
+    channel = rank - 1 if is_matmul else str(operation.call.attrs.data_layout).index("C")
+    padded = (1,) * (rank - len(shape)) + shape
+    others = padded[:channel] + padded[channel + 1 :]
+    return len(padded) == rank and all(extent == 1 for extent in others)
+
+
 def kernel_fits(operation: Operation) -> bool:
     """Kernel, stride and dilation must be between 1 and 255."""
     call = operation.call
@@ -213,11 +225,12 @@ _BINARY: tuple[Rule, ...] = (broadcast_is_simple,)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "nn.conv2d": (
-        *_ALWAYS, weights_are_constant, bias_is_int32, kernel_fits, padding_fits,
-        weight_zero_point_is_single, accumulator_holds,
+        *_ALWAYS, weights_are_constant, bias_is_int32, bias_is_per_channel, kernel_fits,
+        padding_fits, weight_zero_point_is_single, accumulator_holds,
     ),
     "matmul": (
-        *_ALWAYS, bias_is_int32, batches_match, weight_zero_point_is_single, accumulator_holds,
+        *_ALWAYS, bias_is_int32, bias_is_per_channel, batches_match, weight_zero_point_is_single,
+        accumulator_holds,
     ),
     "add": (*_ALWAYS, *_BINARY),
     "subtract": (*_ALWAYS, *_BINARY),
