@@ -63,7 +63,7 @@ def serve(name: str) -> None:
         began, failure, counts = time.monotonic(), "", Counter[str]()
         try:
             counts = run(int(line))
-        except Exception as error:
+        except BaseException as error:  # a failure of pytest is no Exception
             failure = f"{type(error).__name__}: {error}"
         case = Case(int(line), failure, round(time.monotonic() - began, 3), dict(counts))
         answers.write(json.dumps(asdict(case)) + "\n")
@@ -94,6 +94,9 @@ class Worker:
         answer = process.stdout.readline() if is_ready else ""
         if answer:
             return Case(**json.loads(answer))
+        if is_ready:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
         self.close()
         reason = f"exit status {process.returncode}" if is_ready else f"over {CASE_SECONDS} s"
         return Case(seed, f"the process ended: {reason}", round(time.monotonic() - began, 3))

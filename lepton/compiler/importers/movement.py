@@ -19,7 +19,9 @@ from lepton.compiler.importers.rewriting import (
     shape_of,
     with_source,
 )
+from lepton.compiler.windows import windows_meet_image
 
+_POOLS = ("relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.nn.max_pool3d")
 # These choose among elements of their first operand (or, max pooling, keep their order), so that
 # they commute with an increasing function such as a per-tensor dequantize.
 _MOVES = (
@@ -33,9 +35,7 @@ _MOVES = (
     "relax.tile",
     "relax.broadcast_to",
     "relax.take",
-    "relax.nn.max_pool1d",
-    "relax.nn.max_pool2d",
-    "relax.nn.max_pool3d",
+    *_POOLS,
 )
 _RESHAPES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims")
 
@@ -101,14 +101,17 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
     after:  y = R.nn.conv2d(R.dequantize(R.nn.max_pool2d(x), s, z), w)
 
     Exact: these operators choose elements, and quantize(dequantize(q)) is q for equal parameters.
-    A concatenation is moved if all parts have equal parameters.
+    A concatenation is moved if all parts have equal parameters; a pooling if each of its windows
+    has an element, since the lowest value is another one for codes than for real numbers.
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
         if is_call(value, "relax.quantize"):
             return _cancel(rewriter, value)
         if is_call(value, "relax.concat"):
             return _move_concat(rewriter, value)
+        if is_call(value, *_POOLS) and not _meets_image(variable, value):
+            return None
         if is_call(value, *_MOVES) or _is_nearest(value) or is_call(value, "relax.nn.pad"):
             return _move(rewriter, value)
         return None
@@ -216,6 +219,12 @@ def _moved_input(rewriter: Rewriter, expr: Any) -> Any:
     if call is None or is_constant(call.args[0]) or not _same_parameters(call, call):
         return None
     return call
+
+
+def _meets_image(variable: Any, pool: Any) -> bool:
+    """Return whether every window of a pooling is known to have an element of the image."""
+    shapes = shape_of(pool.args[0]), shape_of(variable)
+    return None not in shapes and windows_meet_image(pool.attrs, *shapes)
 
 
 def _move(rewriter: Rewriter, value: Any) -> Any:
