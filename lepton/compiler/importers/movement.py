@@ -223,8 +223,10 @@ def _moved_input(rewriter: Rewriter, expr: Any) -> Any:
 
 def _meets_image(variable: Any, pool: Any) -> bool:
     """Return whether every window of a pooling is known to have an element of the image."""
-    shapes = shape_of(pool.args[0]), shape_of(variable)
-    return None not in shapes and windows_meet_image(pool.attrs, *shapes)
+    image, result = shape_of(pool.args[0]), shape_of(variable)
+    if image is None or result is None:
+        return False
+    return windows_meet_image(pool.attrs, image, result)
 
 
 def _move(rewriter: Rewriter, value: Any) -> Any:
