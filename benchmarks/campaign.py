@@ -245,7 +245,7 @@ def page(result: dict[str, Any]) -> str:
         lines += [f"- **{name}**: {made['title']}."]
         lines += [f"  {made['machine']}; {', '.join(map(' '.join, made['versions'].items()))}."]
     failures = [
-        f"- `{reproduce(name, failure['seed'])}`: {failure['message']}"
+        f"- `{reproduce(name, failure['seed'])}`: {failure['message'].replace('](', '] (')}"
         for name, made in result.items()
         for failure in made["failures"]
     ]

@@ -111,7 +111,9 @@ def _start_hostile() -> Callable[[int], Counts]:
     def case(seed: int) -> Counts:
         outcome = server(seed)
         if outcome.is_fault and outcome.result != "differs":
-            raise AssertionError(str(outcome))
+            raise AssertionError(
+                f"{outcome.kind} ({outcome.damage}): {outcome.result} {outcome.message[-200:]}"
+            )
         return Counter({f"{outcome.kind} {outcome.result}": 1})
 
     return case

@@ -34,11 +34,12 @@ def test_the_page_shows_the_committed_result() -> None:
 
 
 def test_a_failure_is_shown_with_its_command() -> None:
-    cases = [campaign.Case(0, "", 1.5, {"graphs": 1}), campaign.Case(3, "Wrong: x\ny", 1.0)]
+    cases = [campaign.Case(0, "", 1.5, {"graphs": 1}), campaign.Case(3, "Wrong: [x](y)\nz", 1.0)]
     made = campaign.entry("tflite", "0" * 16, cases)
-    assert made["failures"] == [{"seed": 3, "message": "Wrong: x"}]
-    assert "`python -m benchmarks.campaign --part tflite --seed 3`: Wrong: x" in campaign.page(
-        {"tflite": made}
+    assert made["failures"] == [{"seed": 3, "message": "Wrong: [x](y)"}]
+    assert (
+        "`python -m benchmarks.campaign --part tflite --seed 3`: Wrong: [x] (y)"
+        in campaign.page({"tflite": made})
     )
     assert not campaign.is_current("tflite", made)
 
