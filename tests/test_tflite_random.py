@@ -1,6 +1,6 @@
 """Random small TFLite graphs, compiled for small chips, beside LiteRT's reference kernels.
 
-`pytest --hypothesis-profile=campaign` runs many more of them.
+`make campaign` runs many more of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from lepton.chip import Chip, load_chip
 from lepton.compiler.compile import compile_model
@@ -23,9 +22,9 @@ from tests.tflite_graphs import KINDS, RandomGraph, draw_graph, tiny_chip
 
 pytest.importorskip("ai_edge_litert", reason="LiteRT is the reference")
 
-IS_CAMPAIGN = settings.default is not None and settings.default.max_examples > 1000
-CHAINS = 5000 if IS_CAMPAIGN else 150
-SINGLES = 100 if IS_CAMPAIGN else 2
+CHAINS = 150
+SINGLES = 2
+OPERATORS = [(kind, dtype) for kind in KINDS for dtype in KINDS[kind].dtypes]
 
 HOST = {"DIV", "GATHER", "L2_NORMALIZATION", "MIRROR_PAD", "REVERSE_V2"}
 """Operators of which the host runs all or some; every other one must be the NPU's whole."""
@@ -60,13 +59,10 @@ def distance(made: Program, graph: RandomGraph) -> int:
     return int(np.abs(ours.astype(np.int32) - theirs.astype(np.int32)).max())
 
 
-@pytest.mark.parametrize("seed", range(SINGLES))
-@pytest.mark.parametrize(
-    ("kind", "dtype"), [(kind, dtype) for kind in KINDS for dtype in KINDS[kind].dtypes]
-)
-def test_an_operator(kind: str, dtype: str, seed: int, tmp_path: Path) -> None:
+def run_operator(kind: str, dtype: str, seed: int, folder: Path) -> None:
+    """Compare one operator with random parameters; only those of `HOST` may be the host's."""
     graph = draw_graph(seed, dtype, kind)
-    made = compiled(graph, seed + len(kind), tmp_path)
+    made = compiled(graph, seed + len(kind), folder)
     host = [operator for operator in made.operators if operator.device == "host"]
     assert kind in HOST or not host
     assert all(operator.reason for operator in host)
@@ -74,16 +70,27 @@ def test_an_operator(kind: str, dtype: str, seed: int, tmp_path: Path) -> None:
         assert distance(made, graph) <= (kind in ONE_STEP and bool(host))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(CHAINS))
-def test_a_chain(seed: int, tmp_path: Path) -> None:
+def run_chain(seed: int, folder: Path) -> None:
+    """Compare a chain of operators, every byte."""
     rng = np.random.default_rng(seed)
     first = FIRSTS[seed % len(FIRSTS)]
     dtypes = KINDS[first].dtypes
     dtype = dtypes[int(rng.integers(len(dtypes)))]
     graph = draw_graph(seed, dtype, first, int(rng.integers(2, 7)), NOT_IN_CHAINS)
     # the chip turns at another pace than the first operator
-    assert distance(compiled(graph, seed // 2, tmp_path), graph) == 0, graph.kinds
+    assert distance(compiled(graph, seed // 2, folder), graph) == 0, graph.kinds
+
+
+@pytest.mark.parametrize("seed", range(SINGLES))
+@pytest.mark.parametrize(("kind", "dtype"), OPERATORS)
+def test_an_operator(kind: str, dtype: str, seed: int, tmp_path: Path) -> None:
+    run_operator(kind, dtype, seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_a_chain(seed: int, tmp_path: Path) -> None:
+    run_chain(seed, tmp_path)
 
 
 def test_chains_reach_every_operator() -> None:

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 
+from lepton.compiler import windows
 from lepton.compiler.operation import Operation, Value
 
 __all__ = ["RULES", "Rule", "first_failure", "rule_text"]
@@ -128,18 +129,8 @@ def accumulator_holds(operation: Operation) -> bool:
 
 def windows_meet_image(operation: Operation) -> bool:
     """No window of a pool may lie in the padding alone."""
-    attrs = operation.call.attrs
-    at = str(attrs.layout).index("H")
-    pads, dilation = operation.integers("padding"), operation.integers("dilation")
-    kernel, strides = operation.integers("pool_size"), operation.integers("strides")
-    for axis in (0, 1):
-        extent = operation.inputs[0].shape[at + axis]
-        for step in range(operation.output.shape[at + axis]):
-            first = step * strides[axis] - pads[axis]
-            taps = range(first, first + kernel[axis] * dilation[axis], dilation[axis])
-            if not any(0 <= tap < extent for tap in taps):
-                return False
-    return True
+    shapes = operation.inputs[0].shape, operation.output.shape
+    return windows.windows_meet_image(operation.call.attrs, *shapes)
 
 
 def is_undilated(operation: Operation) -> bool:

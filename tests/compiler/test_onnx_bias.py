@@ -18,7 +18,7 @@ from lepton.runtime.golden import onnx_session
 from tests.compiler import importer_models as made
 
 Array = NDArray[Any]
-SUMS = np.float32(0.02) * np.float32(0.01)
+SUMS = float(np.float32(0.02) * np.float32(0.01))
 """Scale of the sums in every case here."""
 CHANNELS = 6
 

@@ -115,7 +115,7 @@ def test_float_gelu_runs_on_the_host(tmp_path: Path) -> None:
     values = np.linspace(-5, 5, 99, dtype=np.float32)[None]
     ours = run_values(made, {"x": values}, HostRegions(made))["y"]
     expected = run_reference(path.read_bytes(), values)[0]
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.astype(np.float64), expected, rtol=1e-5, atol=1e-6)
     assert host_reasons(made) == {"its operands are not quantized to 8 bits"}
 
 

@@ -20,7 +20,9 @@ from lepton.compiler.importers.rewriting import (
     shape_of,
     with_source,
 )
+from lepton.compiler.windows import windows_meet_image
 
+_POOLS = ("relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.nn.max_pool3d")
 # These choose among elements of their first operand (or, max pooling, keep their order), so that
 # they commute with an increasing function such as a per-tensor dequantize.
 _MOVES = (
@@ -34,9 +36,7 @@ _MOVES = (
     "relax.tile",
     "relax.broadcast_to",
     "relax.take",
-    "relax.nn.max_pool1d",
-    "relax.nn.max_pool2d",
-    "relax.nn.max_pool3d",
+    *_POOLS,
 )
 _RESHAPES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims")
 
@@ -54,11 +54,16 @@ def reshape_units(module: tvm.IRModule) -> tvm.IRModule:
         shape = shape_of(variable)
         if shape is None:
             return None
-        # TVM's annotation allows only a tuple of one.
-        reshaped = relax.op.reshape(value.args[0], shape)  # pyright: ignore[reportArgumentType]
-        return with_source(reshaped, source_of(value))
+        return _reshaped(value, shape)
 
     return rewrite(module, rule)
+
+
+def _reshaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """Return the first operand of a call in another shape, in the call's place."""
+    # TVM's annotation allows only a tuple of one.
+    made = relax.op.reshape(value.args[0], shape)  # pyright: ignore[reportArgumentType]
+    return with_source(made, source_of(value))
 
 
 def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
@@ -73,7 +78,7 @@ def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
     def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
         whole = shape_of(variable)
         if is_call(value, "relax.split") and whole is not None:
-            return with_source(relax.op.reshape(value.args[0], whole), source_of(value))
+            return _reshaped(value, whole)
         if not isinstance(value, relax.TupleGetItem):
             return None
         split = rewriter.call(value.tuple_value, "relax.split")
@@ -109,14 +114,17 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
     after:  y = R.nn.conv2d(R.dequantize(R.nn.max_pool2d(x), s, z), w)
 
     Exact: these operators choose elements, and quantize(dequantize(q)) is q for equal parameters.
-    A concatenation is moved if all parts have equal parameters.
+    A concatenation is moved if all parts have equal parameters; a pooling if each of its windows
+    has an element, since the lowest value is another one for codes than for real numbers.
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
         if is_call(value, "relax.quantize"):
             return _cancel(rewriter, value)
         if is_call(value, "relax.concat"):
             return _move_concat(rewriter, value)
+        if is_call(value, *_POOLS) and not _meets_image(variable, value):
+            return None
         if is_call(value, *_MOVES) or _is_nearest(value) or is_call(value, "relax.nn.pad"):
             return _move(rewriter, value)
         return None
@@ -223,6 +231,14 @@ def _moved_input(rewriter: Rewriter, expr: Any) -> Any:
     if call is None or is_constant(call.args[0]) or not _same_parameters(call, call):
         return None
     return call
+
+
+def _meets_image(variable: Any, pool: Any) -> bool:
+    """Return whether every window of a pooling is known to have an element of the image."""
+    image, result = shape_of(pool.args[0]), shape_of(variable)
+    if image is None or result is None:
+        return False
+    return windows_meet_image(pool.attrs, image, result)
 
 
 def _move(rewriter: Rewriter, value: Any) -> Any:
