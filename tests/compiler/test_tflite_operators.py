@@ -239,3 +239,17 @@ def test_uint8_squared_difference_has_no_golden(tmp_path: Path) -> None:
     path.write_bytes(b.build([x], [y]))
     (reason,) = host_reasons(compile_model(path, load_chip("nano")))
     assert "LiteRT's integer squared difference is of int8 only" in reason
+
+
+@pytest.mark.parametrize(("kind", "zero_point"), [("int8", -129), ("int8", 128), ("uint8", 256)])
+def test_a_zero_point_outside_of_its_type_is_refused(
+    kind: str, zero_point: int, tmp_path: Path
+) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", [1, 8], kind, 0.1, zero_point)
+    y = b.tensor("y", [1, 8], kind, 0.1, 0)
+    b.operator("RELU", [x], [y])
+    path = tmp_path / "graph.tflite"
+    path.write_bytes(b.build([x], [y]))
+    with pytest.raises(ImportFailure, match=f"zero point {zero_point}, which {kind} cannot hold"):
+        compile_model(path, load_chip("nano"))

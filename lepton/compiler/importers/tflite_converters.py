@@ -76,7 +76,7 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
             return None
         if index in self._in_place:
             return self._in_place[index]
-        return quantization_of(self.subgraph.Tensors(index), self.name(index))
+        return quantization_of(self.subgraph.Tensors(index), self.name(index), kind)
 
     def get_tensors(self, tensors_idx_list: Any) -> list[Any]:
         """Wrap tensors without their quantization, as floats in the float view."""
