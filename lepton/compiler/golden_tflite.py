@@ -98,7 +98,7 @@ class TfliteGolden:
         if operation.op in ("maximum", "minimum"):
             mode = BinaryMode.MAXIMUM if operation.op == "maximum" else BinaryMode.MINIMUM
             return BinaryForm(mode, np.zeros(0, np.uint8))
-        raise CompileError(f"{operation.op}: LiteRT has no integer kernel for it")
+        raise CompileError(f"the vector unit has no mode for {operation.op}")
 
     def average_pool(self, operation: Operation) -> PoolForm:
         """Average the raw values, rounding half away from zero."""
