@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip, load_chip
 from lepton.errors import InputError
-from lepton.program import Program, load_program
+from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
 
 __all__ = ["Model", "RunResult", "check", "compile", "load_model", "load_program", "simulate"]
@@ -42,8 +42,35 @@ class RunResult:
         return layer_table(summarize(self.program, self.trace))
 
 
-def _chip(chip: str | Path | Chip) -> Chip:
-    return chip if isinstance(chip, Chip) else load_chip(chip)
+def _chip(chip: object) -> Chip:
+    """Return a chip that was given itself or by its name."""
+    if isinstance(chip, Chip):
+        return chip
+    if not isinstance(chip, str | Path):
+        raise InputError(
+            f"chip must be a preset's name, the path of a chip file or a Chip, not {chip!r}"
+        )
+    return load_chip(chip)
+
+
+def _program(program: object) -> Program:
+    """Return what must be a program."""
+    if isinstance(program, Program):
+        return program
+    found = repr(program) if isinstance(program, str | Path) else type(program).__name__
+    raise InputError(
+        f"program must come from lepton.compile or lepton.load_program(path), not {found}"
+    )
+
+
+def _named(program: Program, inputs: object) -> Mapping[str, NDArray[Any]] | None:
+    """Return inputs by name; one array is the only input."""
+    if inputs is None or isinstance(inputs, Mapping):
+        return cast(Mapping[str, NDArray[Any]] | None, inputs)
+    if isinstance(inputs, np.ndarray) and len(program.inputs) == 1:
+        return {program.inputs[0]: cast(NDArray[Any], inputs)}
+    names = ", ".join(program.inputs) or "none"
+    raise InputError(f"inputs must be arrays by input name ({names}), not {type(inputs).__name__}")
 
 
 def compile(
@@ -69,31 +96,26 @@ def compile(
     from lepton.compiler.compile import compile_model
     from lepton.compiler.options import CompileOptions
 
-    options = CompileOptions(shapes=shapes)
+    options = CompileOptions(shapes=shapes, calibration=calibration)
     if not isinstance(model, str | Path):
         if calibration is not None:
             raise InputError("calibration takes the path of a float .onnx model")
         return compile_model(model, _chip(chip), options)
     from lepton.compiler.isolate import compile_file
 
-    if calibration is None:
-        return compile_file(Path(model), _chip(chip), options)
-    from lepton.compiler.calibrate import quantized_copy
-
-    with quantized_copy(Path(model), calibration) as path:
-        return compile_file(path, _chip(chip), options)
+    return compile_file(Path(model), _chip(chip), options)
 
 
 def check(program: Program) -> None:
     """Raise CheckError if a program has undefined behaviour: a race, a bad read, a deadlock."""
     from lepton.simulator import check as check_program
 
-    check_program(program)
+    check_program(_program(program))
 
 
 def simulate(
     program: Program,
-    inputs: Mapping[str, NDArray[Any]] | None = None,
+    inputs: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
     *,
     timing: bool = True,
     checked: bool = False,
@@ -102,7 +124,7 @@ def simulate(
 
     Args:
         program: from `lepton.compile` or `lepton.load_program`.
-        inputs: arrays by input name, exactly the model's shapes and types.
+        inputs: arrays by input name, or the only input's, exactly the model's shapes and types.
         timing: False returns values only.
         checked: True if `lepton.check` has already accepted this program.
 
@@ -112,7 +134,8 @@ def simulate(
     """
     from lepton.runtime.execute import simulate as run
 
-    result = run(program, inputs, timing=timing, checked=checked)
+    named = _named(_program(program), inputs)
+    result = run(program, named, timing=timing, checked=checked)
     return RunResult(program, result.outputs, result.trace)
 
 
@@ -126,25 +149,25 @@ class Model:
         """Return the first output for one input or a batch of them.
 
         Args:
-            x: the model's input shape, or that with a leading batch in place of its leading 1.
+            x: the model's input shape, or that with a leading batch, or with a batch in place of
+                its leading 1.
+
+        Raises:
+            InputError: the model has not one input, or `x` does not fit it.
         """
         from lepton.runtime.execute import predict
 
-        shape = self.program.tensor_by_name[self.program.inputs[0]].shape
-        array = np.asarray(x)
-        single = array.shape == shape
-        batch = array[None] if single else array
-        if batch[0].size != int(np.prod(shape)):
-            raise InputError(
-                f"input '{self.program.inputs[0]}' must have shape {list(shape)}, "
-                f"not {list(array.shape)}"
-            )
+        name, shape = only_input(self.program)
+        array = as_array(x, f"input '{name}'")
+        batch = as_batch(array, shape, f"input '{name}'")
         made = [next(iter(outputs.values())) for outputs in predict(self.program, batch)]
-        return made[0] if single else np.concatenate(made)
+        if array.shape == shape:
+            return made[0]
+        return np.concatenate([np.atleast_1d(output) for output in made])
 
 
 def load_model(path: str | Path, chip: str | Path | Chip = "edge") -> Model:
     """Return a model compiled for a chip, or the one in a `.lepton` file."""
-    if Path(path).suffix == ".lepton":
+    if isinstance(path, str | Path) and Path(path).suffix == ".lepton":
         return Model(load_program(path))
     return Model(compile(path, chip))

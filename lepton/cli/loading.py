@@ -61,14 +61,9 @@ def compile_path(options: argparse.Namespace, chip: Chip) -> Program:
     """Compile the model of a command."""
     from lepton.compiler.isolate import compile_file
 
-    chosen = CompileOptions(shapes=parse_shapes(options.shape))
-    path = Path(options.model)
-    if options.calibrate is None:
-        return compile_file(path, chip, chosen)
-    from lepton.compiler.calibrate import quantized_copy
-
-    with quantized_copy(path, load_arrays(options.calibrate)) as copy:
-        return compile_file(copy, chip, chosen)
+    samples = None if options.calibrate is None else load_arrays(options.calibrate)
+    chosen = CompileOptions(shapes=parse_shapes(options.shape), calibration=samples)
+    return compile_file(Path(options.model), chip, chosen)
 
 
 def program_or_model(options: argparse.Namespace) -> Program:

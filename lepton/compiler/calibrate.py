@@ -2,96 +2,182 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.program import as_array, as_batch
 
-__all__ = ["quantized_copy"]
+__all__ = ["plain_samples", "quantize_model"]
 
-Samples = Mapping[str, NDArray[Any]] | NDArray[Any]
+Arrays = dict[str, NDArray[Any]]
+
+ONLY_INPUT = ""
+"""Name of samples that were given without one, of the model's only input."""
+
+OPSET = 13
+"""The first whose scales may be per channel."""
+
+_TFLITE_MARK = b"TFL3"
+
+
+def plain_samples(calibration: object) -> Arrays:
+    """Return calibration samples as float32 arrays by input name.
+
+    Args:
+        calibration: arrays by input name, or one array for the only input.
+
+    Raises:
+        InputError: neither of these, or values that are no finite numbers.
+    """
+    if isinstance(calibration, np.ndarray):
+        calibration = {ONLY_INPUT: calibration}
+    if not isinstance(calibration, Mapping):
+        raise InputError(
+            "calibration must be an array or arrays by input name, not "
+            f"{type(calibration).__name__}"
+        )
+    made: Arrays = {}
+    for name, value in cast(Mapping[object, object], calibration).items():
+        label = f"calibration of input '{name}'" if name else "calibration"
+        array = as_array(value, label)
+        if not np.isfinite(array).all():
+            raise InputError(f"{label} holds NaN or infinite values")
+        made[str(name)] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+    return made
 
 
 class _Reader:
     """Feeds samples one at a time, as the quantizer asks for them."""
 
-    def __init__(self, samples: dict[str, NDArray[Any]], shapes: dict[str, list[int]]) -> None:
+    def __init__(self, samples: Arrays) -> None:
         count = min(len(array) for array in samples.values())
         self._items = iter(
-            {
-                name: array[index].reshape([1, *shapes[name][1:]]).astype(np.float32)
-                for name, array in samples.items()
-            }
-            for index in range(count)
+            {name: array[index] for name, array in samples.items()} for index in range(count)
         )
 
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> Arrays | None:
         """Return the next sample, None behind the last."""
         return next(self._items, None)
 
 
-def _by_name(samples: Samples, names: list[str]) -> dict[str, NDArray[Any]]:
-    """Return the samples by input name."""
-    if isinstance(samples, np.ndarray):
-        if len(names) != 1:
-            raise InputError(f"calibration must name the inputs {', '.join(names)}")
-        return {names[0]: samples}
-    missing = [name for name in names if name not in samples]
-    if missing:
-        raise InputError(f"calibration has no samples of input '{missing[0]}'")
-    return {name: np.asarray(samples[name]) for name in names}
-
-
-@contextlib.contextmanager
-def quantized_copy(path: Path, samples: Samples) -> Generator[Path]:
-    """Give the path of an int8 copy (QDQ, weights per channel) for the length of a block.
+def quantize_model(
+    path: Path, samples: Arrays, target: Path, shapes: Mapping[str, Sequence[int]] | None = None
+) -> None:
+    """Write an int8 copy of a float model (QDQ, weights per channel).
 
     Args:
         path: float `.onnx` model.
-        samples: `[n, ...]` float by input name, or one array for the only input.
+        samples: as `plain_samples` gives them.
+        target: where the copy goes; files beside it may be overwritten.
+        shapes: input name -> shape, for dynamic dimensions.
 
     Raises:
         InputError: not a float ONNX model, or samples that do not fit.
     """
     import onnx
-    from onnxruntime import quantization as ort_quantization
 
-    library: Any = ort_quantization
+    model = _float_model(path, shapes or {})
+    fitting = _fitting(samples, model, path.name)
+    prepared = target.with_name("float.onnx")
+    logging.getLogger().setLevel(logging.ERROR)
     try:
-        graph = onnx.load(str(path)).graph
-    except Exception:
-        raise InputError(f"{path}: only a float .onnx model can be calibrated") from None
-    constants = {item.name for item in graph.initializer}
-    inputs = [item for item in graph.input if item.name not in constants]
-    shapes = {
-        item.name: [d.dim_value or 1 for d in item.type.tensor_type.shape.dim] for item in inputs
-    }
-    arrays = _by_name(samples, list(shapes))
-    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
-        prepared, target = Path(folder) / "float.onnx", Path(folder) / path.name
-        logging.getLogger().setLevel(logging.ERROR)
-        try:
-            from onnxruntime.quantization.shape_inference import quant_pre_process
+        onnx.save(_modern(model), str(prepared))
+        _quantize(prepared, target, fitting)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path.name}: cannot be quantized: {lines[-1]}") from error
 
-            prepare: Any = quant_pre_process
-            prepare(str(path), str(prepared), skip_symbolic_shape=True)
-            library.quantize_static(
-                str(prepared),
-                str(target),
-                _Reader(arrays, shapes),
-                quant_format=library.QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=library.QuantType.QInt8,
-                weight_type=library.QuantType.QInt8,
-            )
-        except Exception as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-            raise InputError(f"{path}: cannot be quantized: {reason}") from None
-        yield target
+
+def _float_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """Return a checked float model whose inputs have static shapes."""
+    from lepton.compiler.importers.onnx import read_onnx
+
+    data = path.read_bytes()
+    if data[4:8] == _TFLITE_MARK or path.suffix == ".tflite":
+        raise InputError(f"{path.name}: only a float .onnx model can be calibrated")
+    model, _ = read_onnx(data, path.stem, shapes)
+    kinds = {node.op_type for node in model.graph.node}
+    if any(kind.endswith("Integer") or "Quant" in kind or "QLinear" in kind for kind in kinds):
+        raise InputError(f"{path.name} is quantized already: compile it without calibration")
+    return model
+
+
+def _fitting(samples: Arrays, model: Any, name: str) -> Arrays:
+    """Return the samples `[n, *shape]` of every input, in the inputs' names."""
+    constants = {item.name for item in model.graph.initializer}
+    shapes = {
+        item.name: tuple(int(extent.dim_value) for extent in item.type.tensor_type.shape.dim)
+        for item in model.graph.input
+        if item.name not in constants
+    }
+    if not shapes:
+        raise InputError(f"{name} has no input to calibrate")
+    if list(samples) == [ONLY_INPUT] and len(shapes) == 1:
+        samples = {next(iter(shapes)): samples[ONLY_INPUT]}
+    missing = [wanted for wanted in shapes if wanted not in samples]
+    if missing:
+        given = ", ".join(f"'{found}'" for found in samples if found) or "none by name"
+        raise InputError(f"calibration has no samples of input '{missing[0]}' (it has {given})")
+    return {
+        wanted: as_batch(samples[wanted], shape, f"calibration of input '{wanted}'")
+        for wanted, shape in shapes.items()
+    }
+
+
+def _modern(model: Any) -> Any:
+    """Return a model of at least opset 13, whose constants are no inputs."""
+    from onnx import version_converter
+
+    for item in model.opset_import:
+        if item.domain == "ai.onnx":
+            item.domain = ""
+    opset = next((item.version for item in model.opset_import if not item.domain), 1)
+    if opset < OPSET:
+        model = version_converter.convert_version(model, OPSET)
+    model.ir_version = max(model.ir_version, 8)
+    constants = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
+
+
+def _flatten_biases(path: Path) -> None:
+    """Make biases `[1, n]` of Gemm `[n]`: ONNX Runtime's quantizer fails on a row."""
+    import onnx
+
+    model = onnx.load(str(path))
+    readers: dict[str, set[tuple[str, int]]] = {}
+    for node in model.graph.node:
+        for position, item in enumerate(node.input):
+            readers.setdefault(item, set()).add((node.op_type, position))
+    for tensor in model.graph.initializer:
+        if readers.get(tensor.name) == {("Gemm", 2)} and list(tensor.dims[:-1]) == [1]:
+            del tensor.dims[0]
+    onnx.save(model, str(path))
+
+
+def _quantize(prepared: Path, target: Path, samples: Arrays) -> None:
+    """Run ONNX Runtime's preparation, in place, and its quantizer."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    library: Any = quantization
+    prepare: Any = quant_pre_process
+    prepare(str(prepared), str(prepared), skip_symbolic_shape=True)
+    _flatten_biases(prepared)
+    library.quantize_static(
+        str(prepared),
+        str(target),
+        _Reader(samples),
+        quant_format=library.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=library.QuantType.QInt8,
+        weight_type=library.QuantType.QInt8,
+    )

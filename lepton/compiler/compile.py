@@ -11,7 +11,7 @@ from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.emit import Location
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
-from lepton.compiler.options import CompileOptions
+from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.errors import CompileError
 from lepton.program import Operator, Program, ProgramTensor, Region
@@ -38,7 +38,7 @@ def compile_model(
     from lepton.compiler.importers import import_model
 
     chosen = options or CompileOptions()
-    front = front_model(import_model(model, chosen.shapes), chip)
+    front = front_model(import_model(model, plain_shapes(chosen.shapes)), chip)
     return compile_front(expose_all(front) if chosen.keep_all else front, chip)
 
 
@@ -69,8 +69,8 @@ def compile_front(front: FrontModel, chip: Chip) -> Program:
     for step in front.steps:
         if isinstance(step, HostStep):
             operators += [
-                Operator(name or kind, kind, "host", 0, 0, 0, reason)
-                for name, kind, reason in step.reasons
+                Operator(item.name or item.kind, item.kind, "host", item.macs, 0, 0, item.reason)
+                for item in step.operators
             ]
             continue
         works.append(RegionWork(step.graph, len(operators)))

@@ -12,14 +12,15 @@ from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
 from lepton.compiler.host import HostGraph, HostWriter
+from lepton.compiler.host_macs import host_macs
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
 from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
-from lepton.compiler.reasons import unmatched_reasons
+from lepton.compiler.reasons import is_between, unmatched_reasons
 from lepton.errors import CompileError
 
-__all__ = ["Crossing", "FrontModel", "HostStep", "NpuStep", "front_model"]
+__all__ = ["Crossing", "FrontModel", "HostOperator", "HostStep", "NpuStep", "front_model"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,22 @@ class NpuStep:
 
 
 @dataclass(frozen=True)
+class HostOperator:
+    """The report line of a host operator."""
+
+    name: str
+    kind: str
+    macs: int
+    reason: str
+    """The rule that keeps it off the NPU."""
+
+
+@dataclass(frozen=True)
 class HostStep:
     """A region of the host."""
 
     graph: HostGraph
-    reasons: tuple[tuple[str, str, str], ...]
-    """(operator, kind, rule that failed)"""
+    operators: tuple[HostOperator, ...]
 
 
 @dataclass(frozen=True)
@@ -245,10 +256,10 @@ class _Front:
                     inputs.append(name)
         for variable, source in self._aliases.items():
             writer.alias(variable, self._resolve(source))
-        reasons: list[tuple[str, str, str]] = []
+        operators: list[HostOperator] = []
         for binding in self._host:
             writer.add(binding)
-            reasons += self._reason(binding)
+            operators += self._operator(binding)
         keep = self._used_outside(set(made)) | {self._resolve(item) for item in wanted}
         outputs = [
             (binding.var, self._cross(binding.var, self._tensor_name(binding)))
@@ -256,7 +267,7 @@ class _Front:
             if binding.var in keep and not isinstance(binding.value, relax.Tuple)
         ]
         graph = writer.finish(inputs, outputs)
-        self._steps.append(HostStep(graph, tuple(reasons)))
+        self._steps.append(HostStep(graph, tuple(operators)))
         self._host = []
 
     def _tensor_name(self, binding: Any) -> str:
@@ -264,15 +275,18 @@ class _Front:
         source = source_of(binding.value)
         return source.tensor if source is not None else ""
 
-    def _reason(self, binding: Any) -> list[tuple[str, str, str]]:
+    def _operator(self, binding: Any) -> list[HostOperator]:
         """Return the report line of a host operator; dressing goes without."""
         kind = operator_name(binding.value).removeprefix("relax.")
         if not kind:
             return []
         source = source_of(binding.value)
         name = source.operator if source is not None else binding.var.name
-        reason = self._reasons.get(name, self._unmatched[binding.var])
-        return [(name, kind, reason)]
+        rule, unmatched = self._reasons.get(name, ""), self._unmatched[binding.var]
+        # a rule is about the operator that it names and what dresses that between 8-bit tensors
+        is_ruled = rule.startswith(f"{kind}: ") or (rule and is_between(unmatched))
+        reason = rule if is_ruled else unmatched
+        return [HostOperator(name, kind, host_macs(binding.value), reason)]
 
     def _npu(self, binding: Any, function: Any, arguments: list[Any]) -> None:
         """Turn a call of a region into a step."""

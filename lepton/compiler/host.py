@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.compiler.host_activations import ACTIVATIONS
+from lepton.compiler.host_integer import narrow_activation, narrow_weights
 from lepton.compiler.host_movement import MOVES
 from lepton.errors import CompileError
 
@@ -47,6 +48,8 @@ class HostWriter:
         self._values: dict[Any, str] = {}
         self._aliases: dict[Any, Any] = {}
         self._tuples: dict[Any, list[str]] = {}
+        self.calls: dict[Any, Any] = {}
+        """What each variable is bound to."""
 
     def knows(self, variable: Any) -> bool:
         """Return whether a variable has a value already."""
@@ -101,6 +104,7 @@ class HostWriter:
     def add(self, binding: Any) -> None:
         """Append the nodes of one binding of main."""
         call = binding.value
+        self.calls[binding.var] = call
         if hasattr(call, "fields"):
             self._tuples[binding.var] = self.values(call)
             return
@@ -193,9 +197,11 @@ def _pads(call: Any) -> list[int]:
 def _convolution(w: HostWriter, call: Any) -> str:
     """Write a convolution; ONNX knows channels first only."""
     attrs = call.attrs
-    x = _transposed(w, w.value(call.args[0]), str(attrs.data_layout), "NCHW")
+    is_integer = np.dtype(_type_of(call)[1]).kind == "i"
+    operands, points = _integer_operands(w, call) if is_integer else (list(call.args), [])
+    x = _transposed(w, w.value(operands[0]), str(attrs.data_layout), "NCHW")
     layout = str(attrs.kernel_layout)
-    weights = w.value(call.args[1])
+    weights = w.constant(operands[1]) if is_integer else w.value(operands[1])
     shape = _type_of(call.args[1])[0]
     if layout == "HWOI" and int(attrs.groups) > 1:
         flat = w.node("Reshape", [weights, w.constant(np.array([*shape[:2], 1, -1], np.int64))])
@@ -205,10 +211,18 @@ def _convolution(w: HostWriter, call: Any) -> str:
         weights = _transposed(w, weights, layout, "OIHW")
         kernel = [shape[layout.index(letter)] for letter in "HW"]
     made = w.node(
-        "Conv", [x, weights], strides=_integers(attrs.strides), pads=_pads(call),
+        "ConvInteger" if is_integer else "Conv", [x, weights, *points],
+        strides=_integers(attrs.strides), pads=_pads(call),
         dilations=_integers(attrs.dilation), group=int(attrs.groups), kernel_shape=kernel,
     )  # fmt: skip
     return _transposed(w, made, "NCHW", str(attrs.data_layout))
+
+
+def _integer_operands(w: HostWriter, call: Any) -> tuple[list[Any], list[str]]:
+    """Return the 8-bit operands of an integer convolution and the names of their zero points."""
+    x, x_point = narrow_activation(call, w.calls)
+    weights, weight_point = narrow_weights(call.args[1])
+    return [x, weights], [w.constant(x_point), w.constant(weight_point)]
 
 
 def _deconvolution(w: HostWriter, call: Any) -> str:

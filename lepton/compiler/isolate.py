@@ -15,15 +15,15 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import lepton.errors
 from lepton.chip import Chip, chip_to_table
-from lepton.compiler.options import CompileOptions
+from lepton.compiler.calibrate import plain_samples
+from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.worker import MEMORY, Request
-from lepton.errors import ImportFailure, InputError, LeptonError
+from lepton.errors import ImportFailure, LeptonError
 from lepton.program import Program, load_program
 
 __all__ = ["ADDRESS_BYTES", "compile_file", "failure", "readable"]
@@ -60,15 +60,18 @@ def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = 
     model = Path(path)
     size = readable(model)
     with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
+        samples = _write_samples(options.calibration if options else None, Path(folder))
+        size += samples.stat().st_size if samples else 0
         request = Request(
             model=str(model.absolute()),
             chip=chip_to_table(chip),
-            shapes=_plain(options.shapes if options else None),
+            shapes=plain_shapes(options.shapes if options else None),
             keep_all=bool(options and options.keep_all),
             output=os.path.join(folder, "program"),
             reply=os.path.join(folder, "reply"),
             address_bytes=ADDRESS_BYTES,
             cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
+            calibration=str(samples or ""),
         )
         status = _run(request, Path(folder))
         fault = failure(request, model.name, status)
@@ -100,14 +103,15 @@ def readable(model: Path) -> int:
     return found.st_size
 
 
-def _plain(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, list[int]] | None:
-    """Return shapes as JSON types."""
-    if shapes is None:
+def _write_samples(calibration: object, folder: Path) -> Path | None:
+    """Write calibration samples for the child; None if there are none."""
+    if calibration is None:
         return None
-    try:
-        return {str(name): [int(extent) for extent in shape] for name, shape in shapes.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"shapes must be whole numbers by input name, not {shapes!r}") from None
+    from safetensors.numpy import save_file
+
+    path = folder / "calibration"
+    save_file(plain_samples(calibration), path)
+    return path
 
 
 def _run(request: Request, folder: Path) -> int | None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-__all__ = ["CompileOptions"]
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+
+__all__ = ["CompileOptions", "plain_shapes"]
+
+_LONGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -14,8 +23,33 @@ class CompileOptions:
 
     Attributes:
         shapes: input name -> shape, for models with dynamic dimensions.
+        calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
+            for the only input, to quantize it.
         keep_all: make every tensor of the source model an output, to compare layer by layer.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
     keep_all: bool = False
+    calibration: Mapping[str, NDArray[np.generic]] | NDArray[np.generic] | None = None
+
+
+def plain_shapes(shapes: object) -> dict[str, list[int]]:
+    """Return shapes by input name as JSON types; None is no shapes.
+
+    Raises:
+        InputError: not such a mapping, or extents that are no whole numbers from 1 to 2^31 - 1.
+    """
+    if shapes is None:
+        return {}
+    try:
+        named = cast(Mapping[str, Sequence[int]], shapes).items()
+        made = {str(name): [operator.index(extent) for extent in shape] for name, shape in named}
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"shapes must be whole numbers by input name, not {shapes!r}") from None
+    for name, shape in made.items():
+        if not all(1 <= extent <= _LONGEST for extent in shape):
+            raise InputError(
+                f"every dimension of the shape of input '{name}' must lie in 1..{_LONGEST}, "
+                f"not {shape}"
+            )
+    return made

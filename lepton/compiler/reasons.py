@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import relax
 
-__all__ = ["unmatched_reasons"]
+__all__ = ["is_between", "unmatched_reasons"]
 
 _EIGHT_BITS = ("int8", "uint8")
 _UNKNOWN = "no NPU instruction computes it"
@@ -34,6 +34,11 @@ def unmatched_reasons(bindings: Sequence[Any]) -> dict[Any, str]:
             before.add(binding.var)
             before |= {variable for variable in uses[binding.var] if not _is_8_bit(variable)}
     return {binding.var: _reason(binding, after, before, uses[binding.var]) for binding in bindings}
+
+
+def is_between(reason: str) -> bool:
+    """Return whether a reason says that an operator lies between a dequantize and a quantize."""
+    return reason == _BETWEEN
 
 
 def _reason(binding: Any, after: set[Any], before: set[Any], operands: set[Any]) -> str:

@@ -41,6 +41,7 @@ class Request:
         reply: where the outcome goes, `{}` or `{"kind", "message", "detail"}`.
         address_bytes: limit of the address space.
         cpu_seconds: limit of the processor time.
+        calibration: file of the samples to quantize a float model with, "" for none.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Request:
     reply: str
     address_bytes: int
     cpu_seconds: int
+    calibration: str = ""
 
 
 def limit(request: Request) -> None:
@@ -95,7 +97,21 @@ def _compile(request: Request) -> Program:
 
     chip = chip_from_table(request.chip, "chip")
     options = CompileOptions(shapes=request.shapes, keep_all=request.keep_all)
-    return compile_model(Path(request.model), chip, options)
+    model = Path(request.model)
+    return compile_model(_quantized(request) if request.calibration else model, chip, options)
+
+
+def _quantized(request: Request) -> Path:
+    """Return the path of an int8 copy of the float model."""
+    from safetensors.numpy import load_file
+
+    from lepton.compiler.calibrate import quantize_model
+
+    samples = Path(request.calibration)
+    target = samples.parent / "quantized" / Path(request.model).name
+    target.parent.mkdir()
+    quantize_model(Path(request.model), load_file(samples), target, request.shapes)
+    return target
 
 
 def refuse_float(program: Program, name: str) -> None:
@@ -106,11 +122,16 @@ def refuse_float(program: Program, name: str) -> None:
     kinds = {operator.kind.lower() for operator in program.operators if operator.device == "host"}
     works = any(part in kind for kind in kinds for part in _MACS)
     quantizes = any("quantize" in kind and "dequantize" not in kind for kind in kinds)
-    if works and not quantizes and not any(operator.macs for operator in program.operators):
-        raise InputError(
-            f"{name} is a float model; quantize it first (lepton compile {name} --calibrate "
-            "DATA.npz), or none of it can run on the NPU"
-        )
+    on_npu = any(operator.macs for operator in program.operators if operator.device == "npu")
+    if not works or quantizes or on_npu:
+        return
+    way = (
+        "export it with int8 quantization (TFLite's converter quantizes), as --calibrate takes "
+        "ONNX only"
+        if program.golden == "tflite"
+        else f"quantize it first (lepton compile {name} --calibrate DATA.npz)"
+    )
+    raise InputError(f"{name} is a float model; {way}, or none of it can run on the NPU")
 
 
 def _watch_parent() -> None:

@@ -28,6 +28,8 @@ def load_program(source: str | Path | bytes) -> Program:
     Raises:
         ProgramError: cannot be read, is damaged, is of another version, or is inconsistent.
     """
+    if not isinstance(source, str | Path | bytes):
+        raise ProgramError(f"a program must be a path or bytes, not {type(source).__name__}")
     place = "program" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else _read(Path(source))
     try:
@@ -45,8 +47,9 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > _MAXIMUM_FILE_BYTES:
             raise ProgramError(f"{path}: a program file must not exceed 4 GiB")
         return path.read_bytes()
-    except OSError as error:
-        raise ProgramError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ProgramError(f"{path}: cannot be read: {reason}") from None
 
 
 def program_from_parts(

@@ -10,6 +10,8 @@ Definitions that a figure's name does not say:
 * `roofline_cycles`: per layer the larger of its MACs at peak and its bytes at peak bandwidth,
   summed. Its bytes are its stored constants; the first layer also has the network's input, the last
   one its output. A yardstick that prefetching may beat.
+* `weight_bytes_stored`: the weight streams as the program file holds them, each byte once, without
+  biases, requantization parameters and tables, which are constants too.
 * `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
   (highest address reached + 1, minus the gaps), so it does not depend on timing.
   `scratchpad_live_bytes` is the most that held live data at once in this run.
@@ -60,6 +62,7 @@ class Layer:
     busy: dict[str, int]
     weight_bytes: int
     stored_bytes: int
+    """Of its weight streams, as `weight_bytes_stored`, which is the sum over the layers."""
     dram_bytes: tuple[int, ...]
     """Bytes moved to and from each external memory."""
     roofline_cycles: int
@@ -180,6 +183,7 @@ def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
     """Return the layers; the end of a region is one only if cycles fell to it."""
     moved = operator_traffic(program).sum(axis=2)
     roofline = _roofline(program)
+    streams = weight_stream_bytes(program)
     peak = program.chip.peak_macs_per_cycle
     made: list[Layer] = []
     for index, operator in enumerate(program.operators):
@@ -202,7 +206,7 @@ def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
             stalls={cause: count for cause, count in causes.items() if cause not in BUSY},
             busy={cause: count for cause, count in causes.items() if cause in BUSY},
             weight_bytes=operator.weight_bytes,
-            stored_bytes=operator.stored_bytes,
+            stored_bytes=int(streams[index]),
             dram_bytes=tuple(int(size) for size in moved[index]),
             roofline_cycles=roofline[index],
             reason=operator.reason,
@@ -253,7 +257,7 @@ def summarize(
         dram_read_bytes=None if trace is None else sum(m.read_bytes for m in memories),
         dram_write_bytes=None if trace is None else sum(m.write_bytes for m in memories),
         weight_bytes_raw=sum(o.weight_bytes for o in program.operators),
-        weight_bytes_stored=weight_stream_bytes(program),
+        weight_bytes_stored=int(weight_stream_bytes(program).sum()),
         scratchpad_peak_bytes=touched_bytes(program),
         scratchpad_live_bytes=None if trace is None else occupancy(program, trace).peak_bytes,
         energy_joules=None,

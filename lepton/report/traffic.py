@@ -42,17 +42,22 @@ def operator_traffic(program: Program) -> I64:
     return made
 
 
-def weight_stream_bytes(program: Program) -> int:
-    """Return the bytes of the weight streams as stored, each byte once however often it is read."""
+def weight_stream_bytes(program: Program) -> I64:
+    """Return `[operators]`: stored bytes of each one's weight streams, each byte once.
+
+    Bytes that several operators read count for the first.
+    """
     table = records(program.decoded)
-    rows = table[_opcode(table, "weights")]
-    start = rows[:, COLUMNS["address"]]
-    spans = np.unique(np.stack([start, start + rows[:, COLUMNS["stream_bytes"]]], 1), axis=0)
-    total = reached = 0
-    for low, high in spans.tolist():
-        total += max(high - max(low, reached), 0)
-        reached = max(reached, high)
-    return total
+    chosen = np.flatnonzero(_opcode(table, "weights"))
+    start = table[chosen, COLUMNS["address"]]
+    stop = start + table[chosen, COLUMNS["stream_bytes"]]
+    operator = program.operator_of[chosen].astype(np.int64)
+    made = np.zeros(len(program.operators), np.int64)
+    reached = 0
+    for row in np.lexsort((chosen, start)).tolist():
+        made[operator[row]] += max(int(stop[row]) - max(int(start[row]), reached), 0)
+        reached = max(reached, int(stop[row]))
+    return made
 
 
 def read_within(program: Program, memory: int, address: int, size: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.errors import InputError
-from lepton.program import Program
+from lepton.program import Program, as_array, as_batch, only_input
 from lepton.runtime.execute import HostRegions
 from lepton.runtime.golden import GoldenModel
 from lepton.simulator import check, run_values
@@ -131,22 +131,16 @@ def _samples(
     program: Program, x: NDArray[Any], y: NDArray[Any], limit: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the samples in the input's shape and type, and their labels."""
-    if len(program.inputs) != 1:
-        raise InputError(f"the model must have one input, not {len(program.inputs)}")
-    tensor = program.tensor_by_name[program.inputs[0]]
+    name, shape = only_input(program)
+    tensor = program.tensor_by_name[name]
+    x = as_array(x, "x")
     labels = np.asarray(y).reshape(-1)
     if labels.dtype.kind not in "iu":
         raise InputError(f"y must hold class numbers, not {labels.dtype}")
-    if len(labels) != len(x) or not len(x):
-        raise InputError(f"x holds {len(x)} samples and y {len(labels)} labels")
-    count = min(limit, len(x)) if limit > 0 else len(x)
-    size = int(np.prod(tensor.shape))
-    if x[0].size != size:
-        raise InputError(
-            f"a sample of x must have the {size} elements of the input's shape "
-            f"{list(tensor.shape)}, not {x[0].size}"
-        )
+    samples = as_batch(x, shape, "x")
+    if len(labels) != len(samples):
+        raise InputError(f"x holds {len(samples)} samples and y {len(labels)} labels")
+    count = min(limit, len(samples)) if limit > 0 else len(samples)
     if not np.can_cast(x.dtype, tensor.dtype, "safe"):
         raise InputError(f"x must be {tensor.dtype}, which {x.dtype} does not fit exactly")
-    chosen = np.asarray(x[:count]).astype(tensor.dtype)
-    return chosen.reshape(count, *tensor.shape), labels[:count]
+    return samples[:count].astype(tensor.dtype), labels[:count]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.program import Program
+from lepton.program import Program, only_input
 from lepton.simulator import Result, check, run_values, simulate_program
 
 __all__ = ["HostRegions", "simulate"]
@@ -69,13 +69,14 @@ def simulate(
 def predict(program: Program, batch: NDArray[np.generic]) -> list[Arrays]:
     """Return the outputs for each element of a batch of the only input, checking once.
 
+    Args:
+        program: what to run.
+        batch: `[samples, *shape]` in the input's type.
+
     Raises:
-        InputError: the program has several inputs, or the elements do not fit.
+        InputError: the program has not one input, or the elements do not fit.
     """
-    if len(program.inputs) != 1:
-        raise InputError(f"the program has {len(program.inputs)} inputs; predict takes one")
+    name, _ = only_input(program)
     check(program)
-    name = program.inputs[0]
-    shape = program.tensor_by_name[name].shape
     host = HostRegions(program)
-    return [run_values(program, {name: item.reshape(shape)}, host) for item in batch]
+    return [run_values(program, {name: item}, host) for item in batch]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lepton.errors import CheckError, InputError, ProgramError
 from lepton.isa import records
 from lepton.isa.footprints import footprints
-from lepton.program import Program, ProgramTensor, Region
+from lepton.program import Program, ProgramTensor, Region, as_array
 from lepton.simulator.check import check, execution_order, place
 from lepton.simulator.functional import execute
 from lepton.simulator.machine import Machine, machine_for
@@ -98,7 +98,7 @@ def check_inputs(program: Program, inputs: Mapping[str, NDArray[np.generic]]) ->
         if name not in inputs:
             raise InputError(f"input '{name}' is missing")
         tensor = program.tensor_by_name[name]
-        array = np.asarray(inputs[name])
+        array = as_array(inputs[name], f"input '{name}'")
         if tuple(array.shape) != tensor.shape:
             raise InputError(
                 f"input '{name}' must have shape {list(tensor.shape)}, not {list(array.shape)}"

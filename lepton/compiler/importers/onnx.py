@@ -28,14 +28,14 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
     """
     from lepton.compiler.importers.canonical import canonicalize
     from lepton.compiler.importers.onnx_bias import adopt_bias_scales
+    from lepton.compiler.importers.onnx_checks import refuse_bad_scales
     from lepton.compiler.importers.onnx_folding import fold_graph
     from lepton.compiler.importers.onnx_importer import OnnxImporter
     from lepton.compiler.importers.onnx_pairs import merge_pairs
     from lepton.compiler.importers.result import make_result
 
-    model = _parse(data, name)
-    opset = _check(model, name)
-    _fix_shapes(model, name, shapes)
+    model, opset = read_onnx(data, name, shapes)
+    refuse_bad_scales(model.graph)
     model = fold_graph(_infer_shapes(model, name))
     merge_pairs(model.graph)
     adopt_bias_scales(model.graph)
@@ -48,6 +48,20 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
         inputs=[value.name for value in model.graph.input],
         outputs=[value.name for value in model.graph.output],
     )
+
+
+def read_onnx(
+    data: bytes | onnx.ModelProto, name: str, shapes: Shapes
+) -> tuple[onnx.ModelProto, int]:
+    """Return a checked copy of a model whose inputs have static shapes, and its opset.
+
+    Raises:
+        ImportFailure: It is no ONNX model, is damaged, or the shapes do not fit it.
+    """
+    model = _parse(data, name)
+    opset = _check(model, name)
+    _fix_shapes(model, name, shapes)
+    return model, opset
 
 
 def _parse(data: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -72,6 +86,8 @@ def _check(model: onnx.ModelProto, name: str) -> int:
     """Check the model's structure and versions and return its opset."""
     import onnx
 
+    from lepton.compiler.importers.onnx_checks import refuse_bad_names
+
     _refuse_external_data(model, name)
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     opset = versions[0] if versions else 1
@@ -81,6 +97,7 @@ def _check(model: onnx.ModelProto, name: str) -> int:
             f"{name} uses ONNX opset {opset}; opsets {_OLDEST_OPSET} to {newest} are supported: "
             "convert it with onnx.version_converter"
         )
+    refuse_bad_names(model.graph, name)
     # The checker wants a shape where onnxruntime does not; all are inferred anew later.
     for value in model.graph.output:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
@@ -148,22 +165,32 @@ def _set_shape(value: Any, shape: tuple[int, ...], name: str) -> None:
 
 def _require_static(value: Any, name: str) -> None:
     """Raise if an input has a dynamic dimension, saying how to fix it."""
+    import onnx
+
     tensor = value.type.tensor_type
+    if tensor.elem_type == onnx.TensorProto.STRING:
+        raise ImportFailure(f"{name}: input {value.name!r} holds texts; only numbers can be input")
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         raise ImportFailure(
-            f"{name}: input {value.name!r} has no shape; give it one, for example "
-            f"--shape {value.name}=1,3,224,224"
+            f"{name}: input {value.name!r} has no shape; give it the sizes that it "
+            f"takes, as in --shape {value.name}=1,3,224,224"
         )
+    declared = list(tensor.shape.dim)
     extents = [
-        str(extent.dim_value) if extent.dim_value > 0 else (extent.dim_param or "?")
-        for extent in tensor.shape.dim
+        str(extent.dim_value) if extent.HasField("dim_value") else (extent.dim_param or "?")
+        for extent in declared
     ]
-    dynamic = [text for text in extents if not text.isdigit()]
-    if dynamic:
-        example = ",".join(text if text.isdigit() else "1" for text in extents)
+    text = ", ".join(extents)
+    if any(extent.HasField("dim_value") and extent.dim_value < 1 for extent in declared):
         raise ImportFailure(
-            f"{name}: input {value.name!r} has a dynamic dimension ({dynamic[0]!r} in "
-            f"[{', '.join(extents)}]); fix it with --shape {value.name}={example}"
+            f"{name}: every dimension of input {value.name!r} must be positive, not [{text}]"
+        )
+    dynamic = [extent for extent in extents if not extent.isdigit()]
+    if dynamic:
+        raise ImportFailure(
+            f"{name}: input {value.name!r} has a dynamic dimension ({dynamic[0]!r} in [{text}]); "
+            f"fix it with --shape {value.name}={','.join(extents)}, with a number in place of "
+            f"each of {', '.join(dict.fromkeys(dynamic))}"
         )
 
 

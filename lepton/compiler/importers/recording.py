@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tvm
@@ -53,7 +53,8 @@ def abandoned_on_error(builder: Any) -> Generator[None, None, None]:
     try:
         yield
     except BaseException:
-        builder._end_block()
+        with suppress(Exception):  # it may not have been opened yet
+            builder._end_block()
         raise
 
 
