@@ -46,9 +46,13 @@ def plain_samples(calibration: object) -> Arrays:
     for name, value in cast(Mapping[object, object], calibration).items():
         label = f"calibration of input '{name}'" if name else "calibration"
         array = as_array(value, label)
-        if not np.isfinite(array).all():
-            raise InputError(f"{label} holds NaN or infinite values")
-        made[str(name)] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+        with np.errstate(over="ignore"):
+            samples = np.array(array, np.float32, order="C")
+        if not np.isfinite(samples).all():
+            raise InputError(
+                f"{label} holds NaN or infinite values, or such as float32 cannot hold"
+            )
+        made[str(name)] = samples
     return made
 
 

@@ -14,7 +14,7 @@ from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.errors import CompileError
-from lepton.program import Operator, Program, ProgramTensor, Region
+from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 
 __all__ = ["CompileOptions", "compile_front", "compile_model"]
 
@@ -138,6 +138,11 @@ def _tensors(front: FrontModel, locations: dict[str, Location]) -> tuple[Program
     """Return the crossing tensors with their places."""
     made: list[ProgramTensor] = []
     for name, item in front.crossings.items():
+        if math.prod(item.shape) > MAXIMUM_TENSOR_ELEMENTS:
+            raise CompileError(
+                f"tensor '{name}' of shape {list(item.shape)} is too large: a program's tensors "
+                f"have at most {MAXIMUM_TENSOR_ELEMENTS} elements"
+            )
         place = locations.get(name)
         scale, zero_point = front.quantizations.get(name, (None, 0))
         made.append(

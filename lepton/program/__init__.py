@@ -5,8 +5,15 @@ Nothing in the file is ever executed.
 
 from lepton.program.container import atomic_write, program_manifest
 from lepton.program.reading import load_program, program_from_parts
-from lepton.program.records import Operator, Program, ProgramTensor, Region
+from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 from lepton.program.samples import as_array, as_batch, only_input
 
 __all__ = ["Operator", "Program", "ProgramTensor", "Region", "atomic_write", "load_program"]
-__all__ += ["as_array", "as_batch", "only_input", "program_from_parts", "program_manifest"]
+__all__ += [
+    "MAXIMUM_TENSOR_ELEMENTS",
+    "as_array",
+    "as_batch",
+    "only_input",
+    "program_from_parts",
+    "program_manifest",
+]

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from lepton.chip import chip_from_table
 from lepton.errors import ChipError, EncodingError, ProgramError
 from lepton.program.container import opened, packed
-from lepton.program.records import Operator, Program, ProgramTensor, Region
+from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 from lepton.program.validation import validate
 
 __all__ = ["load_program", "program_from_parts"]
 
 _MAXIMUM_FILE_BYTES = 4 << 30
-_MAXIMUM_TENSOR_BYTES = 8 << 30
 _DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
 
 
@@ -139,7 +138,7 @@ def _tensor(entry: dict[str, object]) -> ProgramTensor:
             raise ValueError(f"scale {scale!r}")
         scale = float(scale)
     shape = tuple(_whole(extent, 1) for extent in cast(list[object], entry["shape"]))
-    if len(shape) > 16 or math.prod(shape) * 8 > _MAXIMUM_TENSOR_BYTES:
+    if len(shape) > 16 or math.prod(shape) > MAXIMUM_TENSOR_ELEMENTS:
         raise ValueError(f"shape {shape}")
     return ProgramTensor(
         name=_text(entry["name"]),

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.isa import Instruction, decode_all
 
-__all__ = ["Operator", "Program", "ProgramTensor", "Region"]
+__all__ = ["MAXIMUM_TENSOR_ELEMENTS", "Operator", "Program", "ProgramTensor", "Region"]
+
+MAXIMUM_TENSOR_ELEMENTS = 1 << 30
 
 
 @dataclass(frozen=True)

@@ -207,9 +207,30 @@ def resized(scale: float) -> Any:
     return made.qdq("Resize", [(1, 2, 5, 4)], [None, scales], mode="linear")
 
 
+def scaled(scale: float) -> Any:
+    """Return a model that quantizes with a scale."""
+    constants = {"s": np.float32(scale), "z": np.zeros((), np.int8)}
+    quantize = made.node("QuantizeLinear", ["x", "s", "z"], "y")
+    return made.onnx_model([quantize], constants, [("x", 1, (1, 2))], [("y", 3)])
+
+
+def sum_of(other: str, kind: int = 1, shape: tuple[Any, ...] = (1, 2)) -> Any:
+    """Return a model y = x + other, z = relu(y)."""
+    nodes = [made.node("Add", ["x", other], "y"), made.node("Relu", ["y"], "z")]
+    return made.onnx_model(nodes, {}, [("x", kind, shape)], [("z", kind)])
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
+        (lambda: scaled(np.nan), "QuantizeLinear_y': its scale 's' must be positive .*, not nan"),
+        (lambda: scaled(np.inf), "must be positive and finite, not inf"),
+        (lambda: scaled(0), r"must be positive and finite, not 0\.0"),
+        (lambda: sum_of("z"), "Add 'Add_y' reads 'z', which a later node makes"),
+        (lambda: sum_of("u"), "Add 'Add_y' reads 'u', which nothing makes"),
+        (lambda: sum_of("x", kind=8), "input 'x' holds texts; only numbers"),
+        (lambda: sum_of("x", shape=(0, 2)), r"must be positive, not \[0, 2\]"),
+        (lambda: sum_of("x", shape=("N", "T")), "--shape x=1,T with your sizes in place of T"),
         (lambda: resized(1.5), "scale 1.5 gives no whole size of 5; give it sizes"),
         (lambda: resized(2.0000002), "scale 2.0000002.* gives no whole size of 5"),
         (

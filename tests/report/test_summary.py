@@ -64,6 +64,11 @@ def test_layers_and_program_move_what_the_memories_counted(run: Run) -> None:
     assert moved + made.program_bytes == made.dram_read_bytes + made.dram_write_bytes
 
 
+def test_stored_weights_of_the_layers_add_up(run: Run) -> None:
+    made = summarize(*run)
+    assert sum(layer.stored_bytes for layer in made.layers) == made.weight_bytes_stored
+
+
 def test_nothing_is_faster_than_the_bound(run: Run) -> None:
     made = summarize(*run)
     assert made.cycles is not None

@@ -187,10 +187,13 @@ def _require_static(value: Any, name: str) -> None:
         )
     dynamic = [extent for extent in extents if not extent.isdigit()]
     if dynamic:
+        # the first dimension is the batch; only the user knows the others
+        example = [extents[0] if extents[0].isdigit() else "1", *extents[1:]]
+        unknown = dict.fromkeys(extent for extent in example if not extent.isdigit())
+        sizes = f" with your sizes in place of {', '.join(unknown)}" if unknown else ""
         raise ImportFailure(
             f"{name}: input {value.name!r} has a dynamic dimension ({dynamic[0]!r} in [{text}]); "
-            f"fix it with --shape {value.name}={','.join(extents)}, with a number in place of "
-            f"each of {', '.join(dict.fromkeys(dynamic))}"
+            f"fix it with --shape {value.name}={','.join(example)}{sizes}"
         )
 
 
