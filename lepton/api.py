@@ -166,8 +166,8 @@ class Model:
         return np.concatenate([np.atleast_1d(output) for output in made])
 
 
-def load_model(path: str | Path, chip: str | Path | Chip = "edge") -> Model:
-    """Return a model compiled for a chip, or the one in a `.lepton` file."""
+def load_model(path: str | Path | object, chip: str | Path | Chip = "edge") -> Model:
+    """Return a model (see `compile`) compiled for a chip, or the one in a `.lepton` file."""
     if isinstance(path, str | Path) and Path(path).suffix == ".lepton":
         return Model(load_program(path))
     return Model(compile(path, chip))

@@ -17,6 +17,7 @@ import pytest
 from lepton.chip import load_chip
 from lepton.compiler import isolate, worker
 from lepton.compiler.isolate import compile_file
+from lepton.compiler.options import CompileOptions
 from lepton.errors import CompileError, ImportFailure, InputError
 from lepton.program import Operator
 from lepton.simulator import check
@@ -68,7 +69,7 @@ EDGE = load_chip("edge")
 
 @pytest.mark.slow
 def test_a_file_compiles_as_in_this_process() -> None:
-    from lepton.compiler.compile import CompileOptions, compile_model
+    from lepton.compiler.compile import compile_model
 
     path = Path(worker.__file__).parents[1] / "models" / "pretrained" / "digits.onnx"
     for keep_all in (False, True):
@@ -259,12 +260,9 @@ def test_a_file_that_must_not_be_read(model: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_shapes_that_are_none(model: Path) -> None:
-    class Options:
-        shapes = {"x": ["many"]}  # noqa: RUF012
-        keep_all = False
-
+    options = CompileOptions(shapes={"x": ["many"]})  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="shapes must be whole numbers by input name"):
-        compile_file(model, EDGE, Options())  # pyright: ignore[reportArgumentType]
+        compile_file(model, EDGE, options)
 
 
 @pytest.mark.parametrize(

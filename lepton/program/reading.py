@@ -27,10 +27,8 @@ def load_program(source: str | Path | bytes) -> Program:
     Raises:
         ProgramError: cannot be read, is damaged, is of another version, or is inconsistent.
     """
-    if not isinstance(source, str | Path | bytes):
-        raise ProgramError(f"a program must be a path or bytes, not {type(source).__name__}")
     place = "program" if isinstance(source, bytes) else str(source)
-    content = source if isinstance(source, bytes) else _read(Path(source))
+    content = source if isinstance(source, bytes) else _read(source)
     try:
         program = _parse(content)
         validate(program)
@@ -40,8 +38,13 @@ def load_program(source: str | Path | bytes) -> Program:
         raise ProgramError(f"{place}: {' '.join(str(error).split())}") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(source: str | Path) -> bytes:
     """Return the bytes of a file of bearable size."""
+    try:
+        path = Path(source)
+    except TypeError:
+        kind = type(source).__name__
+        raise ProgramError(f"a program must be a path or bytes, not {kind}") from None
     try:
         if path.stat().st_size > _MAXIMUM_FILE_BYTES:
             raise ProgramError(f"{path}: a program file must not exceed 4 GiB")
