@@ -153,7 +153,10 @@ scratchpad=0x10 scratchpad_row_pitch=4 scratchpad_plane_pitch=8 signal=1
             "input 'x' must have shape [1, 5, 6, 3], not [5, 6, 3]",
         ),
         ({"x": np.zeros((1, 5, 6, 3), np.uint8)}, "input 'x' must be int8, not uint8"),
-        ({"x": np.zeros((1, 5, 6, 3), object)}, "input 'x' must be int8, not object"),
+        (
+            {"x": np.zeros((1, 5, 6, 3), object)},
+            "input 'x' must be an array of numbers, not object",
+        ),
     ],
 )
 def test_wrong_inputs(inputs: dict[str, Any], message: str) -> None:
