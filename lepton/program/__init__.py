@@ -3,9 +3,12 @@
 Nothing in the file is ever executed.
 """
 
-from lepton.program.container import atomic_write, program_manifest
-from lepton.program.reading import load_program, program_from_parts
+from lepton.program.container import program_manifest
+from lepton.program.files import atomic_write, read_file, refuse_special
+from lepton.program.names import one_line
+from lepton.program.reading import load_program, program_from_parts, starts_like_program
 from lepton.program.records import Operator, Program, ProgramTensor, Region
 
 __all__ = ["Operator", "Program", "ProgramTensor", "Region", "atomic_write", "load_program"]
-__all__ += ["program_from_parts", "program_manifest"]
+__all__ += ["one_line", "program_from_parts", "program_manifest", "read_file", "refuse_special"]
+__all__ += ["starts_like_program"]
