@@ -48,7 +48,9 @@ def _isa(options: argparse.Namespace) -> None:
 
 def _line(chip: Chip) -> str:
     """Return a chip in one line."""
-    rates = ", ".join(f"{m.name} {float(chip.bytes_per_cycle(m)):g} B/cycle" for m in chip.memories)
+    rates = ", ".join(
+        f"{one_line(m.name)} {float(chip.bytes_per_cycle(m)):g} B/cycle" for m in chip.memories
+    )
     return (
         f"{one_line(chip.name):15} {chip.peak_macs_per_cycle:6} MAC/cycle  "
         f"{float(chip.array.clock_mhz) / 1000:g} GHz  {chip.scratchpad.size_kib:6} KiB  {rates}"

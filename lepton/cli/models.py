@@ -273,7 +273,7 @@ def _eval(options: argparse.Namespace) -> None:
         program, options.model, x, y, limit=count,
         progress=lambda items: progress(items, count, "eval"),
     )  # fmt: skip
-    print(json.dumps(report.to_json()) if options.json else report.text())
+    print(json.dumps(report.to_json()) if options.json else one_line(report.text()))
 
 
 def _refuse_labels(path: Path, labels: NDArray[Any], program: Program) -> None:

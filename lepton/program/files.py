@@ -12,14 +12,21 @@ from lepton.errors import InputError, ProgramError
 __all__ = ["atomic_write", "read_file", "refuse_special"]
 
 
-def refuse_special(path: Path) -> None:
-    """Raise InputError for a folder, a device or a pipe; what is missing is left to its reader."""
+def _special(path: Path) -> str:
+    """Return what a path is instead of a file, "" for a file or nothing."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "not a file"
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "not a file"
+
+
+def refuse_special(path: Path) -> None:
+    """Raise InputError for a folder, a device or a pipe; what is missing is left to its reader."""
+    kind = _special(path)
+    if kind:
         raise InputError(f"{path}: cannot be read: it is {kind}")
 
 
@@ -50,15 +57,19 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         ProgramError: naming the path and the system's reason; nothing is left behind.
     """
+    kind = _special(path)
+    if kind:  # a device would be replaced by a file
+        raise ProgramError(f"{path}: cannot be written: it is {kind}")
+    target = Path(os.path.realpath(path))
     temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
         temporary = None
     except OSError as error:
         raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None

@@ -143,6 +143,21 @@ def test_nothing_that_is_read_is_overwritten(
     assert model.read_bytes() == before
 
 
+def test_devices_and_pipes_are_not_replaced(
+    special: Path, program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "cannot be written: it is" in fails(capsys, "disasm", program, "-o", special)
+    assert special.is_symlink() or not special.is_file()
+
+
+def test_a_link_stays_a_link(program: Path, tmp_path: Path) -> None:
+    link, target = tmp_path / "link.s", tmp_path / "target.s"
+    link.symlink_to(target)
+    assert main(["disasm", str(program), "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert target.read_text().startswith("; digits for chip nano")
+
+
 def test_options_that_would_be_ignored_are_refused(
     program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,7 +248,7 @@ def test_a_chip_may_be_called_anything(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_example_of_every_command_parses(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "200")  # an example is not wrapped
     with pytest.raises(SystemExit):
         main([command, "--help"])
     _, found, example = capsys.readouterr().out.partition("example: lepton ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from lepton.models import digits_model_path
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 LEPTON = f"{sys.executable} -m lepton"
 
 
@@ -73,13 +74,25 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 sys.argv = ["lepton", "chips"]
-runpy.run_module("lepton", run_name="__main__")
+{start}
 """
 
 
+def entry_point() -> str:
+    """Return the code of the installed `lepton` script."""
+    packaging = configparser.ConfigParser()
+    packaging.read(ROOT / "setup.cfg", encoding="utf-8")
+    script = packaging["options.entry_points"]["console_scripts"]
+    module, _, name = script.partition("=")[2].strip().partition(":")
+    return f"from {module} import {name}; {name}()"
+
+
+@pytest.mark.parametrize(
+    "start", ['runpy.run_module("lepton", run_name="__main__")', entry_point()]
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
-def test_a_signal_during_the_imports_is_one_sentence(number: int, code: int) -> None:
-    program = _KILLED_BY_AN_IMPORT.format(number=int(number))
+def test_a_signal_during_the_imports_is_one_sentence(number: int, code: int, start: str) -> None:
+    program = _KILLED_BY_AN_IMPORT.format(number=int(number), start=start)
     done = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, timeout=60
     )
