@@ -15,14 +15,23 @@ import binascii
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from lepton.chip import Chip, load_chip
+from lepton.chip import PRESETS, Chip, load_chip
 from lepton.errors import EncodingError
 from lepton.isa import assemble_line, disassemble_one, encode_all
 from lepton.isa.declaration import Instruction
-from lepton.program import Operator, Program, Region, program_from_parts, program_manifest
+from lepton.program import (
+    Operator,
+    Program,
+    Region,
+    one_line,
+    program_from_parts,
+    program_manifest,
+    refuse_special,
+)
 
 __all__ = ["listing", "parse_listing"]
 
@@ -38,7 +47,8 @@ def _encoded(directive: str, content: bytes) -> Iterator[str]:
 def listing(program: Program, code_only: bool = False) -> str:
     """Return the text of a program; `code_only` leaves out what only the assembler needs."""
     lines = [
-        f"; {program.source} for chip {program.chip.name}, {len(program.decoded)} instructions"
+        f"; {one_line(program.source)} for chip {one_line(program.chip.name)}, "
+        f"{len(program.decoded)} instructions"
     ]
     starts = {region.start: n for n, region in enumerate(program.regions) if region.device == "npu"}
     operator = -1
@@ -47,8 +57,8 @@ def listing(program: Program, code_only: bool = False) -> str:
             lines.append(f"; region {starts[index]}")
         if int(program.operator_of[index]) != operator:
             operator = int(program.operator_of[index])
-            name = " ".join(program.operators[operator].name.split())
-            lines.append(f".operator {operator} ; {name}")
+            name = program.operators[operator].name
+            lines.append(f".operator {operator} ; {one_line(name)}")
         lines.append(disassemble_one(item))
     if not code_only:
         lines.append(f".manifest {json.dumps(program_manifest(program), separators=(',', ':'))}")
@@ -111,7 +121,8 @@ def parse_listing(text: str, chip: Chip | None = None) -> Program:
 
     Args:
         text: the listing.
-        chip: for code without `.manifest` and `.chip`; `edge` if not given.
+        chip: for code without `.manifest` and `.chip`, of which it must not differ; `edge` if
+            nothing names one.
 
     Raises:
         EncodingError: naming the line; or ProgramError for an inconsistent whole.
@@ -127,14 +138,35 @@ def parse_listing(text: str, chip: Chip | None = None) -> Program:
             parts.instructions.append(instruction)
             parts.operator_of.append(parts.operator)
     if parts.manifest is None:
-        return _hand_written(parts, chip or load_chip(parts.chip or "edge"))
-    return program_from_parts(
+        if not parts.instructions:
+            raise EncodingError("the text holds no instructions")
+        return _hand_written(parts, _chosen(parts, chip))
+    program = program_from_parts(
         parts.manifest,
         encode_all(parts.instructions),
         np.array(parts.operator_of, np.uint32),
         np.frombuffer(bytes(parts.constants), np.uint8),
         tuple(bytes(parts.hosts.get(n, b"")) for n in range(len(parts.hosts))),
     )
+    _refuse_another(".manifest", program.chip, chip)
+    return program
+
+
+def _chosen(parts: _Parts, chip: Chip | None) -> Chip:
+    """Return the chip of code without `.manifest`."""
+    if parts.chip is None:
+        return chip or load_chip("edge")
+    if parts.chip not in PRESETS:
+        refuse_special(Path(parts.chip))
+    named = load_chip(parts.chip)
+    _refuse_another(".chip", named, chip)
+    return named
+
+
+def _refuse_another(directive: str, named: Chip, chip: Chip | None) -> None:
+    """Raise EncodingError if the caller's chip is not the one that the text names."""
+    if chip is not None and chip != named:
+        raise EncodingError(f"{directive} names chip '{named.name}', not '{chip.name}'")
 
 
 def _hand_written(parts: _Parts, chip: Chip) -> Program:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lepton.chip import Chip
-from lepton.cli.loading import progress, write_file
+from lepton.cli.loading import progress
+from lepton.cli.writing import made_folder, write_file
 from lepton.compiler.options import CompileOptions
+from lepton.program import one_line
 
 __all__ = ["demo"]
 
@@ -31,7 +33,7 @@ def demo(chip: Chip, folder: Path) -> None:
     path = digits_model_path()
     program = compile_file(path, chip, CompileOptions())
     compile_seconds = time.perf_counter() - began
-    program.save(_made(folder) / "digits.lepton")
+    program.save(made_folder(folder) / "digits.lepton")
     check(program)
     images, labels = load_digits_holdout()
     host, golden = HostRegions(program), GoldenModel(path)
@@ -48,7 +50,7 @@ def demo(chip: Chip, folder: Path) -> None:
     trace = simulate_timing(program)
     seconds = time.perf_counter() - began
     count = len(labels)
-    print(f"digits on chip {chip.name}: {count} held-out images")
+    print(f"digits on chip {one_line(chip.name)}: {count} held-out images")
     print(f"accuracy   simulated NPU {hits / count:.2%}   ONNX Runtime {golden_hits / count:.2%}")
     print(f"equal to the last bit: {equal} of {count} outputs\n")
     summary = summarize(program, trace, compile_seconds=compile_seconds, simulate_seconds=seconds)
@@ -61,14 +63,3 @@ def demo(chip: Chip, folder: Path) -> None:
         write_file(folder / file, text.encode())
         written.append(folder / file)
     print("\nwritten: " + ", ".join(str(item) for item in written))
-
-
-def _made(folder: Path) -> Path:
-    """Make a folder; an error is the user's."""
-    from lepton.errors import InputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    return folder

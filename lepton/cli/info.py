@@ -8,23 +8,33 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lepton.chip import PRESETS, chip_to_table, load_chip
+from lepton.chip import PRESETS, chip_to_table
 from lepton.chip.description import Chip
+from lepton.cli.loading import chosen_chip
+from lepton.program import one_line
 
 __all__ = ["add_commands", "operators_page"]
 
 
 def add_commands(commands: Any) -> None:
     """Add the parsers of this module's commands."""
-    isa = commands.add_parser("isa", help="the manual of the instruction set")
+    isa = commands.add_parser(
+        "isa", help="the manual of the instruction set", epilog="example: lepton isa"
+    )
     isa.set_defaults(run=_isa)
-    chips = commands.add_parser("chips", help="the chips shipped, or one in full")
+    chips = commands.add_parser(
+        "chips", help="the chips shipped, or one in full", epilog="example: lepton chips edge"
+    )
     chips.add_argument("name", nargs="?", metavar="NAME|FILE.toml")
     chips.add_argument("--json", action="store_true", help="print one JSON object")
     chips.set_defaults(run=_chips)
-    ops = commands.add_parser("ops", help="the operators the NPU runs, and their limits")
+    ops = commands.add_parser(
+        "ops", help="the operators the NPU runs, and their limits", epilog="example: lepton ops"
+    )
     ops.set_defaults(run=_ops)
-    doctor = commands.add_parser("doctor", help="check the installation")
+    doctor = commands.add_parser(
+        "doctor", help="check the installation", epilog="example: lepton doctor"
+    )
     doctor.set_defaults(run=_doctor)
 
 
@@ -38,9 +48,11 @@ def _isa(options: argparse.Namespace) -> None:
 
 def _line(chip: Chip) -> str:
     """Return a chip in one line."""
-    rates = ", ".join(f"{m.name} {float(chip.bytes_per_cycle(m)):g} B/cycle" for m in chip.memories)
+    rates = ", ".join(
+        f"{one_line(m.name)} {float(chip.bytes_per_cycle(m)):g} B/cycle" for m in chip.memories
+    )
     return (
-        f"{chip.name:15} {chip.peak_macs_per_cycle:6} MAC/cycle  "
+        f"{one_line(chip.name):15} {chip.peak_macs_per_cycle:6} MAC/cycle  "
         f"{float(chip.array.clock_mhz) / 1000:g} GHz  {chip.scratchpad.size_kib:6} KiB  {rates}"
     )
 
@@ -48,7 +60,7 @@ def _line(chip: Chip) -> str:
 def _chips(options: argparse.Namespace) -> None:
     """Run `lepton chips`."""
     names = PRESETS if options.name is None else (options.name,)
-    chips = [load_chip(name) for name in names]
+    chips = [chosen_chip(name) for name in names]
     if options.json:
         tables = {chip.name: chip_to_table(chip) for chip in chips}
         print(json.dumps(tables if options.name is None else tables[chips[0].name]))
@@ -61,20 +73,23 @@ def _chips(options: argparse.Namespace) -> None:
 
 def _full(chip: Chip) -> str:
     """Return every constant of a chip with its source."""
-    lines = [f"{chip.name}: {chip.description}", f"peak {chip.peak_macs_per_cycle} MAC/cycle", ""]
+    lines = [one_line(f"{chip.name}: {chip.description}")]
+    lines += [f"peak {chip.peak_macs_per_cycle} MAC/cycle", ""]
     table = chip_to_table(chip)
     for section, content in table.items():
         if isinstance(content, dict) and section != "sources":
-            values: dict[str, Any] = content
-            lines.append(f"[{section}]")
-            lines += [f"  {key} = {value}" for key, value in values.items()]
-            lines.append(f"  source: {chip.sources.get(section, 'see below')}")
+            lines += _section(section, content, chip.sources.get(section, "see below"))
     for memory in chip.memories:
-        lines.append(f"[memory {memory.name}]")
         entry = next(m for m in _memories(table) if m["name"] == memory.name)
-        lines += [f"  {key} = {value}" for key, value in entry.items()]
-        lines.append(f"  source: {chip.sources.get(f'memory.{memory.name}', '')}")
+        source = chip.sources.get(f"memory.{memory.name}", "")
+        lines += _section(f"memory {memory.name}", entry, source)
     return "\n".join(lines)
+
+
+def _section(head: str, values: dict[str, Any], source: str) -> list[str]:
+    """Return the lines of a table of a chip file."""
+    entries = [*(f"{key} = {value}" for key, value in values.items()), f"source: {source}"]
+    return [one_line(f"[{head}]"), *(f"  {one_line(entry)}" for entry in entries)]
 
 
 def _memories(table: dict[str, Any]) -> list[dict[str, Any]]:

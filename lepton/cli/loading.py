@@ -1,4 +1,4 @@
-"""What commands share: reading models, programs, inputs and shapes; writing files; progress."""
+"""What commands share: reading chips, models, programs and inputs; progress."""
 
 from __future__ import annotations
 
@@ -12,71 +12,63 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip, load_chip
+from lepton.chip import PRESETS, Chip, load_chip
+from lepton.cli.arguments import parse_shapes
 from lepton.compiler.options import CompileOptions
-from lepton.errors import InputError, ProgramError
-from lepton.program import Program, atomic_write, load_program
+from lepton.errors import InputError
+from lepton.program import Program, load_program, refuse_special, starts_like_program
 
-__all__ = ["add_chip", "add_shapes", "compile_path", "load_arrays", "parse_shapes", "progress"]
-__all__ += ["program_or_model", "read_inputs", "write_file"]
+__all__ = ["chosen_chip", "compile_path", "load_arrays", "program_or_model", "progress"]
+__all__ += ["read_inputs"]
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
 
-def add_chip(parser: argparse.ArgumentParser, default: str | None = "edge") -> None:
-    """Add `--chip`."""
-    text = "preset (see `lepton chips`) or .toml file"
-    parser.add_argument(
-        "--chip", default=default, metavar="NAME|FILE.toml",
-        help=f"{text}; default {default}" if default else text,
-    )  # fmt: skip
+def chosen_chip(name: str) -> Chip:
+    """Return the chip that a user named, a preset or a file."""
+    if name not in PRESETS:
+        refuse_special(Path(name))
+    return load_chip(name)
 
 
-def add_shapes(parser: argparse.ArgumentParser) -> None:
-    """Add `--shape` and `--calibrate`."""
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="INPUT=1,3,224,224",
-        help="fix the shape of an input that has unknown dimensions",
-    )  # fmt: skip
-    parser.add_argument(
-        "--calibrate", metavar="DATA.npz", type=Path,
-        help="quantize a float .onnx model with these inputs, [samples, ...] by input name",
-    )  # fmt: skip
+def compile_path(options: argparse.Namespace, chip: Chip, *, keep_all: bool = False) -> Program:
+    """Compile the model of a command.
 
+    Args:
+        options: of the command; its calibration is taken if it has one.
+        chip: the chip to compile for.
+        keep_all: keep every tensor, to look at it afterwards.
+    """
+    from lepton.compiler.isolate import compile_file, readable
 
-def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of `INPUT=1,3,224,224` options."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, _, numbers = text.rpartition("=")
-        parts = numbers.replace("x", ",").split(",")
-        if not name or not all(part.isdigit() and 0 < int(part) < 1 << 31 for part in parts):
-            raise InputError(f"--shape must look like input=1,3,224,224, not '{text}'")
-        shapes[name] = tuple(int(part) for part in parts)
-    return shapes
-
-
-def compile_path(options: argparse.Namespace, chip: Chip) -> Program:
-    """Compile the model of a command."""
-    from lepton.compiler.isolate import compile_file
-
-    samples = None if options.calibrate is None else load_arrays(options.calibrate)
-    chosen = CompileOptions(shapes=parse_shapes(options.shape), calibration=samples)
-    return compile_file(Path(options.model), chip, chosen)
+    path: Path = options.model
+    if starts_like_program(path):
+        raise InputError(f"{path} is a Lepton program, not a model")
+    samples: Path | None = getattr(options, "calibrate", None)
+    if samples is not None:
+        readable(path)
+    chosen = CompileOptions(
+        shapes=parse_shapes(options.shape),
+        keep_all=keep_all,
+        calibration=None if samples is None else load_arrays(samples),
+    )
+    return compile_file(path, chip, chosen)
 
 
 def program_or_model(options: argparse.Namespace) -> Program:
     """Load a program file, or compile a model."""
-    path = Path(options.model)
-    if path.suffix != ".lepton":
-        return compile_path(options, load_chip(options.chip or "edge"))
+    path: Path = options.model
+    if path.suffix != ".lepton" and not starts_like_program(path):
+        return compile_path(options, chosen_chip(options.chip or "edge"))
+    if options.shape or options.calibrate is not None:
+        raise InputError(f"{path} is a program: --shape and --calibrate are for models")
     program = load_program(path)
     if options.chip is None:
         return program
     from lepton.runtime.retarget import retarget
 
-    return retarget(program, load_chip(options.chip))
+    return retarget(program, chosen_chip(options.chip))
 
 
 def load_arrays(path: Path) -> Arrays:
@@ -85,6 +77,7 @@ def load_arrays(path: Path) -> Arrays:
     Raises:
         InputError: not such a file; object arrays are never read.
     """
+    refuse_special(path)
     try:
         loaded: Any = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -107,14 +100,6 @@ def read_inputs(program: Program, path: Path) -> Arrays:
             f"{path}: the program has inputs {', '.join(program.inputs)}; give a .npz file"
         )
     return arrays
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one; a failure leaves nothing under the final name."""
-    try:
-        atomic_write(path, content)
-    except ProgramError as error:
-        raise InputError(str(error)) from None
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:

@@ -1,19 +1,21 @@
 """Entry point: arguments, errors and exit codes.
 
-Exit codes: 0 done, 2 the user's input is at fault (one line on stderr, no traceback).
+Exit codes: 0 done, 2 the user's input is at fault or Ctrl-C (one line on stderr, no traceback),
+143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NoReturn
 
 from lepton.cli import info, models, programs
 from lepton.cli.first_use import announced_kernels
-from lepton.errors import LeptonError
+from lepton.cli.terminal import Terminated, lost_output, open_streams, say, signals_raise
+from lepton.errors import InputError, LeptonError
 
 __all__ = ["command_names", "main"]
 
@@ -27,11 +29,20 @@ _EXAMPLES = """examples:
   lepton compile model.onnx --why                what runs where, and why
 """
 _SIMULATING = ("check", "demo", "doctor", "eval", "run", "verify")
+_WHOLE = "no file was left half-written"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(f"{message}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lepton",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -57,28 +68,46 @@ def command_names() -> tuple[str, ...]:
     return ()
 
 
-def _sentence(error: BaseException) -> str:
-    """Return an error as one line."""
-    return " ".join(str(error).split())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args(arguments)
+    open_streams()
     try:
+        with signals_raise():
+            code = _outcome(arguments)
+    except SystemExit as shown:  # --help and --version
+        raise SystemExit(_delivered(int(shown.code or 0))) from None
+    return _delivered(code)
+
+
+def _delivered(code: int) -> int:
+    """Return the exit code after standard output is flushed: lost output is a failure."""
+    lost = lost_output()
+    if not lost or code:
+        return code
+    say(lost)
+    return 2
+
+
+def _outcome(arguments: Sequence[str] | None) -> int:
+    """Run the command; say in one sentence what went wrong, and return the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
         with announced_kernels() if options.command in _SIMULATING else nullcontext():
             options.run(options)
-        sys.stdout.flush()
     except LeptonError as error:
-        print(f"lepton: {_sentence(error)}", file=sys.stderr)
-        return 2
+        say(str(error))
+    except Terminated:
+        say(f"terminated; {_WHOLE}")
+        return 143
     except KeyboardInterrupt:
-        print("lepton: interrupted; nothing was left under a final name", file=sys.stderr)
-        return 2
+        say(f"interrupted; {_WHOLE}")
     except MemoryError:
-        print("lepton: not enough memory for this model and chip", file=sys.stderr)
-        return 2
+        say("not enough memory for this model and chip")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else "output cannot be written: "
+        say(f"{place}{error.strerror or error}")
+    else:
+        return 0
+    return 2

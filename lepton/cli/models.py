@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lepton.chip import load_chip
+from lepton.cli.arguments import add_calibration, add_chip, add_shapes, file_path, natural
 from lepton.cli.loading import (
-    add_chip,
-    add_shapes,
+    chosen_chip,
     compile_path,
     load_arrays,
     program_or_model,
     progress,
     read_inputs,
-    write_file,
 )
+from lepton.cli.writing import refuse_overwrite, write_arrays, write_file
 from lepton.errors import InputError
-from lepton.program import Program
+from lepton.program import Program, one_line
 from lepton.trace import Trace
 
 __all__ = ["add_commands"]
@@ -35,9 +35,14 @@ def add_commands(commands: Any) -> None:
     _add_run(commands)
     _add_verify(commands)
     _add_eval(commands)
-    demo = commands.add_parser("demo", help="the built-in digits network, end to end")
+    demo = commands.add_parser(
+        "demo", help="the built-in digits network, end to end",
+        epilog="example: lepton demo --chip edge --out pictures",
+    )  # fmt: skip
     demo.add_argument("--chip", default="nano", metavar="NAME|FILE.toml", help="default nano")
-    demo.add_argument("--out", default="out/demo", type=Path, metavar="DIR", help="for pictures")
+    demo.add_argument(
+        "--out", default="out/demo", type=file_path, metavar="DIR", help="for pictures"
+    )
     demo.set_defaults(run=_demo)
 
 
@@ -46,13 +51,16 @@ def _add_compile(commands: Any) -> None:
         "compile", help="model -> program file",
         epilog="example: lepton compile model.tflite --chip nano -o model.lepton",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", help=".onnx or .tflite, quantized")
+    parser.add_argument(
+        "model", metavar="MODEL", type=file_path, help=".onnx or .tflite, quantized"
+    )
     add_chip(parser)
     add_shapes(parser)
+    add_calibration(parser)
     parser.add_argument(
         "--optimize", choices=["latency"], default="latency", help="what to minimize"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.lepton")
+    parser.add_argument("-o", "--output", type=file_path, metavar="FILE.lepton")
     parser.add_argument("--why", action="store_true", help="say what runs where, and why")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_compile)
@@ -63,18 +71,21 @@ def _add_run(commands: Any) -> None:
         "run", help="simulate a model or a program",
         epilog="example: lepton run model.lepton --input x.npy --output y.npz --trace t.json",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL|FILE.lepton")
+    parser.add_argument("model", metavar="MODEL|FILE.lepton", type=file_path)
     add_chip(parser, None)
     add_shapes(parser)
-    parser.add_argument("--input", type=Path, metavar="X.npy|X.npz", help="else seeded random")
-    parser.add_argument("--seed", type=int, default=0, help="of the random input; default 0")
-    parser.add_argument("--output", type=Path, metavar="Y.npz")
+    add_calibration(parser)
+    parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
+    parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
+    parser.add_argument("--output", type=file_path, metavar="Y.npz")
     parser.add_argument("--device", default="npu,cpu", help="npu or npu,cpu; default npu,cpu")
     parser.add_argument("--no-values", action="store_true", help="cycles only")
     parser.add_argument("--no-check", action="store_true", help="the program is known to be sound")
-    parser.add_argument("--trace", type=Path, metavar="T.json", help="Perfetto trace")
-    parser.add_argument("--save-trace", type=Path, metavar="T.trace", help="for lepton report")
-    parser.add_argument("--report", type=Path, metavar="R.html", help="one self-contained page")
+    parser.add_argument("--trace", type=file_path, metavar="T.json", help="Perfetto trace")
+    parser.add_argument("--save-trace", type=file_path, metavar="T.trace", help="for lepton report")
+    parser.add_argument(
+        "--report", type=file_path, metavar="R.html", help="one self-contained page"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)
 
@@ -84,10 +95,11 @@ def _add_verify(commands: Any) -> None:
         "verify", help="compare every layer with the golden library",
         epilog="example: lepton verify model.tflite --input x.npy",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", type=file_path)
     add_chip(parser)
-    parser.add_argument("--input", type=Path, metavar="X.npy|X.npz", help="else seeded random")
-    parser.add_argument("--seed", type=int, default=0)
+    add_shapes(parser)
+    parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
+    parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_verify)
 
@@ -95,12 +107,15 @@ def _add_verify(commands: Any) -> None:
 def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval", help="accuracy beside the golden library's",
-        epilog="example: lepton eval model.tflite --data test.npz   (arrays x and y)",
+        epilog="example: lepton eval model.tflite --data test.npz",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", type=file_path)
     add_chip(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="X.npz", help="arrays x and y")
-    parser.add_argument("--limit", type=int, default=0, help="first N samples only")
+    add_shapes(parser)
+    parser.add_argument(
+        "--data", type=file_path, required=True, metavar="X.npz", help="arrays x and y"
+    )
+    parser.add_argument("--limit", type=natural, default=0, help="first N samples only; 0 for all")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_eval)
 
@@ -108,9 +123,10 @@ def _add_eval(commands: Any) -> None:
 def _compile(options: argparse.Namespace) -> None:
     """Run `lepton compile`."""
     began = time.perf_counter()
-    program = compile_path(options, load_chip(options.chip))
+    output = options.output or Path(f"{options.model.stem or 'model'}.lepton")
+    refuse_overwrite([options.model, options.calibrate], [output])
+    program = compile_path(options, chosen_chip(options.chip))
     seconds = time.perf_counter() - began
-    output = options.output or Path(Path(options.model).name).with_suffix(".lepton")
     program.save(output)
     if options.json:
         summary = _summary(program, None, compile_seconds=seconds)
@@ -122,7 +138,7 @@ def _compile(options: argparse.Namespace) -> None:
     print(
         f"{output}: {len(program.decoded)} instructions, {len(program.constants)} bytes of "
         f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions, "
-        f"for chip {program.chip.name} in {seconds:.1f} s"
+        f"for chip {one_line(program.chip.name)} in {seconds:.1f} s"
     )
 
 
@@ -133,8 +149,8 @@ def why(program: Program) -> str:
         if operator.kind == "halt":
             continue
         reason = f": {operator.reason}" if operator.reason else ""
-        name = " ".join(operator.name.split())
-        lines.append(f"{operator.device:4}  {operator.kind:16} {name}{reason}")
+        name = one_line(f"{operator.name}{reason}")
+        lines.append(f"{operator.device:4}  {one_line(operator.kind):16} {name}")
     return "\n".join(lines)
 
 
@@ -147,7 +163,7 @@ def _summary(program: Program, trace: Trace | None, **seconds: float) -> dict[st
 
 def _devices(options: argparse.Namespace, program: Program) -> None:
     """Check `--device` against the program."""
-    wanted = options.device.split(",")
+    wanted = [name.strip() for name in options.device.split(",")]
     for name in wanted:
         if name not in ("npu", "cpu"):
             raise InputError(f"device '{name}' does not exist here; choose from npu, cpu")
@@ -161,11 +177,22 @@ def _devices(options: argparse.Namespace, program: Program) -> None:
         )
 
 
+def _refuse_run(options: argparse.Namespace) -> None:
+    """Raise InputError for options of `lepton run` that contradict each other."""
+    if options.no_values and options.output is not None:
+        raise InputError("--output needs values, which --no-values leaves out")
+    refuse_overwrite(
+        [options.model, options.input, options.calibrate],
+        [options.output, options.trace, options.save_trace, options.report],
+    )
+
+
 def _run(options: argparse.Namespace) -> None:
     """Run `lepton run`."""
     from lepton.runtime.execute import simulate
     from lepton.runtime.golden import random_inputs
 
+    _refuse_run(options)
     began = time.perf_counter()
     program = program_or_model(options)
     compile_seconds = time.perf_counter() - began
@@ -184,7 +211,7 @@ def _run(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     assert result.trace is not None
     if options.output is not None:
-        _write_outputs(options.output, result.outputs)
+        write_arrays(options.output, result.outputs)
     _write_reports(options, program, result.trace)
     summary_seconds = {"compile_seconds": compile_seconds, "simulate_seconds": seconds}
     if options.json:
@@ -199,19 +226,8 @@ def _run(options: argparse.Namespace) -> None:
     for name, array in result.outputs.items():
         flat = np.asarray(array).reshape(-1)
         shown = ", ".join(str(value) for value in flat[:8])
-        print(f"{name} {list(array.shape)} {array.dtype}: {shown}{' ...' if flat.size > 8 else ''}")
-
-
-def _write_outputs(path: Path, outputs: dict[str, Any]) -> None:
-    """Write outputs as .npz, or the only one as .npy."""
-    buffer = io.BytesIO()
-    if path.suffix == ".npy":
-        if len(outputs) != 1:
-            raise InputError(f"{path}: there are {len(outputs)} outputs; use a .npz file")
-        np.save(buffer, next(iter(outputs.values())))
-    else:
-        np.savez(buffer, **outputs)
-    write_file(path, buffer.getvalue())
+        head = f"{one_line(name)} {list(array.shape)} {array.dtype}"
+        print(f"{head}: {shown}{' ...' if flat.size > 8 else ''}")
 
 
 def _write_reports(options: argparse.Namespace, program: Program, trace: Trace) -> None:
@@ -232,37 +248,44 @@ def _write_reports(options: argparse.Namespace, program: Program, trace: Trace) 
 
 def _verify(options: argparse.Namespace) -> None:
     """Run `lepton verify`."""
-    from lepton.runtime.verify import verify
+    from lepton.runtime.verify import verify_program
 
     inputs = None if options.input is None else load_arrays(options.input)
-    report = verify(Path(options.model), load_chip(options.chip), inputs, seed=options.seed)
-    if options.json:
-        print(json.dumps(report.to_json()))
-        return
-    print(report.text())
+    program = compile_path(options, chosen_chip(options.chip), keep_all=True)
+    report = verify_program(program, options.model, inputs, seed=options.seed)
+    print(json.dumps(report.to_json()) if options.json else report.text())
 
 
 def _eval(options: argparse.Namespace) -> None:
     """Run `lepton eval`."""
-    from lepton.runtime.evaluate import evaluate
+    from lepton.runtime.evaluate import evaluate_program
 
     arrays = load_arrays(options.data)
     if "x" not in arrays or "y" not in arrays:
         raise InputError(f"{options.data}: must hold arrays x and y, not {', '.join(arrays)}")
-    count = min(len(arrays["x"]), options.limit or len(arrays["x"]))
-    report = evaluate(
-        Path(options.model),
-        load_chip(options.chip),
-        arrays["x"],
-        arrays["y"],
-        limit=count,
+    x, y = arrays["x"], arrays["y"]
+    if x.ndim == 0:
+        raise InputError(f"{options.data}: x must be [samples, ...], not a single number")
+    count = min(len(x), options.limit or len(x))
+    program = compile_path(options, chosen_chip(options.chip))
+    _refuse_labels(options.data, y, program)
+    report = evaluate_program(
+        program, options.model, x, y, limit=count,
         progress=lambda items: progress(items, count, "eval"),
-    )
-    print(json.dumps(report.to_json()) if options.json else report.text())
+    )  # fmt: skip
+    print(json.dumps(report.to_json()) if options.json else one_line(report.text()))
+
+
+def _refuse_labels(path: Path, labels: NDArray[Any], program: Program) -> None:
+    """Raise InputError for a label that is no class of the first output."""
+    classes = math.prod(program.tensor_by_name[program.outputs[0]].shape)
+    if labels.dtype.kind in "iu":
+        for label in labels[(labels < 0) | (labels >= classes)].flat:
+            raise InputError(f"{path}: y must hold classes from 0 to {classes - 1}, not {label}")
 
 
 def _demo(options: argparse.Namespace) -> None:
     """Run `lepton demo`."""
     from lepton.cli.demo import demo
 
-    demo(load_chip(options.chip), options.out)
+    demo(chosen_chip(options.chip), options.out)

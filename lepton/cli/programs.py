@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from lepton.chip import load_chip
-from lepton.cli.loading import add_chip, write_file
+from lepton.cli.arguments import add_chip, file_path
+from lepton.cli.loading import chosen_chip
+from lepton.cli.writing import made_folder, refuse_overwrite, write_file
 from lepton.errors import EncodingError, InputError
-from lepton.program import load_program
+from lepton.program import load_program, read_file, refuse_special, starts_like_program
 
 __all__ = ["add_commands"]
 
@@ -19,25 +19,39 @@ _MAXIMUM_TEXT_BYTES = 1 << 30
 
 def add_commands(commands: Any) -> None:
     """Add the parsers of this module's commands."""
-    check = commands.add_parser("check", help="races, bad reads, bounds and deadlock, once")
-    check.add_argument("program", metavar="FILE.lepton", type=Path)
+    check = commands.add_parser(
+        "check", help="races, bad reads, bounds and deadlock, once",
+        epilog="example: lepton check model.lepton",
+    )  # fmt: skip
+    check.add_argument("program", metavar="FILE.lepton", type=file_path)
     check.set_defaults(run=_check)
-    disasm = commands.add_parser("disasm", help="program file -> assembly text")
-    disasm.add_argument("program", metavar="FILE.lepton", type=Path)
-    disasm.add_argument("-o", "--output", type=Path, metavar="FILE.s")
+    disasm = commands.add_parser(
+        "disasm", help="program file -> assembly text",
+        epilog="example: lepton disasm model.lepton -o model.s",
+    )  # fmt: skip
+    disasm.add_argument("program", metavar="FILE.lepton", type=file_path)
+    disasm.add_argument("-o", "--output", type=file_path, metavar="FILE.s")
     disasm.add_argument(
-        "--code-only", action="store_true", help="without what only the assembler needs"
-    )
+        "--code-only", action="store_true",
+        help="instructions alone, to read: without the constants, tensors and chip from which "
+        "asm makes the program again",
+    )  # fmt: skip
     disasm.set_defaults(run=_disasm)
-    asm = commands.add_parser("asm", help="assembly text -> program file")
-    asm.add_argument("source", metavar="FILE.s", type=Path)
-    asm.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.lepton")
+    asm = commands.add_parser(
+        "asm", help="assembly text -> program file",
+        epilog="example: lepton asm model.s -o model.lepton",
+    )  # fmt: skip
+    asm.add_argument("source", metavar="FILE.s", type=file_path)
+    asm.add_argument("-o", "--output", type=file_path, required=True, metavar="FILE.lepton")
     add_chip(asm, None)
     asm.set_defaults(run=_asm)
-    report = commands.add_parser("report", help="pictures and one HTML page of a run")
-    report.add_argument("source", metavar="TRACE|FILE.lepton", type=Path)
-    report.add_argument("-o", "--output", type=Path, metavar="R.html")
-    report.add_argument("--png", type=Path, metavar="DIR", help="write the pictures there")
+    report = commands.add_parser(
+        "report", help="pictures and one HTML page of a run",
+        epilog="example: lepton report model.lepton -o report.html --png pictures",
+    )  # fmt: skip
+    report.add_argument("source", metavar="TRACE|FILE.lepton", type=file_path)
+    report.add_argument("-o", "--output", type=file_path, metavar="R.html")
+    report.add_argument("--png", type=file_path, metavar="DIR", help="write the pictures there")
     report.set_defaults(run=_report)
 
 
@@ -54,6 +68,7 @@ def _disasm(options: argparse.Namespace) -> None:
     """Run `lepton disasm`."""
     from lepton.listing import listing
 
+    refuse_overwrite([options.program], [options.output])
     text = listing(load_program(options.program), options.code_only)
     if options.output is None:
         sys.stdout.write(text)
@@ -65,15 +80,12 @@ def _asm(options: argparse.Namespace) -> None:
     """Run `lepton asm`."""
     from lepton.listing import parse_listing
 
+    refuse_overwrite([options.source], [options.output])
     try:
-        if options.source.stat().st_size > _MAXIMUM_TEXT_BYTES:
-            raise InputError(f"{options.source}: an assembly text must not exceed 1 GiB")
-        text = options.source.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{options.source}: cannot be read: {error.strerror}") from None
+        text = read_file(options.source, _MAXIMUM_TEXT_BYTES, "an assembly text").decode()
     except UnicodeDecodeError:
         raise InputError(f"{options.source}: not a text file") from None
-    chip = None if options.chip is None else load_chip(options.chip)
+    chip = None if options.chip is None else chosen_chip(options.chip)
     try:
         program = parse_listing(text, chip)
     except EncodingError as error:
@@ -90,7 +102,11 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.output is None and options.png is None:
         raise InputError("report needs -o R.html or --png DIR")
-    if options.source.suffix == ".lepton":
+    refuse_special(options.source)
+    refuse_overwrite([options.source], [options.output])
+    if options.png is not None:
+        made_folder(options.png)
+    if options.source.suffix == ".lepton" or starts_like_program(options.source):
         from lepton.simulator import check, simulate_timing
 
         program = load_program(options.source)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +18,7 @@ from lepton.chip import chip_to_table
 from lepton.errors import ProgramError
 from lepton.program.records import Program
 
-__all__ = ["atomic_write", "opened", "packed", "program_bytes", "program_manifest"]
+__all__ = ["opened", "packed", "program_bytes", "program_manifest"]
 
 FORMAT_VERSION = 1
 
@@ -124,26 +121,3 @@ def _manifest_of(arrays: dict[str, NDArray[Any]]) -> dict[str, object]:
         if name not in parts or parts[name].dtype != dtype or parts[name].ndim != 1:
             raise ProgramError(f"array '{name}' must be a flat {dtype} array")
     return manifest
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write `content` to `path` through a neighbouring temporary file.
-
-    Raises:
-        ProgramError: naming the path and the system's reason; nothing is left behind.
-    """
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -10,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import chip_from_table
-from lepton.errors import ChipError, EncodingError, ProgramError
+from lepton.errors import ChipError, EncodingError, InputError, ProgramError
 from lepton.program.container import opened, packed
+from lepton.program.files import read_file, refuse_special
 from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 from lepton.program.validation import validate
 
-__all__ = ["load_program", "program_from_parts"]
+__all__ = ["load_program", "program_from_parts", "starts_like_program"]
 
 _MAXIMUM_FILE_BYTES = 4 << 30
+_ARRAYS = ("instructions", "operator_of", "constants")
 _DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
 
 
@@ -46,12 +49,21 @@ def _read(source: str | Path) -> bytes:
         kind = type(source).__name__
         raise ProgramError(f"a program must be a path or bytes, not {kind}") from None
     try:
-        if path.stat().st_size > _MAXIMUM_FILE_BYTES:
-            raise ProgramError(f"{path}: a program file must not exceed 4 GiB")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ProgramError(f"{path}: cannot be read: {reason}") from None
+        return read_file(path, _MAXIMUM_FILE_BYTES, "a program file")
+    except InputError as error:
+        raise ProgramError(str(error)) from None
+
+
+def starts_like_program(path: Path) -> bool:
+    """Return whether a file begins as a program does, with a header that names its arrays."""
+    try:
+        refuse_special(path)
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: object = json.loads(file.read(length)) if length <= 1 << 20 else None
+    except (OSError, ValueError, RecursionError, InputError):
+        return False
+    return isinstance(header, dict) and header.keys() >= {"manifest", *_ARRAYS}
 
 
 def program_from_parts(

@@ -123,6 +123,6 @@ class Program:
         Raises:
             ProgramError: the file cannot be written.
         """
-        from lepton.program.container import atomic_write
+        from lepton.program.files import atomic_write
 
         atomic_write(Path(path), self.to_bytes())

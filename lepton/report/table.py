@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
+from lepton.program import one_line
 from lepton.report.names import shorten, size_text, tidy_names
 from lepton.report.summary import Layer, Summary
 
@@ -76,7 +77,8 @@ def summary_lines(summary: Summary) -> list[str]:
     """Return the figures of the whole run as lines of text."""
     s = summary
     lines = [
-        f"{s.model} on {s.chip}, {s.clock_hz / 1e6:,.0f} MHz, {s.peak_macs_per_cycle:,} MAC/cycle"
+        f"{one_line(s.model)} on {one_line(s.chip)}, {s.clock_hz / 1e6:,.0f} MHz, "
+        f"{s.peak_macs_per_cycle:,} MAC/cycle"
     ]
     if s.cycles is not None and s.milliseconds is not None:
         lines.append(

@@ -1,0 +1,64 @@
+"""Arguments that commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lepton.errors import InputError
+
+__all__ = ["add_calibration", "add_chip", "add_shapes", "file_path", "natural", "parse_shapes"]
+
+
+def file_path(text: str) -> Path:
+    """Return the path that an argument names."""
+    if not text:
+        raise argparse.ArgumentTypeError("a file name must not be empty")
+    return Path(text)
+
+
+def natural(text: str) -> int:
+    """Return a whole number that is not negative."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not '{text}'")
+    return int(text)
+
+
+def add_chip(parser: argparse.ArgumentParser, default: str | None = "edge") -> None:
+    """Add `--chip`."""
+    text = "preset (see `lepton chips`) or .toml file"
+    parser.add_argument(
+        "--chip", default=default, metavar="NAME|FILE.toml",
+        help=f"{text}; default {default}" if default else text,
+    )  # fmt: skip
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """Add `--shape`."""
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="INPUT=1,3,224,224",
+        help="fix the shape of an input that has unknown dimensions",
+    )  # fmt: skip
+
+
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Add `--calibrate`."""
+    parser.add_argument(
+        "--calibrate", metavar="DATA.npz", type=file_path,
+        help="quantize a float .onnx model with these inputs, [samples, ...] by input name",
+    )  # fmt: skip
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of `INPUT=1,3,224,224` options."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        parts = numbers.replace("x", ",").split(",")
+        sound = all(re.fullmatch("[0-9]{1,10}", part) for part in parts)
+        if not name or not sound or not all(0 < int(part) < 1 << 31 for part in parts):
+            raise InputError(f"--shape must look like input=1,3,224,224, not '{text}'")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes

@@ -1,0 +1,78 @@
+"""Files that a user names: read with a bound, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from lepton.errors import InputError, ProgramError
+
+__all__ = ["atomic_write", "read_file", "refuse_special"]
+
+
+def _special(path: Path) -> str:
+    """Return what a path is instead of a file, "" for a file or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "not a file"
+
+
+def refuse_special(path: Path) -> None:
+    """Raise InputError for a folder, a device or a pipe; what is missing is left to its reader."""
+    kind = _special(path)
+    if kind:
+        raise InputError(f"{path}: cannot be read: it is {kind}")
+
+
+def read_file(path: Path, maximum_bytes: int, kind: str) -> bytes:
+    """Return the bytes of a regular file.
+
+    Args:
+        path: the file.
+        maximum_bytes: its greatest size, whole GiB.
+        kind: what it is, for the error.
+
+    Raises:
+        InputError: it is no such file, cannot be read, or is too large.
+    """
+    refuse_special(path)
+    try:
+        if path.stat().st_size > maximum_bytes:
+            raise InputError(f"{path}: {kind} must not exceed {maximum_bytes >> 30} GiB")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write `content` to `path` through a neighbouring temporary file.
+
+    Raises:
+        ProgramError: naming the path and the system's reason; nothing is left behind.
+    """
+    kind = _special(path)
+    if kind:  # a device would be replaced by a file
+        raise ProgramError(f"{path}: cannot be written: it is {kind}")
+    target = Path(os.path.realpath(path))
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
