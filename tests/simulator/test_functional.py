@@ -155,7 +155,7 @@ scratchpad=0x10 scratchpad_row_pitch=4 scratchpad_plane_pitch=8 signal=1
         ({"x": np.zeros((1, 5, 6, 3), np.uint8)}, "input 'x' must be int8, not uint8"),
         (
             {"x": np.zeros((1, 5, 6, 3), object)},
-            "'x' must be an array of numbers, not object",
+            "input 'x' must be an array of numbers, not object",
         ),
     ],
 )
