@@ -19,16 +19,20 @@ RECORD = np.dtype(
         ("end", np.int64),
         ("retire", np.int64),
         ("stall_fetch", np.int64),
+        ("stall_dispatch", np.int64),
         ("stall_semaphore", np.int64),
+        ("cause", np.int64),
         ("cause_queue", np.int64),
+        ("stall_preload", np.int64),
         ("stall_bank", np.int64),
         ("stall_memory", np.int64),
     ]
 )
 """Cycles of the NPU clock. A unit is occupied in [start, end); of that, `stall_bank` and
 `stall_memory` cycles made no progress. Before it, the unit stood still for `stall_fetch` cycles
-because the instruction had not arrived and `stall_semaphore` because of queue `cause_queue`.
-Control instructions have queue -1."""
+because the instruction had not arrived, `stall_dispatch` because those before it waited for room,
+`stall_semaphore` for the signal of instruction `cause` of queue `cause_queue` (-1: none), and
+`stall_preload` while the first weights were loaded. Control instructions have queue -1."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Trace:
         occupied = int((mine["end"] - mine["start"]).sum())
         bank, memory = int(mine["stall_bank"].sum()), int(mine["stall_memory"].sum())
         causes = {"busy": occupied - bank - memory, "bank": bank, "memory": memory}
-        causes["fetch"] = int(mine["stall_fetch"].sum())
+        for cause in ("fetch", "dispatch", "preload"):
+            causes[cause] = int(mine[f"stall_{cause}"].sum())
         for cause in np.unique(mine["cause_queue"]):
             waited = mine[mine["cause_queue"] == cause]["stall_semaphore"].sum()
             name = "start" if cause < 0 else self.queues[int(cause)]

@@ -47,6 +47,10 @@ class Accumulators:
     def elements(self) -> int:
         return self.size_kib * 256
 
+    @property
+    def bank_elements(self) -> int:
+        return self.elements // self.banks
+
 
 @dataclass(frozen=True)
 class Vector:

@@ -143,7 +143,7 @@ def memory_state(chip: Chip) -> MemoryState:
     return state
 
 
-@njit
+@njit(allocates=False)
 def _refresh(s: MemoryState, m: int, ch: int, t: int) -> None:
     """Do every refresh that is due on a channel by `t`: all its banks close and wait."""
     c = s.configuration[m]
@@ -162,7 +162,7 @@ def _refresh(s: MemoryState, m: int, ch: int, t: int) -> None:
         channel[NEXT_REF] += c[REFI]
 
 
-@njit
+@njit(allocates=False)
 def _activate(s: MemoryState, m: int, ch: int, b: int, group: int, row: int, t: int) -> None:
     """Open `row` of bank `b`, closing what is open, as early as the timings from `t` allow."""
     c = s.configuration[m]
@@ -187,7 +187,7 @@ def _activate(s: MemoryState, m: int, ch: int, b: int, group: int, row: int, t: 
     bank[READY_PRE] = act + c[RAS]
 
 
-@njit
+@njit(allocates=False)
 def _column(s: MemoryState, m: int, address: int, is_write: Flag, t: int) -> int:
     """Do one access of a DRAM from tick `t` on; return the tick of its last data."""
     c = s.configuration[m]
@@ -216,7 +216,7 @@ def _column(s: MemoryState, m: int, address: int, is_write: Flag, t: int) -> int
     return end
 
 
-@njit
+@njit(allocates=False)
 def _drain_channel(s: MemoryState, m: int, ch: int, t: int) -> int:
     """Write out a channel's queue; return the tick of the last data."""
     channel = s.channels[m, ch]
@@ -227,7 +227,7 @@ def _drain_channel(s: MemoryState, m: int, ch: int, t: int) -> int:
     return end
 
 
-@njit
+@njit(allocates=False)
 def drain_writes(s: MemoryState, t: int) -> int:
     """Write out all queues of all DRAMs; return the tick of the last data."""
     end = t
@@ -238,7 +238,7 @@ def drain_writes(s: MemoryState, t: int) -> int:
     return end
 
 
-@njit
+@njit(allocates=False)
 def _dram_request(s: MemoryState, m: int, address: int, size: int, is_write: Flag, t: int) -> int:
     """Do a request access by access; a write is done when the controller has taken it."""
     c = s.configuration[m]
@@ -258,7 +258,7 @@ def _dram_request(s: MemoryState, m: int, address: int, size: int, is_write: Fla
     return end
 
 
-@njit
+@njit(allocates=False)
 def _flat_request(s: MemoryState, m: int, size: int, is_write: Flag, t: int) -> int:
     """Do a request on the port that is free first, within the limit of requests in flight."""
     c = s.configuration[m]
@@ -279,7 +279,7 @@ def _flat_request(s: MemoryState, m: int, size: int, is_write: Flag, t: int) -> 
     return end
 
 
-@njit
+@njit(allocates=False)
 def access(s: MemoryState, m: int, address: int, size: int, is_write: Flag, t: int) -> int:
     """Do one request of at most a burst from tick `t`; return the tick at which it is done."""
     s.counters[m, WRITE_BYTES if is_write else READ_BYTES] += size
