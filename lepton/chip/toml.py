@@ -29,7 +29,7 @@ _SECTIONS: dict[str, type[Any]] = {
 }
 _KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
 _MAY_BE_ZERO = {
-    *("issue_cycles", "latency_cycles", "setup_cycles"),
+    *("issue_cycles", "latency_cycles"),
     *("read_latency_cycles", "write_latency_cycles"),
 }
 _LIMIT = 1 << 21
@@ -178,6 +178,8 @@ def _contradictions(chip: d.Chip) -> list[str]:
     ]
     if chip.scratchpad.size_bytes % chip.scratchpad.banks:
         bad.append("scratchpad.banks must divide scratchpad.size_kib x 1024")
+    if chip.accumulators.elements % chip.accumulators.banks:
+        bad.append("accumulators.banks must divide accumulators.size_kib x 256")
     if chip.scratchpad.size_bytes > 1 << 28 or chip.weight_buffer.elements > 1 << 28:
         bad.append("scratchpad and weight buffer must not exceed 256 MiB, the address range")
     if chip.accumulators.elements > 1 << 24:

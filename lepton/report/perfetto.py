@@ -19,7 +19,14 @@ from lepton.trace import Trace
 __all__ = ["perfetto_events", "perfetto_json"]
 
 _PROCESS = 1
-_STALLS = ("stall_fetch", "stall_semaphore", "stall_bank", "stall_memory")
+_STALLS = (
+    "stall_fetch",
+    "stall_dispatch",
+    "stall_semaphore",
+    "stall_preload",
+    "stall_bank",
+    "stall_memory",
+)
 Event = dict[str, Any]
 
 
