@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.cost import instruction_costs
 from lepton.errors import CheckError
-from lepton.isa import WORD_BYTES, records
+from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import Space, ends, footprints, queue_names, queues
@@ -132,7 +132,7 @@ def simulate_timing(program: Program) -> Trace:
     """
     began = time.perf_counter()
     chip = program.chip
-    table = records(program.decoded)
+    table = program.table
     work = _work(chip, table, footprints(table))
     memories = dram.memory_state(chip)
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
