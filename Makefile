@@ -1,9 +1,12 @@
 # `make demo` and `make test` do all of the set-up themselves, on any Linux with Python 3.11 or newer.
-# VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter.
+# VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter, and
+# EXTRAS=test,train installs torch as well, without which the tests that need it skip.
 
 VENV ?= .venv
 PYTHON ?= python3
+EXTRAS ?= test
 PYTEST_ARGS ?=
+CAMPAIGN_ARGS ?=
 
 BIN := $(VENV)/bin
 NEEDS := setup.cfg pyproject.toml
@@ -17,7 +20,7 @@ help: ## this list
 demo: $(VENV)/.stamp-core ## compile and simulate the default network, with pictures in out/
 	$(BIN)/lepton demo
 
-test: $(VENV)/.stamp-test ## all tests, the slow ones too
+test: $(VENV)/.stamp-$(EXTRAS) ## all tests, the slow ones too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-lint ## style and formatting
@@ -28,14 +31,14 @@ format: $(VENV)/.stamp-lint ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(VENV)/.stamp-lint $(VENV)/.stamp-test ## static types
+types: $(VENV)/.stamp-lint $(VENV)/.stamp-$(EXTRAS) ## static types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.stamp-core ## write the generated pages and the README's demo again
 	$(BIN)/python docs/generate.py
 
-campaign: $(VENV)/.stamp-test ## the property tests with many more random examples, for hours
-	$(BIN)/python -m pytest --hypothesis-profile=campaign $(PYTEST_ARGS)
+campaign: $(VENV)/.stamp-$(EXTRAS) ## the property tests whole, where docs/campaign.json is stale
+	$(BIN)/python -m benchmarks.campaign $(CAMPAIGN_ARGS)
 
 clean: ## remove .venv, caches and outputs
 	rm -rf .venv build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -53,8 +56,8 @@ $(VENV)/.stamp-core: $(NEEDS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.stamp-test: $(NEEDS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+$(VENV)/.stamp-$(EXTRAS): $(NEEDS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.stamp-core
 
 $(VENV)/.stamp-lint: $(NEEDS) | $(BIN)/python

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,16 +16,34 @@ settings.register_profile("default", deadline=None, max_examples=60, suppress_he
 settings.register_profile(
     "ci", deadline=None, max_examples=60, derandomize=True, suppress_health_check=_SLOW
 )
-settings.register_profile(
-    "campaign", deadline=None, max_examples=20_000, suppress_health_check=_SLOW
-)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
-@pytest.fixture(scope="session")
-def is_campaign(request: pytest.FixtureRequest) -> bool:
-    """Whether this is `make campaign`: more seeds where a test counts them itself."""
-    return request.config.getoption("--hypothesis-profile", None) == "campaign"
+def _is_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+ReportT = TypeVar("ReportT", pytest.TestReport, pytest.CollectReport)
+
+
+def _without_skip(report: ReportT) -> ReportT:
+    """Return a report in which a skip is a failure, if this is CI."""
+    if _is_ci() and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"nothing may skip in CI: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let no test skip in CI."""
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let no module skip in CI."""
+    return _without_skip((yield))
 
 
 def data_path(relative: str) -> Path:
@@ -37,6 +57,6 @@ def data_path(relative: str) -> Path:
     if root and path.exists():
         return path
     reason = f"{path} does not exist" if root else "LEPTON_DATA is not set"
-    if os.environ.get("CI") == "true":
+    if _is_ci():
         pytest.fail(f"needs {relative}: {reason}", pytrace=False)
     pytest.skip(f"needs {relative}: {reason}", allow_module_level=True)

@@ -81,10 +81,14 @@ class Graph:
     def results(self) -> list[Value]:
         """Return what nothing reads, and the results whose bytes may differ by 1.
 
-        All results, where the golden runs step by step and two changes of scale may follow each
-        other: ONNX Runtime merges those unless the first one's result is an output.
+        All results, where the golden runs step by step, or a bias would be rounded, and two changes
+        of scale may follow each other: ONNX Runtime merges those unless the first one's result is
+        an output.
         """
-        is_stepped = any(piece.formula is not None or piece.tolerant for piece in self.pieces)
+        is_stepped = any(
+            piece.formula is not None or piece.tolerant or piece.has_bias_scale
+            for piece in self.pieces
+        )
         is_merging = any(piece.kind == "Requantize" for piece in self.pieces)
         is_open = self.spec.is_open or (is_stepped and is_merging)
         read = {value.name for piece in self.pieces for value in piece.inputs}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.onnx_builder import Quantized
 from tests.onnx_piece import MICROSOFT, Piece, Shape, Value, Window, prod
-from tests.onnx_steps import MOST_ELEMENTS, Step, activation
+from tests.onnx_products import MOST_ELEMENTS, Step, activation
 
 
 def _kept(piece: Piece, x: Value) -> Quantized:

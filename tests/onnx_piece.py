@@ -47,6 +47,8 @@ class Piece:
         formula: the written integer formula, where ONNX Runtime leaves the step in float although
             its kernel for it is an integer one; maps the inputs' codes to the result's.
         tolerant: whether elements may differ by 1: its float order of operations is not matched.
+        has_bias_scale: whether it is a convolution whose bias has a scale of its own, which is
+            rounded to another one if the input's scale is merged.
         on_host: a text of the rule that sends the step to the host, "" if it runs on the NPU.
     """
 
@@ -60,6 +62,7 @@ class Piece:
         self.initializers: list[Any] = []
         self.formula: Formula | None = None
         self.tolerant = False
+        self.has_bias_scale = False
         self.on_host = ""
         self._prefix = prefix
         self._count = 0

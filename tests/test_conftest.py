@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +32,26 @@ def test_missing_data_skips_on_a_laptop_and_fails_in_ci(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="needs a"):
         data_path("a")
+
+
+SUITE = """
+import pytest
+{top}
+def test_a(): pytest.importorskip("no_such_package")
+"""
+
+
+@pytest.mark.parametrize("is_ci", [False, True])
+@pytest.mark.parametrize("top", ["", "pytest.importorskip('no_such_package')"])
+def test_a_skip_fails_in_ci(is_ci: bool, top: str, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(Path(__file__).with_name("conftest.py").read_text())
+    (tmp_path / "test_a.py").write_text(SUITE.format(top=top))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CI": "true" if is_ci else "false"},
+        cwd=tmp_path,
+    )
+    assert ("nothing may skip in CI: " in done.stdout) == is_ci
+    assert ("1 skipped" in done.stdout) != is_ci

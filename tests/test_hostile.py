@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from lepton.chip import load_chip
 from lepton.compiler import isolate, worker
@@ -21,14 +20,9 @@ from lepton.compiler.isolate import compile_file
 from lepton.errors import CompileError, ImportFailure, InputError
 from lepton.program import Operator
 from lepton.simulator import check
-from tests.hostile import KINDS, Outcome, Server
+from tests.campaign_parts import SAMPLE, hostile_verdict
+from tests.hostile import Outcome, Server
 from tests.programs import hand_program
-
-CASES = 300
-CAMPAIGN_CASES = 6000
-MOST_DIFFERENT = 0.01
-"""Share of models that run, but not as the golden library has it: those whose damage made their
-quantization break the format's own rules (a bias with a zero point), where libraries disagree."""
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +33,12 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def cases() -> int:
-    """Return how many cases to try; `make campaign` tries many more."""
-    examples = settings.get_profile("campaign").max_examples
-    return CAMPAIGN_CASES if settings().max_examples == examples else CASES
-
-
 @pytest.mark.slow
 def test_damaged_files_are_refused_or_legal(server: Server) -> None:
-    outcomes = [server(seed) for seed in range(cases())]
+    outcomes = [server(seed) for seed in range(SAMPLE)]
     faults = [item for item in outcomes if item.is_fault and item.result != "differs"]
     assert not faults, "\n".join(map(str, faults[:5]))
-    count = Counter((item.kind, item.result) for item in outcomes)
-    models = sum(number for (kind, _), number in count.items() if kind == "model")
-    assert sum(number for (_, result), number in count.items() if result == "differs") <= max(
-        MOST_DIFFERENT * models, 1
-    )
-    for kind in KINDS:
-        assert count[(kind, "refused")] > 0, f"no damaged {kind} was refused"
-    assert count[("sealed", "legal")] > 0, "nothing reaches the simulator"
-    assert count[("model", "legal")] > 0, "nothing reaches the simulator"
+    assert not hostile_verdict(Counter(f"{item.kind} {item.result}" for item in outcomes))
 
 
 def test_a_case_is_the_same_every_time(server: Server) -> None:
@@ -106,6 +86,21 @@ def test_the_parent_imports_no_tvm(tmp_path: Path) -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout == "[]\n"
+
+
+def test_the_child_cannot_import_torch(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    code = (
+        "import sys\n"
+        "from lepton.compiler import worker\n"
+        "def answer(request):\n"
+        "    found = str(sys.modules.get('torch', 'open to import'))\n"
+        "    return {'kind': 'InputError', 'message': found, 'detail': ''}\n"
+        "worker.answer = answer\n"
+        "worker.main()"
+    )
+    child(monkeypatch, code)
+    with pytest.raises(InputError, match=r"^None$"):
+        compile_file(model, EDGE)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +246,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             compile_file(path, EDGE)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_must_not_be_read(model: Path) -> None:
+def test_a_file_that_must_not_be_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model.chmod(0)
+    if os.geteuid() == 0:  # who may read everything
+
+        def denied(path: Path, mode: str) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(ImportFailure, match=r"m\.onnx cannot be read: Permission denied"):
         compile_file(model, EDGE)
 

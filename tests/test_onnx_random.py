@@ -1,14 +1,14 @@
 """Random quantized ONNX graphs through compiler, binary and simulator, against ONNX Runtime.
 
-300 seeded graphs here, 2,000 with `make campaign`. A failure prints the smallest spec found that
-still fails: `run_case(<that spec>)` repeats it.
+The first seeds here, all with `make campaign`. A failure prints the smallest spec found that still
+fails: `run_case(<that spec>)` repeats it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,14 @@ pytest.importorskip("tvm")
 from lepton.chip import Chip, load_chip
 from lepton.chip.toml import parse_chip
 from lepton.compiler.compile import compile_model
-from lepton.errors import CompileError
+from lepton.errors import CompileError, InputError
 from lepton.isa import assemble, disassemble, encode_all
 from lepton.program import Program, load_program
 from lepton.runtime.execute import HostRegions
 from lepton.runtime.golden import onnx_session
 from lepton.simulator import check, simulate_program
-from tests.onnx_graphs import Graph, Spec, draw_spec, piece_model, shrink
+from tests.campaign_parts import SAMPLE, Counts, onnx_verdict
+from tests.onnx_graphs import Graph, Spec, StepSpec, draw_spec, piece_model, shrink
 from tests.onnx_piece import Array, Piece
 
 _TINY = """
@@ -105,6 +106,7 @@ memory = "test"
 "memory.flash" = "test"
 """
 _SIZES = {
+    "tiny-2": {"rows": 4, "columns": 4, "accumulators": 1, "weights": 1, "scratchpad": 2},
     "tiny-4": {"rows": 4, "columns": 4, "accumulators": 1, "weights": 1, "scratchpad": 4},
     "tiny-8": {"rows": 8, "columns": 8, "accumulators": 2, "weights": 2, "scratchpad": 16},
 }
@@ -118,18 +120,6 @@ def chip(name: str) -> Chip:
     if size is None:
         return load_chip(name)
     return parse_chip(_TINY.format(name=name, **size), f"{name}.toml")
-
-
-@dataclass
-class Tally:
-    """Elements compared and different, by operator, where differences of 1 are allowed."""
-
-    cases: int = 0
-    refused: int = 0
-    """Cases that did not fit a tiny chip, and ran on a larger one."""
-    operators: Counter[str] = field(default_factory=Counter[str])
-    compared: Counter[str] = field(default_factory=Counter[str])
-    different: Counter[str] = field(default_factory=Counter[str])
 
 
 class Difference(AssertionError):
@@ -149,13 +139,13 @@ def _run_piece(piece: Piece, values: dict[str, Array]) -> list[Array]:
     return list(session.run([value.name for value in piece.outputs], feeds))
 
 
-def _compare(piece: Piece, ours: Array, golden: Array, tally: Tally) -> None:
+def _compare(piece: Piece, ours: Array, golden: Array, counts: Counts) -> None:
     """Compare one result: every byte, or within 1 where the step says so."""
     gap = np.abs(ours.astype(np.int64) - golden.astype(np.int64))
     wrong = int(np.count_nonzero(gap))
     if piece.tolerant:
-        tally.compared[piece.kind] += gap.size
-        tally.different[piece.kind] += wrong
+        counts[f"compared {piece.kind}"] += gap.size
+        counts[f"different {piece.kind}"] += wrong
     if gap.max(initial=0) > (1 if piece.tolerant else 0):
         at = np.unravel_index(int(gap.argmax()), gap.shape)
         raise Difference(
@@ -164,7 +154,7 @@ def _compare(piece: Piece, ours: Array, golden: Array, tally: Tally) -> None:
         )
 
 
-def _by_steps(graph: Graph, codes: Array, ours: dict[str, Array], tally: Tally) -> None:
+def _by_steps(graph: Graph, codes: Array, ours: dict[str, Array], counts: Counts) -> None:
     """Compare step by step; behind a tolerant step the golden goes on with our bytes."""
     values = {graph.source.name: codes}
     for piece in graph.pieces:
@@ -172,8 +162,23 @@ def _by_steps(graph: Graph, codes: Array, ours: dict[str, Array], tally: Tally) 
         for value, array in zip(piece.outputs, golden, strict=True):
             values[value.name] = array
             if value.name in ours:
-                _compare(piece, ours[value.name], array, tally)
+                _compare(piece, ours[value.name], array, counts)
                 values[value.name] = ours[value.name]
+
+
+def _goes_by_steps(graph: Graph, model: Any) -> bool:
+    """Return whether steps have goldens of their own, or the library spoils the whole graph.
+
+    It merges a Pad into the MaxPool behind it, and then refuses more padding than kernel.
+    """
+    if any(piece.formula is not None or piece.tolerant for piece in graph.pieces):
+        return True
+    if {"Pad", "MaxPool"} <= {piece.kind for piece in graph.pieces}:
+        try:
+            onnx_session(model.SerializeToString())
+        except InputError as error:
+            return "Pad should be smaller than kernel" in str(error)
+    return False
 
 
 def _whole(graph: Graph, model: Any, feeds: dict[str, Array], ours: dict[str, Array]) -> None:
@@ -221,27 +226,27 @@ def _feeds(graph: Graph, codes: Array) -> dict[str, Array]:
     return {"real_x": real.astype(np.float32)}
 
 
-def _compiled(model: Any, spec: Spec, tally: Tally) -> Program:
+def _compiled(model: Any, spec: Spec, counts: Counts) -> Program:
     """Compile; what says that it does not fit a tiny chip's scratchpad must fit a small one's."""
     try:
         return compile_model(model, chip(spec.chip))
     except CompileError as error:
         if spec.chip not in _SIZES or "scratchpad" not in str(error):
             raise
-        tally.refused += 1
+        counts["too large"] += 1
         return compile_model(model, chip("nano"))
 
 
-def run_case(spec: Spec, tally: Tally | None = None) -> None:
+def run_case(spec: Spec, counts: Counts | None = None) -> None:
     """Compile, save, load, check, run and compare one graph.
 
     Raises:
         Difference: a byte, the device of an operator or a cycle count is wrong.
     """
-    tally = Tally() if tally is None else tally
+    counts = Counter() if counts is None else counts
     graph = Graph(spec)
     model = graph.model()
-    program = _check_program(_compiled(model, spec, tally))
+    program = _check_program(_compiled(model, spec, counts))
     _expect_on_npu(program, graph)
     codes = graph.draw(spec.seed)
     feeds = _feeds(graph, codes)
@@ -255,12 +260,12 @@ def run_case(spec: Spec, tally: Tally | None = None) -> None:
     if any(not np.array_equal(values.outputs[k], v) for k, v in result.outputs.items()):
         raise Difference("timing changes the values")
     ours: dict[str, Array] = {name: np.asarray(v) for name, v in result.outputs.items()}
-    if any(piece.formula is not None or piece.tolerant for piece in graph.pieces):
-        _by_steps(graph, codes, _as_codes(graph, ours), tally)
+    if _goes_by_steps(graph, model):
+        _by_steps(graph, codes, _as_codes(graph, ours), counts)
     else:
         _whole(graph, model, feeds, ours)
-    tally.cases += 1
-    tally.operators.update(piece.kind for piece in graph.pieces)
+    counts["graphs"] += 1
+    counts.update(f"operator {piece.kind}" for piece in graph.pieces)
 
 
 def _as_codes(graph: Graph, ours: dict[str, Array]) -> dict[str, Array]:
@@ -284,14 +289,36 @@ def failure(spec: Spec) -> str:
     return ""
 
 
-# --- the tests ---------------------------------------------------------------------------------
-
-
 def _describe(spec: Spec, message: str) -> str:
     """Return a failure with its smallest reproducer."""
     kind = message.split(":")[0]
     small = shrink(spec, lambda candidate: failure(candidate).startswith(kind))
     return f"seed {spec.seed}: {message}\n  smallest: {failure(small)}\n  {small!r}"
+
+
+def forms(spec: Spec) -> list[Spec]:
+    """Return a graph between (de)quantizes and, where that makes a difference, of QLinear*."""
+    both = [replace(spec, is_qoperator=is_qoperator) for is_qoperator in (False, True)]
+    models = [Graph(form).model().SerializeToString() for form in both]
+    return both if models[0] != models[1] else both[:1]
+
+
+def run_seed(seed: int) -> Counts:
+    """Run a seed's graph in its forms; return what was counted.
+
+    Raises:
+        Difference: with the smallest spec found that still fails.
+    """
+    counts: Counts = Counter()
+    for spec in forms(draw_spec(seed, CHIPS)):
+        try:
+            run_case(spec, counts)
+        except Exception as error:
+            raise Difference(_describe(spec, f"{type(error).__name__}: {error}")) from error
+    return counts
+
+
+# --- the tests ---------------------------------------------------------------------------------
 
 
 def test_a_step_draws_the_same_again() -> None:
@@ -308,19 +335,51 @@ def test_a_failure_shrinks_to_the_step_that_fails() -> None:
     assert np.prod(small.shape) <= np.prod(spec.shape)
 
 
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul", "MatMul2", "Conv"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_reduction_longer_than_the_scratchpad(kind: str, dtype: str) -> None:
+    shape = (1, 3000, 2, 2) if kind == "Conv" else (2, 5000)
+    for seed in range(4):
+        steps = (StepSpec(kind, seed, 0),)
+        counts: Counts = Counter()
+        run_case(Spec(seed, shape, dtype, False, False, False, "tiny-2", steps), counts)
+        assert counts["too large"] == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 7, 11])
+def test_graphs_on_the_smallest_chip(seed: int) -> None:
+    counts: Counts = Counter()
+    run_case(replace(draw_spec(seed, CHIPS), chip="tiny-2"), counts)
+    assert counts["too large"] == 0
+
+
+@pytest.mark.parametrize("seed", [395, 1670, 4085, 4165])
+def test_graphs_that_once_were_wrong(seed: int) -> None:
+    run_case(draw_spec(seed, CHIPS))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(
+            seed=1431, shape=(1, 1, 1, 1), dtype="uint8", is_qoperator=False, is_float=False,
+            is_open=False, chip="edge", steps=(StepSpec("MaxPool", 1244979888, 2),),
+        ),
+        Spec(
+            seed=1661, shape=(1, 1, 1, 1), dtype="int8", is_qoperator=True, is_float=False,
+            is_open=False, chip="edge",
+            steps=(StepSpec("Pad", 1076346828, 0), StepSpec("MaxPool", 1311118794, 1)),
+        ),
+    ],
+    ids=["a window in the padding alone", "more padding than kernel"],
+)  # fmt: skip
+def test_a_max_pool(spec: Spec) -> None:
+    run_case(spec)
+
+
 @pytest.mark.slow
-def test_random_graphs_equal_onnx_runtime(is_campaign: bool) -> None:
-    count = 2000 if is_campaign else 300
-    tally, failures = Tally(), list[str]()
-    for seed in range(count):
-        spec = draw_spec(seed, CHIPS)
-        try:
-            run_case(spec, tally)
-        except Exception as error:
-            failures.append(_describe(spec, f"{type(error).__name__}: {error}"))
-        if len(failures) == 5:
-            break
-    assert not failures, "\n".join(failures)
-    assert tally.refused <= count // 50
-    for kind, compared in tally.compared.items():
-        assert tally.different[kind] <= max(1, compared // 1000), kind
+def test_random_graphs_equal_onnx_runtime() -> None:
+    counts: Counts = Counter()
+    for seed in range(SAMPLE):
+        counts += run_seed(seed)
+    assert not onnx_verdict(counts)

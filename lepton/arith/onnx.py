@@ -21,6 +21,7 @@ from lepton.arith.onnx_float import (
     Int32Array,
     Quantization,
     dequantize_value,
+    fma,
     fmaf,
     quantize_value,
     round_clamped,
@@ -97,11 +98,14 @@ class AddParams(NamedTuple):
 
 
 def prepare_add(a: Quantization, b: Quantization, ofm: Quantization) -> AddParams:
-    """Form the scale ratios and ``zero_point - (ratio_a * za + ratio_b * zb)`` in float32."""
+    """Form the scale ratios and ``zero_point - fma(ratio_a, za, ratio_b * zb)`` in float32.
+
+    The golden's compiler fuses that one product: its rounding shows in sums close to a tie.
+    """
     ratio_a = np.float32(a.scale) / np.float32(ofm.scale)
     ratio_b = np.float32(b.scale) / np.float32(ofm.scale)
-    shift = ratio_a * np.float32(a.zero_point) + ratio_b * np.float32(b.zero_point)
-    offset = np.float32(ofm.zero_point) - np.float32(shift)
+    shift = np.float32(fma(ratio_a, a.zero_point, ratio_b * np.float32(b.zero_point)))
+    offset = np.float32(ofm.zero_point) - shift
     return AddParams(ratio_a, ratio_b, np.float32(offset), ofm.lo, ofm.hi)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from lepton.chip import PRESETS, chip_to_table, load_chip
@@ -82,6 +83,7 @@ def _memories(table: dict[str, Any]) -> list[dict[str, Any]]:
 
 def operators_page() -> str:
     """Return the list of supported operators, generated from the rules."""
+    from lepton.compiler.chip_rules import CHIP_RULES
     from lepton.compiler.expression import OPERATORS
     from lepton.compiler.host import HOST_OPERATORS
     from lepton.compiler.rules import RULES, rule_text
@@ -91,7 +93,8 @@ def operators_page() -> str:
     lines += ["## On the NPU", ""]
     for name, rules in RULES.items():
         lines += [f"### {name}", ""]
-        lines += [f"- {rule_text(rule)}" for rule in rules]
+        every: tuple[Callable[..., bool], ...] = (*rules, *CHIP_RULES.get(name, ()))
+        lines += [f"- {rule_text(rule)}" for rule in every]
         lines.append("")
     tables = ", ".join(sorted(OPERATORS))
     lines += ["## On the NPU as a look-up table", ""]

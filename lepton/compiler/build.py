@@ -14,7 +14,6 @@ from lepton.compiler import graph as ir
 from lepton.compiler.golden import BinaryForm, Golden, limits, tensor_scale, tensor_zero_point
 from lepton.compiler.layout import IDENTITY, NCHW, Builder, Layout, Placed, four, physical
 from lepton.compiler.operation import Operation, Value
-from lepton.errors import CompileError
 from lepton.isa.instructions import BinaryMode, PoolMode
 
 __all__ = ["RegionBuilder"]
@@ -422,23 +421,23 @@ class RegionBuilder:
         return result
 
     def _extreme(self, operation: Operation, ifm: ir.Tensor, shape: ir.Shape4) -> ir.Tensor:
-        """Append maxima or minima over all pixels, a pooling per 255 x 255 at most.
+        """Append maxima or minima over all pixels, in poolings of at most 255 values.
 
-        They are chosen among the input's codes; a table brings those to the result's scale.
+        The last window may hang over the edge, as padding is never chosen. They are chosen among
+        the input's codes; a table brings those to the result's scale.
         """
         _, h, w, _ = ifm.shape
         mode = PoolMode.MAXIMUM if operation.op == "max" else PoolMode.MINIMUM
         bounds = ir.Bounds(0, *limits(operation.inputs[0].dtype))
         while (h, w) != (1, 1):
-            kernel = (_divisor(h), _divisor(w))
-            if kernel == (1, 1):
-                raise CompileError(f"a maximum over {h} x {w} values has no windows of at most 255")
-            h, w = h // kernel[0], w // kernel[1]
+            kernel = (min(h, 255), min(w, max(255 // h, 1)))
+            over = (-h % kernel[0], -w % kernel[1])
+            h, w = (h + over[0]) // kernel[0], (w + over[1]) // kernel[1]
             target = self._builder.like(ifm, (ifm.shape[0], h, w, ifm.shape[3]))
             self._append(
                 ir.Pool(
                     name="", inputs=(ifm,), output=target,
-                    window=ir.Window(kernel, kernel, (1, 1), (0, 0, 0, 0)), mode=mode,
+                    window=ir.Window(kernel, kernel, (1, 1), (0, 0, *over)), mode=mode,
                     count_pad=False, parameters=np.zeros(0, np.uint8), bounds=bounds,
                 )
             )  # fmt: skip
@@ -553,6 +552,7 @@ _BUILDERS: dict[str, Callable[[RegionBuilder, Operation], Placed]] = {
     "subtract": RegionBuilder.binary,
     "multiply": RegionBuilder.binary,
     "divide": RegionBuilder.binary,
+    "squared_difference": RegionBuilder.binary,
     "maximum": RegionBuilder.binary,
     "minimum": RegionBuilder.binary,
     "take": RegionBuilder.table,
@@ -601,14 +601,6 @@ def _reduced_axes(operation: Operation, rank: int) -> Axes:
     if axes is None:
         return tuple(range(4 - rank, 4))
     return tuple(sorted(4 - rank + int(axis) % rank for axis in axes))
-
-
-def _divisor(extent: int) -> int:
-    """Return the largest divisor of at most 255; 1 only for 1 (or raises for large primes)."""
-    for candidate in range(min(extent, 255), 0, -1):
-        if extent % candidate == 0:
-            return candidate
-    return 1
 
 
 def _bias(operation: Operation, channels: int) -> NDArray[np.int32]:

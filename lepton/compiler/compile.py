@@ -38,7 +38,7 @@ def compile_model(
     from lepton.compiler.importers import import_model
 
     chosen = options or CompileOptions()
-    front = front_model(import_model(model, chosen.shapes))
+    front = front_model(import_model(model, chosen.shapes), chip)
     return compile_front(expose_all(front) if chosen.keep_all else front, chip)
 
 

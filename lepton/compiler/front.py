@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
 from lepton.compiler.host import HostGraph, HostWriter
@@ -15,6 +16,7 @@ from lepton.compiler.importers import ImportedModel, source_of, tensor_name
 from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
+from lepton.compiler.reasons import unmatched_reasons
 from lepton.errors import CompileError
 
 __all__ = ["Crossing", "FrontModel", "HostStep", "NpuStep", "front_model"]
@@ -62,9 +64,9 @@ class FrontModel:
     )
 
 
-def front_model(imported: ImportedModel) -> FrontModel:
-    """Partition an imported model and build its steps."""
-    module, reasons = partition(imported.module, imported.golden)
+def front_model(imported: ImportedModel, chip: Chip) -> FrontModel:
+    """Partition an imported model for a chip and build its steps."""
+    module, reasons = partition(imported.module, imported.golden, chip)
     return _Front(imported, module, reasons).build()
 
 
@@ -95,6 +97,7 @@ class _Front:
         self._tuples: dict[Any, list[str]] = {}
         self._wanted: dict[Any, str] = {}
         self._used: list[tuple[Any, set[Any]]] = []
+        self._unmatched: dict[Any, str] = {}
 
     def build(self) -> FrontModel:
         """Return the steps of main."""
@@ -103,6 +106,7 @@ class _Front:
         for parameter, name in zip(main.params, self._imported.inputs, strict=True):
             self._cross(parameter, name)
         self._used = [(b.var, set(relax.analysis.free_vars(b.value))) for b in bindings]
+        self._unmatched = unmatched_reasons(bindings)
         self._used.append((None, set(relax.analysis.free_vars(main.body.body))))
         for binding in bindings:
             if isinstance(binding.value, relax.Var):
@@ -267,7 +271,7 @@ class _Front:
             return []
         source = source_of(binding.value)
         name = source.operator if source is not None else binding.var.name
-        reason = self._reasons.get(name, "its operands are not quantized to 8 bits")
+        reason = self._reasons.get(name, self._unmatched[binding.var])
         return [(name, kind, reason)]
 
     def _npu(self, binding: Any, function: Any, arguments: list[Any]) -> None:

@@ -42,6 +42,9 @@ _FLOAT_BINARY = {
     "minimum": BinaryMode.MINIMUM_FLOAT32,
 }
 
+_BIAS_MOVES = 1e-3
+"""Codes by which rounding a bias may move the results on average: so many of them may differ."""
+
 
 def _quantization(value: Value) -> onnx_float.Quantization:
     return onnx_float.quantization(
@@ -73,14 +76,14 @@ class OnnxGolden:
     def weighted(
         self, operation: Operation, weight_scale: NDArray[np.float32], bias: NDArray[np.int32]
     ) -> RequantizeForm:
-        """Scale in float32, round half to even; the bias must be on the scale of the sums."""
-        _check_bias(operation, weight_scale)
+        """Scale in float32, round half to even; the bias is put on the scale of the sums."""
         low, high = _clamped(operation)
         ready = onnx.prepare_requantize(
             _quantization(operation.inputs[0]), weight_scale, _quantization(operation.output)
         )
         scales = np.broadcast_to(ready.scale, len(bias)).astype(np.float32)
-        table = RequantizeTable(bias, scales, np.zeros(0, np.int8))
+        codes = _bias_codes(operation, weight_scale, bias, scales)
+        table = RequantizeTable(codes, scales, np.zeros(0, np.int8))
         finish = Bounds(tensor_zero_point(operation.output), low, high)
         return RequantizeForm(table, RequantizeMode.FLOAT32, finish)
 
@@ -100,11 +103,13 @@ class OnnxGolden:
             if operation.op == "multiply":
                 product = onnx.prepare_mul(a, b, output)
                 return BinaryForm(BinaryMode.MUL_RATIO, pack(product, BINARY_PARAMETER_BYTES))
+        mode = _FLOAT_BINARY.get(operation.op)
+        if mode is None:
+            raise CompileError("no NPU instruction computes it")
         activation = operation.activation
         params = onnx_elementwise.prepare_float_binary(
             a, b, output, activation.real_low, activation.real_high
         )
-        mode = _FLOAT_BINARY[operation.op]
         return BinaryForm(mode, pack(params, BINARY_PARAMETER_BYTES))
 
     def average_pool(self, operation: Operation) -> PoolForm:
@@ -200,14 +205,35 @@ def by_raw_byte(codes: NDArray[np.int32], low: int) -> Bytes:
     return np.roll(codes, low).astype(np.uint8)
 
 
-def _check_bias(operation: Operation, weight_scale: NDArray[np.float32]) -> None:
-    """Raise if an int32 bias has another scale than the sums to which it is added."""
-    bias = operation.bias
-    if bias is None or bias.quantization is None:
-        return
+def _bias_codes(
+    operation: Operation,
+    weight_scale: NDArray[np.float32],
+    bias: NDArray[np.int32],
+    scales: NDArray[np.float32],
+) -> NDArray[np.int32]:
+    """Return a bias as codes of the sums' scale; `scales` turn sums into codes of the result.
+
+    Raises:
+        CompileError: its own scale is another, and rounding it shows in the result.
+    """
+    own = None if operation.bias is None else operation.bias.quantization
+    if own is None:
+        return bias
+    if own.scale.size not in (1, bias.size):
+        raise CompileError("A bias must have one scale, or one per output channel.")
     sums = tensor_scale(operation.inputs[0]) * np.asarray(weight_scale, np.float32).reshape(-1)
-    if not np.allclose(bias.quantization.scale.reshape(-1), sums, rtol=1e-4, atol=0.0):
-        raise CompileError("The scale of a bias must be that of input times weights.")
+    if not own.zero_point.any() and np.allclose(own.scale, sums, rtol=1e-6, atol=0.0):
+        return bias
+    exact = (bias.astype(np.float64) - own.zero_point) * own.scale / sums.astype(np.float64)
+    codes = np.rint(exact)
+    if not np.all(np.abs(codes) <= np.iinfo(np.int32).max):
+        raise CompileError("A bias must fit int32 on the scale of input times weights.")
+    if not np.mean(np.abs(codes - exact) * scales) <= _BIAS_MOVES:
+        raise CompileError(
+            "The scale of a bias must be that of input times weights, or its rounding to that "
+            "move the results by at most 1/1000 of a code on average."
+        )
+    return codes.astype(np.int32)
 
 
 def _counts_beyond_padding(operation: Operation) -> bool:

@@ -93,10 +93,12 @@ class TfliteGolden:
         if operation.op == "multiply":
             product = tflite_binary.prepare_mul(a, b, output, bounds)
             return BinaryForm(BinaryMode.MUL_Q31, pack(product, BINARY_PARAMETER_BYTES))
+        if operation.op == "squared_difference":
+            return _squared_difference(operation)
         if operation.op in ("maximum", "minimum"):
             mode = BinaryMode.MAXIMUM if operation.op == "maximum" else BinaryMode.MINIMUM
             return BinaryForm(mode, np.zeros(0, np.uint8))
-        raise CompileError(f"{operation.op}: LiteRT has no integer kernel for it")
+        raise CompileError(f"the vector unit has no mode for {operation.op}")
 
     def average_pool(self, operation: Operation) -> PoolForm:
         """Average the raw values, rounding half away from zero."""
@@ -180,6 +182,20 @@ class TfliteGolden:
             raise CompileError("concat: int8 operands must have the result's scale and zero point")
         table = tflite_table.table_concatenation(_quantization(source), _quantization(target))
         return table.astype(np.uint8)
+
+
+def _squared_difference(operation: Operation) -> BinaryForm:
+    """Return the square of a difference, which LiteRT computes of int8 only."""
+    if operation.output.dtype != "int8":
+        raise CompileError("LiteRT's integer squared difference is of int8 only")
+    a, b = (_quantization(value) for value in operation.inputs)
+    ready = tflite_binary.prepare_squared_difference(
+        a, b, _quantization(operation.output), _bounds(operation)
+    )
+    if ready.output_shift > 0:
+        raise CompileError("(2 x the larger input scale)**2 must be below 2**14 x the output's")
+    content = pack(ready, BINARY_PARAMETER_BYTES)
+    return BinaryForm(BinaryMode.SQUARED_DIFFERENCE_Q31, content)
 
 
 def _fixed_table(ready: tflite.Requantizer, bias: NDArray[np.int32]) -> RequantizeTable:

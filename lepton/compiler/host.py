@@ -6,7 +6,6 @@ ours. Source of the operators' meaning: the ONNX standard, opset 17.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.compiler.host_activations import ACTIVATIONS
+from lepton.compiler.host_movement import MOVES
 from lepton.errors import CompileError
 
 __all__ = ["HOST_OPERATORS", "HostGraph", "HostWriter"]
@@ -340,30 +341,6 @@ def _axis_attribute(kind: str) -> Writer:
     return lambda w, call: w.node(kind, [w.value(call.args[0])], axis=int(call.attrs.axis))
 
 
-def _leaky(w: HostWriter, call: Any) -> str:
-    return w.node("LeakyRelu", [w.value(call.args[0])], alpha=float(call.attrs.alpha))
-
-
-def _prelu(w: HostWriter, call: Any) -> str:
-    rank = len(_type_of(call)[0])
-    shape = [1] * rank
-    shape[int(call.attrs.axis) % rank] = -1
-    slope = w.node("Reshape", [w.value(call.args[1]), w.constant(np.array(shape, np.int64))])
-    return w.node("PRelu", [w.value(call.args[0]), slope])
-
-
-def _gelu(w: HostWriter, call: Any) -> str:
-    x = w.value(call.args[0])
-    inner = w.node("Mul", [x, w.constant(np.float32(math.sqrt(0.5)))])
-    grown = w.node("Add", [w.node("Erf", [inner]), w.constant(np.float32(1))])
-    return w.node("Mul", [w.node("Mul", [x, w.constant(np.float32(0.5))]), grown])
-
-
-def _silu(w: HostWriter, call: Any) -> str:
-    x = w.value(call.args[0])
-    return w.node("Mul", [x, w.node("Sigmoid", [x])])
-
-
 def _rsqrt(w: HostWriter, call: Any) -> str:
     return w.node("Reciprocal", [w.node("Sqrt", [w.value(call.args[0])])])
 
@@ -441,10 +418,6 @@ _WRITERS: dict[str, Writer] = {
     "astype": _cast,
     "nn.softmax": _axis_attribute("Softmax"),
     "nn.log_softmax": _axis_attribute("LogSoftmax"),
-    "nn.leakyrelu": _leaky,
-    "nn.prelu": _prelu,
-    "nn.gelu": _gelu,
-    "nn.silu": _silu,
     "nn.batch_norm": _batch_norm,
     "nn.layer_norm": _layer_norm,
     "nn.lrn": _lrn,
@@ -453,6 +426,8 @@ _WRITERS: dict[str, Writer] = {
     "take": _take,
     "argmax": _arg("ArgMax"),
     "argmin": _arg("ArgMin"),
+    **ACTIVATIONS,
+    **MOVES,
 } | {
     relax_name: _plain(onnx_name)
     for relax_name, onnx_name in {

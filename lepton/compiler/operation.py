@@ -62,7 +62,8 @@ class Operation:
     """One operator of the source model.
 
     Attributes:
-        op: the Relax operator at its heart, without the `relax.` prefix; `requantize` if none.
+        op: the Relax operator at its heart, without the `relax.` prefix; `requantize` if none,
+            `squared_difference` for the square of one.
         name: the source operator.
         tensor: the source tensor that the result is, or "".
         inputs: data operands in order, weights and constants included, bias not.
@@ -190,6 +191,13 @@ def _operands(reader: _Reader, call: Any) -> tuple[Value, ...]:
     return tuple(_operand(reader, field) for field in fields)
 
 
+def _is_squared_difference(reader: _Reader, power: Any) -> bool:
+    """Return whether a power is the square of a difference."""
+    exponent = _constant(power.args[1])
+    is_square = exponent is not None and exponent.size == 1 and float(exponent.reshape(())) == 2.0
+    return is_square and reader.name_of(power.args[0]) == "subtract"
+
+
 def read_operation(bindings: Mapping[Any, Any], root: Any, named: Any) -> Operation:
     """Return the operation of a match.
 
@@ -203,6 +211,8 @@ def read_operation(bindings: Mapping[Any, Any], root: Any, named: Any) -> Operat
     expr, bias = _peel_bias(reader, expr)
     call = reader.value(expr)
     op = reader.name_of(expr)
+    if op == "power" and _is_squared_difference(reader, call):
+        op, call = "squared_difference", reader.value(call.args[0])
     shape, dtype = _type(reader.value(root))
     output = Value(None, shape, dtype, quantization)
     if op == "dequantize":

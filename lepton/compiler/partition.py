@@ -8,9 +8,12 @@ from typing import Any
 import tvm
 from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeFunctions
 
+from lepton.chip import Chip
+from lepton.compiler.chip_rules import first_chip_failure
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
+from lepton.compiler.host_average import average_codes
 from lepton.compiler.importers import source_of
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
@@ -44,7 +47,7 @@ def _probe(golden: Golden, operation: Operation) -> str:
     return ""
 
 
-def _checker(golden: Golden, reasons: Reasons) -> Callable[[Any], bool]:
+def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bool]:
     """Return the predicate that accepts a match and notes why another is refused."""
 
     def check(context: Any) -> bool:
@@ -53,7 +56,8 @@ def _checker(golden: Golden, reasons: Reasons) -> Callable[[Any], bool]:
         operation = read_operation(bindings, root, root)
         heart = source_of(operation.call) or source_of(root)
         name = heart.operator if heart is not None else operation.name
-        reason = first_failure(operation) or _probe(golden, operation)
+        reason = first_failure(operation) or first_chip_failure(operation, chip)
+        reason = reason or _probe(golden, operation)
         if reason:
             reasons.setdefault(name, f"{operation.op}: {reason}")
             return False
@@ -62,7 +66,7 @@ def _checker(golden: Golden, reasons: Reasons) -> Callable[[Any], bool]:
     return check
 
 
-def partition(module: tvm.IRModule, kind: str) -> tuple[tvm.IRModule, Reasons]:
+def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule, Reasons]:
     """Group the operators that the NPU supports into region functions.
 
     before: main is a flat list of Relax calls
@@ -72,10 +76,13 @@ def partition(module: tvm.IRModule, kind: str) -> tuple[tvm.IRModule, Reasons]:
     Args:
         module: canonical module (`lepton.compiler.importers`).
         kind: "onnx" or "tflite", whose arithmetic decides.
+        chip: what the regions must fit.
     """
     golden = golden_of(kind)
     reasons: Reasons = {}
     module = tabulate(module, golden, kind)
-    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(_checker(golden, reasons))]
+    checker = _checker(golden, chip, reasons)
+    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker)]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
-    return MergeCompositeFunctions()(module), reasons
+    module = MergeCompositeFunctions()(module)
+    return average_codes(module) if kind == "tflite" else module, reasons

@@ -94,6 +94,17 @@ def _elementwise() -> Iterator[tuple[str, Any]]:
             yield operator, pattern
 
 
+def _squared_differences() -> Iterator[tuple[str, Any]]:
+    """Yield squares of a difference."""
+
+    def make() -> Any:
+        difference = is_op("relax.subtract")(_dequantize(wildcard()), _dequantize(wildcard()))
+        return is_op("relax.power")(difference, is_const())
+
+    for pattern in _finishes(make):
+        yield "squared_difference", pattern
+
+
 def _windows() -> Iterator[tuple[str, Any]]:
     """Yield pooling, softmax, resizing and reductions."""
     for operator in (*_UNARY_WINDOWS, *_REDUCTIONS):
@@ -117,6 +128,8 @@ def _concatenations() -> Iterator[tuple[str, Any]]:
 
 def _moves() -> Iterator[tuple[str, Any]]:
     """Yield what moves, or picks from, quantized values directly, and tables."""
+    pooled = is_op("relax.nn.max_pool2d")(wildcard())
+    yield "nn.max_pool2d", is_op("relax.clip")(pooled, wildcard(), wildcard())
     for operator in _MOVES:
         if operator in ("maximum", "minimum"):
             yield operator, is_op(f"relax.{operator}")(wildcard(), wildcard())
@@ -130,7 +143,7 @@ def _moves() -> Iterator[tuple[str, Any]]:
 
 def patterns(check: Callable[[Any], bool]) -> list[tuple[str, Any, dict[str, Any], Any]]:
     """Return the entries that `FuseOpsByPattern` takes; `check` accepts or refuses each match."""
-    sources = (_products, _elementwise, _windows, _concatenations, _moves)
+    sources = (_products, _elementwise, _squared_differences, _windows, _concatenations, _moves)
     return [
         (f"{NAME_PREFIX}{name}", pattern, {"root": pattern}, check)
         for source in sources

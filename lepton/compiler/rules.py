@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 
+from lepton.compiler import windows
 from lepton.compiler.operation import Operation, Value
 
 __all__ = ["RULES", "Rule", "first_failure", "rule_text"]
@@ -87,6 +88,18 @@ def bias_is_int32(operation: Operation) -> bool:
     )
 
 
+def bias_is_per_channel(operation: Operation) -> bool:
+    """A bias must have one value per output channel, or one for all."""
+    if operation.bias is None:
+        return True
+    rank, shape = len(operation.output.shape), operation.bias.shape
+    is_matmul = operation.op == "matmul"
+    channel = rank - 1 if is_matmul else str(operation.call.attrs.data_layout).index("C")
+    padded = (1,) * (rank - len(shape)) + shape
+    others = padded[:channel] + padded[channel + 1 :]
+    return len(padded) == rank and all(extent == 1 for extent in others)
+
+
 def kernel_fits(operation: Operation) -> bool:
     """Kernel, stride and dilation must be between 1 and 255."""
     call = operation.call
@@ -116,18 +129,8 @@ def accumulator_holds(operation: Operation) -> bool:
 
 def windows_meet_image(operation: Operation) -> bool:
     """No window of a pool may lie in the padding alone."""
-    attrs = operation.call.attrs
-    at = str(attrs.layout).index("H")
-    pads, dilation = operation.integers("padding"), operation.integers("dilation")
-    kernel, strides = operation.integers("pool_size"), operation.integers("strides")
-    for axis in (0, 1):
-        extent = operation.inputs[0].shape[at + axis]
-        for step in range(operation.output.shape[at + axis]):
-            first = step * strides[axis] - pads[axis]
-            taps = range(first, first + kernel[axis] * dilation[axis], dilation[axis])
-            if not any(0 <= tap < extent for tap in taps):
-                return False
-    return True
+    shapes = operation.inputs[0].shape, operation.output.shape
+    return windows.windows_meet_image(operation.call.attrs, *shapes)
 
 
 def is_undilated(operation: Operation) -> bool:
@@ -213,16 +216,18 @@ _BINARY: tuple[Rule, ...] = (broadcast_is_simple,)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "nn.conv2d": (
-        *_ALWAYS, weights_are_constant, bias_is_int32, kernel_fits, padding_fits,
-        weight_zero_point_is_single, accumulator_holds,
+        *_ALWAYS, weights_are_constant, bias_is_int32, bias_is_per_channel, kernel_fits,
+        padding_fits, weight_zero_point_is_single, accumulator_holds,
     ),
     "matmul": (
-        *_ALWAYS, bias_is_int32, batches_match, weight_zero_point_is_single, accumulator_holds,
+        *_ALWAYS, bias_is_int32, bias_is_per_channel, batches_match, weight_zero_point_is_single,
+        accumulator_holds,
     ),
     "add": (*_ALWAYS, *_BINARY),
     "subtract": (*_ALWAYS, *_BINARY),
     "multiply": (*_ALWAYS, *_BINARY),
     "divide": (*_ALWAYS, *_BINARY),
+    "squared_difference": (*_ALWAYS, *_BINARY),
     "maximum": (*_ALWAYS, *_BINARY, raw_extremes_are_comparable),
     "minimum": (*_ALWAYS, *_BINARY, raw_extremes_are_comparable),
     "nn.avg_pool2d": (
@@ -247,7 +252,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 """Rules of each Relax operator, checked in order."""
 
 
-def rule_text(rule: Rule) -> str:
+def rule_text(rule: Callable[..., bool]) -> str:
     """Return a rule as the user reads it."""
     return " ".join((inspect.getdoc(rule) or "").split())
 

@@ -9,6 +9,7 @@ channel; `offsets` moves the codes of a channel to its part of the table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,14 @@ from lepton.arith import onnx_float
 from lepton.arith.elementwise import combine
 from lepton.compiler.expression import OPERATORS, Expression, evaluate
 from lepton.compiler.golden import Golden
-from lepton.compiler.importers.rewriting import Rewriter, is_call, operator_name, rewrite
+from lepton.compiler.importers.canonical import drop_dead_code
+from lepton.compiler.importers.rewriting import (
+    Rewriter,
+    is_call,
+    is_constant,
+    operator_name,
+    rewrite,
+)
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.table_pair import TablePair
 from lepton.compiler.tables_tflite import tflite_table
@@ -37,13 +45,15 @@ def tabulate(module: tvm.IRModule, golden: Golden, kind: str) -> tvm.IRModule:
     """Replace element-wise functions of one 8-bit tensor by tables; `kind` is the golden's name."""
 
     def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+        if is_call(value, "relax.clip"):
+            return _clipped_take(rewriter, value)
         reading = _Reading(rewriter)
         if not is_call(value, "relax.quantize") or not reading.accepts(value):
             return None
         table = _table(reading, value, golden, kind)
         return None if table is None else _take(rewriter, reading, table, value)
 
-    return rewrite(module, rule)
+    return drop_dead_code(rewrite(module, rule))
 
 
 class _Bindings:
@@ -140,7 +150,7 @@ class _Reading:
         shape[int(call.attrs.axis) % rank] = -1
         value = slope.value.reshape(shape)
         self.constants[-1] = value
-        return x, Expression("constant", value=value)
+        return x, Expression("constant", (), slope.attributes, value)
 
     def _constant(self, value: NDArray[Any]) -> Expression:
         self.constants.append(value)
@@ -167,14 +177,15 @@ class _Reading:
         )
 
     def _dequantized(self, call: Any, raw: NDArray[Any]) -> Expression:
-        """Return a dequantized constant."""
+        """Return a dequantized constant, with its scale as the attribute if it has only one."""
         scale, zero_point = (argument.value.numpy() for argument in call.args[1:3])
         if scale.size > 1:
             shape = [1] * raw.ndim
             shape[int(call.attrs.axis)] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
         real = (raw.astype(np.int32) - zero_point.astype(np.int32)).astype(np.float32) * scale
-        return self._constant(np.asarray(real, np.float32))
+        constant = self._constant(np.asarray(real, np.float32))
+        return replace(constant, attributes=(float(scale),)) if scale.size == 1 else constant
 
 
 def _codes(dtype: str) -> Int32Array:
@@ -250,6 +261,21 @@ def _of_channel(tree: Expression, channel: int) -> Expression:
         return Expression("constant", value=np.full(1, item, np.float32))
     operands = tuple(_of_channel(operand, channel) for operand in tree.operands)
     return Expression(tree.op, operands, tree.attributes)
+
+
+def _clipped_take(rewriter: Rewriter, clip: Any) -> Any:
+    """Return a look-up in a clipped table for the clip of a look-up, None for another clip.
+
+    before: t = R.take(table, i); y = R.clip(t, low, high)
+    after:  y = R.take(clip(table, low, high), i)
+    """
+    taken = rewriter.call(clip.args[0], "relax.take")
+    if taken is None or not is_constant(taken.args[0]):
+        return None
+    low, high = (float(bound.value) for bound in clip.args[1:3])
+    content = np.asarray(taken.args[0].value.numpy())
+    clipped = relax.const(np.clip(content, low, high).astype(content.dtype))
+    return tvm.ir.Call(taken.op, [clipped, taken.args[1]], taken.attrs, [], clip.span)
 
 
 # --- the result --------------------------------------------------------------------------------

@@ -130,6 +130,8 @@ def main() -> None:
         line += part
     request = Request(**cast(dict[str, Any], json.loads(line)))
     limit(request)
+    # TVM imports torch where it finds it, a second of work; no model file needs it
+    sys.modules["torch"] = cast(Any, None)
     threading.Thread(target=_watch_parent, daemon=True).start()
     reply = json.dumps(answer(request))
     Path(request.reply).write_text(reply, encoding="utf-8")

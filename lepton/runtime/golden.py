@@ -115,11 +115,18 @@ def _interpreter(content: bytes, keep_all: bool) -> Any:
 
 
 def _with_all_outputs(content: bytes) -> bytes:
-    """Return an ONNX model that also outputs every quantized tensor."""
+    """Return an ONNX model that also outputs every quantized tensor.
+
+    Changes of scale that the library would merge are merged before: it does not merge what is an
+    output, and then rounds otherwise than in the model as it is.
+    """
     import onnx
     from onnx import helper
 
+    from lepton.compiler.importers.onnx_pairs import merge_pairs
+
     model = onnx.load_from_string(content)
+    merge_pairs(model.graph)
     have = {output.name for output in model.graph.output}
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     for node in model.graph.node:

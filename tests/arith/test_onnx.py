@@ -285,6 +285,33 @@ def test_add_where_fusing_shows() -> None:
     assert found > 100
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_where_the_order_of_zero_points_shows(dtype: str) -> None:
+    """Scales of one digit and far zero points, where the offset's own rounding decides ties."""
+    rng = np.random.default_rng(53)
+    limits = np.iinfo(dtype)
+    grid = np.mgrid[limits.min : limits.max + 1, limits.min : limits.max + 1]
+    x, y = (np.ascontiguousarray(axis.ravel().astype(dtype)) for axis in grid)
+    found = 0
+    for _ in range(40 * ROUNDS):
+        scales = rng.integers(1, 10, 3) / rng.choice([10, 100], 3)
+        points = rng.choice([limits.min, limits.max, 3], 3)
+        a, b, ofm = (
+            Quantized(dtype, quantization(scale, int(point), dtype))
+            for scale, point in zip(scales, points, strict=True)
+        )
+        params = onnx.prepare_add(a.params, b.params, ofm.params)
+        shift = params.ratio_a * np.float32(points[0]) + params.ratio_b * np.float32(points[1])
+        unfused = params._replace(offset=np.float32(points[2]) - shift)
+        ours = onnx.add(codes(x), codes(y), params)
+        differ = np.flatnonzero(ours != onnx.add(codes(x), codes(y), unfused))
+        found += differ.size
+        if differ.size > 1:
+            golden = qlinear_binary("QLinearAdd", [x[differ], y[differ]], [a, b, ofm])
+            assert_equal(ours[differ], golden)
+    assert found > 100
+
+
 def test_requantize_where_order_shows() -> None:
     """All products of two codes, with scales whose reciprocal would give other results."""
     rng = np.random.default_rng(52)

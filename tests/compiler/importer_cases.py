@@ -71,6 +71,7 @@ ONNX_CASES: dict[str, Callable[[], Any]] = {
     "transpose": lambda: made.qdq("Transpose", MAP, perm=[0, 2, 3, 1]),
     "slice": lambda: made.qdq("Slice", MAP, [ints(1), ints(7), ints(2), ints(2)]),
     "split": lambda: made.qdq("Split", MAP, [ints(1, 3)], results=2, axis=1),
+    "split into one": lambda: made.qdq("Split", MAP, [ints(4)], axis=1),
     "concat": lambda: made.qdq("Concat", MAP * 2, axis=1),
     "concat requantized": lambda: made.qdq("Concat", MAP * 2, scales=(0.05, 0.07), axis=1),
     "pad": lambda: made.qdq("Pad", MAP, [ints(0, 0, 1, 2, 0, 0, 3, 4)]),

@@ -201,9 +201,21 @@ def old() -> Any:
     return model
 
 
+def resized(scale: float) -> Any:
+    """Return a model that enlarges 5 rows by a scale."""
+    scales = np.array([1, 1, scale, 2], np.float32)
+    return made.qdq("Resize", [(1, 2, 5, 4)], [None, scales], mode="linear")
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
+        (lambda: resized(1.5), "scale 1.5 gives no whole size of 5; give it sizes"),
+        (lambda: resized(2.0000002), "scale 2.0000002.* gives no whole size of 5"),
+        (
+            lambda: made.qdq("AveragePool", [(1, 4, 8, 8)], kernel_shape=[3, 3], ceil_mode=65),
+            "ceil_mode must be 0 or 1, not 65",
+        ),
         (dynamic, r"input 'x' has a dynamic dimension \('N' .*--shape x=1,3,4,4"),
         (external, "is stored in another file"),
         (unknown, r"not supported: Teleport \('Teleport_y'\)"),
@@ -213,6 +225,12 @@ def old() -> Any:
 def test_onnx_errors(make: Callable[[], Any], text: str) -> None:
     with pytest.raises(ImportFailure, match=text):
         import_onnx(make(), "model", {})
+
+
+@pytest.mark.parametrize("scale", [2.0, 1.4, 0.6])
+def test_resize_takes_scales_that_are_ratios_of_sizes(scale: float) -> None:
+    imported = import_onnx(resized(scale), "model", {})
+    assert int(imported.module["main"].ret_ty.shape[2]) == round(5 * scale)
 
 
 def test_shapes_fix_dynamic_dimensions() -> None:

@@ -20,7 +20,9 @@ from lepton.compiler.importers.rewriting import (
     shape_of,
     with_source,
 )
+from lepton.compiler.windows import windows_meet_image
 
+_POOLS = ("relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.nn.max_pool3d")
 # These choose among elements of their first operand (or, max pooling, keep their order), so that
 # they commute with an increasing function such as a per-tensor dequantize.
 _MOVES = (
@@ -34,9 +36,7 @@ _MOVES = (
     "relax.tile",
     "relax.broadcast_to",
     "relax.take",
-    "relax.nn.max_pool1d",
-    "relax.nn.max_pool2d",
-    "relax.nn.max_pool3d",
+    *_POOLS,
 )
 _RESHAPES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims")
 
@@ -54,11 +54,16 @@ def reshape_units(module: tvm.IRModule) -> tvm.IRModule:
         shape = shape_of(variable)
         if shape is None:
             return None
-        # TVM's annotation allows only a tuple of one.
-        reshaped = relax.op.reshape(value.args[0], shape)  # pyright: ignore[reportArgumentType]
-        return with_source(reshaped, source_of(value))
+        return _reshaped(value, shape)
 
     return rewrite(module, rule)
+
+
+def _reshaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """Return the first operand of a call in another shape, in the call's place."""
+    # TVM's annotation allows only a tuple of one.
+    made = relax.op.reshape(value.args[0], shape)  # pyright: ignore[reportArgumentType]
+    return with_source(made, source_of(value))
 
 
 def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
@@ -66,9 +71,14 @@ def slice_splits(module: tvm.IRModule) -> tvm.IRModule:
 
     before: t = R.split(x, [2, 3], axis=1); y = t[1]
     after:  y = R.strided_slice(x, axes=[1], begin=[2], end=[3])
+    before: y = R.split(x, 1, axis=1)                     # one part is no tuple
+    after:  y = R.reshape(x, shape)
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
+        whole = shape_of(variable)
+        if is_call(value, "relax.split") and whole is not None:
+            return _reshaped(value, whole)
         if not isinstance(value, relax.TupleGetItem):
             return None
         split = rewriter.call(value.tuple_value, "relax.split")
@@ -104,14 +114,17 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
     after:  y = R.nn.conv2d(R.dequantize(R.nn.max_pool2d(x), s, z), w)
 
     Exact: these operators choose elements, and quantize(dequantize(q)) is q for equal parameters.
-    A concatenation is moved if all parts have equal parameters.
+    A concatenation is moved if all parts have equal parameters; a pooling if each of its windows
+    has an element, since the lowest value is another one for codes than for real numbers.
     """
 
-    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+    def rule(rewriter: Rewriter, variable: Any, value: Any) -> Any:
         if is_call(value, "relax.quantize"):
             return _cancel(rewriter, value)
         if is_call(value, "relax.concat"):
             return _move_concat(rewriter, value)
+        if is_call(value, *_POOLS) and not _meets_image(variable, value):
+            return None
         if is_call(value, *_MOVES) or _is_nearest(value) or is_call(value, "relax.nn.pad"):
             return _move(rewriter, value)
         return None
@@ -120,14 +133,16 @@ def move_quantized(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
-    """Quantize an operator's result before it is reshaped, not after.
+    """Quantize, and clip, an operator's result before it is reshaped, not after.
 
-    before: y = R.quantize(R.reshape(R.add(...), shape), s, z)
-    after:  q = R.quantize(R.add(...), s, z); y = R.reshape(q, shape)
+    before: y = R.clip(R.quantize(R.reshape(R.add(...), shape), s, z), low, high)
+    after:  q = R.quantize(R.add(...), s, z); c = R.clip(q, low, high); y = R.reshape(c, shape)
     """
 
     def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
-        if not is_call(value, "relax.quantize") or array_of(value.args[1]).size != 1:
+        is_clip = is_call(value, "relax.clip") and dtype_of(value.args[0]) in ("int8", "uint8")
+        is_quantize = is_call(value, "relax.quantize") and array_of(value.args[1]).size == 1
+        if not is_clip and not is_quantize:
             return None
         chain: list[Any] = []
         data = value.args[0]
@@ -137,10 +152,7 @@ def quantize_before_movement(module: tvm.IRModule) -> tvm.IRModule:
         if not chain or not isinstance(rewriter.value(data), tvm.ir.Call):
             return None
         inner = source_of(rewriter.value(data))
-        quantized = relax.op.quantize(
-            data, *value.args[1:], axis=0, out_dtype=str(value.attrs.out_dtype)
-        )
-        result = rewriter.emit(quantized, inner_source(inner))
+        result = rewriter.emit(_on(value, data), inner_source(inner))
         for call in reversed(chain[1:]):
             result = rewriter.emit(_on(call, result), inner_source(source_of(call)))
         return _sourced(_on(chain[0], result), chain[0], value)
@@ -219,6 +231,14 @@ def _moved_input(rewriter: Rewriter, expr: Any) -> Any:
     if call is None or is_constant(call.args[0]) or not _same_parameters(call, call):
         return None
     return call
+
+
+def _meets_image(variable: Any, pool: Any) -> bool:
+    """Return whether every window of a pooling is known to have an element of the image."""
+    image, result = shape_of(pool.args[0]), shape_of(variable)
+    if image is None or result is None:
+        return False
+    return windows_meet_image(pool.attrs, image, result)
 
 
 def _move(rewriter: Rewriter, value: Any) -> Any:

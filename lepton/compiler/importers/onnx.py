@@ -27,6 +27,7 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
         ImportFailure: It is no ONNX model, is damaged, or uses what is not supported.
     """
     from lepton.compiler.importers.canonical import canonicalize
+    from lepton.compiler.importers.onnx_bias import adopt_bias_scales
     from lepton.compiler.importers.onnx_folding import fold_graph
     from lepton.compiler.importers.onnx_importer import OnnxImporter
     from lepton.compiler.importers.onnx_pairs import merge_pairs
@@ -37,6 +38,7 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
     _fix_shapes(model, name, shapes)
     model = fold_graph(_infer_shapes(model, name))
     merge_pairs(model.graph)
+    adopt_bias_scales(model.graph)
     importer = OnnxImporter()
     module = importer.convert(model.graph, opset)
     return make_result(

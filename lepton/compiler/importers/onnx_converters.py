@@ -131,6 +131,8 @@ def _conv(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> An
 
 def _pool(name: str, bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any:
     """MaxPool or AveragePool with its automatic padding made explicit."""
+    if attributes.get("ceil_mode", 0) not in (0, 1):
+        raise ValueError(f"ceil_mode must be 0 or 1, not {attributes['ceil_mode']}")
     _explicit_padding(inputs[0], list(attributes["kernel_shape"]), attributes)
     return _upstream(name, bb, inputs, attributes, opset)
 
@@ -314,6 +316,18 @@ def _pad(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any
     return op.nn.pad(inputs[0], widths, names[mode], float(value))
 
 
+def _resize(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any:
+    """Resize to sizes; a scale that is not the ratio of two whole sizes moves the coordinates."""
+    scales = _input(inputs, 1 if opset < 11 else 2)
+    mode = attributes.get("coordinate_transformation_mode", b"half_pixel")
+    if scales is not None and _constant(scales).size and mode != b"align_corners":
+        for extent, scale in zip(shape_of(inputs[0]) or (), _constant(scales), strict=True):
+            made = np.floor(np.float32(extent) * scale)
+            if np.float32(made) / np.float32(extent) != scale:
+                raise ValueError(f"scale {scale} gives no whole size of {extent}; give it sizes")
+    return _upstream("Resize", bb, inputs, attributes, opset)
+
+
 def _hard_swish(bb: Any, inputs: Inputs, _attributes: dict[str, Any], _opset: int) -> Any:
     """HardSwish in the standard's order of operations: x * clip(x / 6 + 1 / 2)."""
     scaled = bb.normalize(op.multiply(inputs[0], scalar(1.0 / 6.0)))
@@ -374,6 +388,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "QLinearSigmoid": functools.partial(_qlinear_unary, lambda data, _a: op.sigmoid(data)),
     "QLinearSoftmax": functools.partial(_qlinear_unary, _quantized_softmax),
     "QuantizeLinear": _quantize_linear,
+    "Resize": _resize,
     "Sum": functools.partial(_fold, op.add),
     "Tile": _tile,
 }

@@ -34,6 +34,7 @@ from lepton.compiler.importers.tflite_tables import (
     RAW_IF_EQUAL,
     TensorView,
 )
+from lepton.compiler.importers.tflite_weights import quantization_as_computed
 from lepton.errors import ImportFailure
 
 # TVM's annotations promise less than its functions take (numbers, plain shapes).
@@ -50,7 +51,8 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
         self._float = False
         self._activation = "NONE"
         self._defers = False
-        self._bias_scale: dict[int, Quantization] = {}
+        # What the kernel of the current operator takes instead of what the file states.
+        self._in_place: dict[int, Quantization] = {}
         # Filled by the subclass: converters to use instead of TVM's.
         self._own: dict[str, Callable[[Any], Any]] = {}
 
@@ -72,8 +74,9 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
         kind = self.kind(index)
         if kind not in QUANTIZED and kind not in ("int32", "int64"):
             return None
-        found = quantization_of(self.subgraph.Tensors(index), self.name(index))
-        return found if found is not None else self._bias_scale.get(index)
+        if index in self._in_place:
+            return self._in_place[index]
+        return quantization_of(self.subgraph.Tensors(index), self.name(index), kind)
 
     def get_tensors(self, tensors_idx_list: Any) -> list[Any]:
         """Wrap tensors without their quantization, as floats in the float view."""
@@ -178,7 +181,8 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
         inputs = [int(index) for index in self._indices_or_empty(operator.InputsAsNumpy())]
         is_raw = self._is_raw(kind, inputs, outputs)
         self._activation = "NONE"
-        self._bias_scale = self._product_scale(kind, inputs)
+        self._in_place = self._weight_points(kind, inputs)
+        self._in_place |= self._product_scale(kind, inputs)
         quantized_output = any(self._is_activation(index) for index in outputs)
         self._float = not is_raw and (quantized_output or self._reads_quantized(inputs))
         self._defers = quantized_output
@@ -193,7 +197,7 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
                 values = [self._finished(index, value) for index, value in pairs]
         finally:
             self._float = self._defers = False
-            self._bias_scale = {}
+            self._in_place = {}
         return values
 
     def _results(self, result: Any, outputs: Sequence[int]) -> list[Any]:
@@ -254,6 +258,16 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
     def _reads_quantized(self, inputs: Sequence[int]) -> bool:
         """Return whether an operator has a quantized input."""
         return any(self._is_activation(index) for index in inputs)
+
+    def _weight_points(self, kind: str, inputs: Sequence[int]) -> dict[int, Quantization]:
+        """Return the parameters that a product's kernel gives int8 weights with a zero point."""
+        if kind not in PRODUCT or len(inputs) <= PRODUCT[kind][1]:
+            return {}
+        index = inputs[PRODUCT[kind][1]]
+        weights = self.quantization(index)
+        if weights is None or self.kind(index) != "int8" or not self._reads_quantized(inputs):
+            return {}
+        return {index: quantization_as_computed(kind, weights)}
 
     def _product_scale(self, kind: str, inputs: Sequence[int]) -> dict[int, Quantization]:
         """Return the scale sx * sw (float32) of an int32 bias that states none itself."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
 from lepton.compiler.importers.rewriting import scalar, shape_of
 from lepton.compiler.importers.tflite_converters import TfliteConverter
+from lepton.compiler.importers.tflite_movement import MOVEMENT
 from lepton.errors import ImportFailure
 
 # TVM's annotations promise less than its functions take (numbers, plain shapes).
@@ -24,6 +27,7 @@ class TfliteOperators(TfliteConverter):
             "DEQUANTIZE": self._dequantize,
             "EXPAND_DIMS": self._expand_dims,
             "FULLY_CONNECTED": self._fully_connected,
+            "GELU": self._gelu,
             "PAD": self._pad,
             "PADV2": self._pad,
             "PRELU": self._prelu,
@@ -31,6 +35,7 @@ class TfliteOperators(TfliteConverter):
             "RESHAPE": self._reshape,
             "RESIZE_NEAREST_NEIGHBOR": self._resize_nearest,
             "SOFTMAX": self._softmax,
+            **{kind: partial(convert, self) for kind, convert in MOVEMENT.items()},
         }
 
     def _quantize(self, operator: Any) -> Any:
@@ -71,13 +76,31 @@ class TfliteOperators(TfliteConverter):
     def _prelu(self, operator: Any) -> Any:
         """PRELU, as where(x < 0, alpha * x, x) if alpha varies along several axes."""
         data, alpha = (self.get_expr(int(operator.Inputs(item))) for item in (0, 1))
-        shape, rank = shape_of(alpha) or (), len(shape_of(data) or ())
+        shape, whole = shape_of(alpha) or (), shape_of(data) or ()
         varying = [axis for axis, extent in enumerate(shape) if extent != 1]
         if len(varying) == 1:
             flat = self.bb.emit(op.reshape(alpha, (shape[varying[0]],)))
-            return op.nn.prelu(data, flat, rank - len(shape) + varying[0])
+            return op.nn.prelu(data, flat, len(whole) - len(shape) + varying[0])
+        if not varying and whole:
+            return op.nn.prelu(data, self._repeated(int(operator.Inputs(1)), whole[-1]), -1)
         negative = self.bb.emit(op.less(data, scalar(0.0)))
         return op.where(negative, self.bb.emit(op.multiply(data, alpha)), data)
+
+    def _repeated(self, index: int, count: int) -> Any:
+        """Return a constant of one value as a vector, in the current view."""
+        value = relax.const(np.repeat(self.raw(index).value.numpy().reshape(-1), count))
+        quantization = self.quantization(index)
+        return value if quantization is None else self._dequantized(value, quantization)
+
+    def _gelu(self, operator: Any) -> Any:
+        """GELU, exact or by its tanh approximation."""
+        from tflite.GeluOptions import GeluOptions
+
+        options = GeluOptions()
+        table = operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        make = op.nn.gelu_tanh if options.Approximate() else op.nn.gelu
+        return make(self.get_expr(int(operator.Inputs(0))))
 
     def _reshape(self, operator: Any) -> Any:
         """RESHAPE to the output tensor's shape, which the file states without a -1."""

@@ -37,8 +37,8 @@ class Quantization:
         )
 
 
-def quantization_of(tensor: Any, name: str) -> Quantization | None:
-    """Read a tensor's quantization, None if it has none.
+def quantization_of(tensor: Any, name: str, kind: str) -> Quantization | None:
+    """Read the quantization of a tensor of type `kind`, None if it has none.
 
     Raises:
         ImportFailure: The parameters contradict themselves.
@@ -49,8 +49,14 @@ def quantization_of(tensor: Any, name: str) -> Quantization | None:
     scale = np.array(parameters.ScaleAsNumpy(), np.float32)
     count = parameters.ZeroPointLength()
     points = np.array(parameters.ZeroPointAsNumpy() if count else [0], np.int64)
-    if points.size not in (1, scale.size) or np.any(np.abs(points) > np.iinfo(np.int32).max):
+    if points.size not in (1, scale.size):
         raise ImportFailure(f"tensor {name!r} has {scale.size} scales but {count} zero points")
+    lowest, highest = _LIMITS.get(kind, (-(1 << 31), (1 << 31) - 1))
+    outside = points[(points < lowest) | (points > highest)]
+    if len(outside):
+        raise ImportFailure(
+            f"tensor {name!r} has zero point {outside[0]}, which {kind} cannot hold"
+        )
     if not np.all(np.isfinite(scale)) or np.any(scale < 0):
         raise ImportFailure(f"tensor {name!r} has a scale that is negative or not finite")
     if np.all(scale == 0):

@@ -7,7 +7,7 @@ from typing import Any
 
 from lepton.compiler import graph as ir
 from lepton.compiler.emit import Emitter
-from lepton.compiler.lowering.convolution import lower_convolution, lower_product, lower_reduce
+from lepton.compiler.lowering.convolution import lower_convolution
 from lepton.compiler.lowering.movement import (
     lower_concat,
     lower_pad,
@@ -15,6 +15,7 @@ from lepton.compiler.lowering.movement import (
     lower_slice,
     lower_transpose,
 )
+from lepton.compiler.lowering.product import lower_product, lower_reduce
 from lepton.compiler.lowering.vector import (
     lower_binary,
     lower_lut,

@@ -1,0 +1,84 @@
+"""What convolutions, products and reductions have in common: their operands and their finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lepton.arith.records import pack_requantize
+from lepton.compiler.emit import Box, Emitter, Tile
+from lepton.compiler.graph import Convolution, Product, Reduce
+from lepton.isa.instructions import Requantize, Stationary
+
+__all__ = ["Block", "emit_requantize", "matmul_fields"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A weight block in the buffer and the part of the reduction it covers."""
+
+    address: int
+    channels: tuple[int, int]
+    kernel_rows: tuple[int, int]
+
+
+def matmul_fields(
+    node: Convolution, tile: Tile, block: Block, pad: tuple[int, int], pixels: Box
+) -> dict[str, int]:
+    """Return the fields of the matmul of one weight block."""
+    window, ifm = node.window, node.inputs[0]
+    rows = block.kernel_rows
+    return {
+        "ifm": tile.address + block.channels[0],
+        "ifm_row_pitch": tile.row_pitch,
+        "ifm_pixel_pitch": tile.pixel_pitch,
+        "ifm_height": tile.box.height,
+        "ifm_width": tile.box.width,
+        "channels": block.channels[1] - block.channels[0],
+        "kernel_height": rows[1] - rows[0],
+        "kernel_width": window.kernel[1],
+        "stride_y": window.stride[0],
+        "stride_x": window.stride[1],
+        "dilation_y": window.dilation[0],
+        "dilation_x": window.dilation[1],
+        "pad_top": pad[0] - rows[0] * window.dilation[0],
+        "pad_left": pad[1],
+        "ofm_height": pixels.height,
+        "ofm_width": pixels.width,
+        "stationary": Stationary.BUFFER,
+        "stationary_address": block.address,
+        "ifm_unsigned": int(ifm.unsigned),
+        "ifm_zero_point": ifm.zero_point,
+        "weight_unsigned": int(node.weight_unsigned),
+        "weight_zero_point": node.weight_zero_point,
+    }
+
+
+def emit_requantize(
+    node: Convolution | Product | Reduce,
+    emitter: Emitter,
+    where: tuple[int, Box],
+    sums: tuple[int, int],
+) -> None:
+    """Emit the requantization of a block of sums (address, pitch) into the output."""
+    n, box = where
+    table = node.table.part(box.c0, box.c1)
+    with emitter.constant_tile(pack_requantize(table)) as parameters:  # noqa: SIM117 (ends in order)
+        with emitter.produced(node.output, n, box) as tile:
+            emitter.emit(
+                Requantize(
+                    accumulator=sums[0],
+                    accumulator_pitch=sums[1],
+                    height=box.height,
+                    width=box.width,
+                    channels=box.channels,
+                    ofm=tile.address,
+                    ofm_row_pitch=tile.row_pitch,
+                    ofm_pixel_pitch=tile.pixel_pitch,
+                    parameters=parameters,
+                    mode=node.mode,
+                    ofm_zero_point=node.bounds.zero_point,
+                    minimum=node.bounds.minimum,
+                    maximum=node.bounds.maximum,
+                )
+            )
+    emitter.sums.release(sums[0])
