@@ -14,7 +14,9 @@ RECORD = np.dtype(
         ("instruction", np.int64),
         ("operator", np.int64),
         ("queue", np.int64),
+        ("arrive", np.int64),
         ("dispatch", np.int64),
+        ("taken", np.int64),
         ("start", np.int64),
         ("end", np.int64),
         ("retire", np.int64),
@@ -28,7 +30,8 @@ RECORD = np.dtype(
         ("stall_memory", np.int64),
     ]
 )
-"""Cycles of the NPU clock. A unit is occupied in [start, end); of that, `stall_bank` and
+"""Cycles of the NPU clock. An instruction arrives on the chip, is dispatched to its queue, and is
+taken from there by its unit, which is occupied in [start, end); of that, `stall_bank` and
 `stall_memory` cycles made no progress. Before it, the unit stood still for `stall_fetch` cycles
 because the instruction had not arrived, `stall_dispatch` because those before it waited for room,
 `stall_semaphore` for the signal of instruction `cause` of queue `cause_queue` (-1: none), and

@@ -172,7 +172,7 @@ def _records(program: Program, work: I64, spans: list[tuple[int, int]]) -> NDArr
     made["operator"] = program.operator_of
     made["queue"] = queue
     column = {name: work[:, FIRST_TRACE + place] for place, name in enumerate(TRACE)}
-    for name in ("dispatch", "start", "end", "retire", "cause"):
+    for name in ("arrive", "dispatch", "taken", "start", "end", "retire", "cause"):
         made[name] = column[name]
     made["stall_bank"], made["stall_memory"] = column["bank"], column["memory"]
     made["cause_queue"] = np.where(column["cause"] < 0, -1, queue[column["cause"]])

@@ -53,7 +53,7 @@ def test_runs_like_the_golden_library(text: str, tmp_path: Path) -> None:
     golden = ort.InferenceSession(table_model(text.encode(), "t.csv"))
     for name, expected in zip(ours, golden.run(list(ours), inputs), strict=True):
         np.testing.assert_array_equal(ours[name], expected)
-        assert len(np.unique(expected)) > 5
+        assert len(set(np.asarray(expected).flat)) > 5
 
 
 @pytest.mark.parametrize(
