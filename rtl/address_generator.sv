@@ -26,6 +26,7 @@ module address_generator #(
     input  logic [                       16:0] begin_column,
     output logic                               can_begin_pass,
     output logic                               can_begin_instruction,
+    output logic                               pass_fetched,
     output logic                               instruction_fetched,
     // the fetch of this cycle
     output logic [             FEED_WORDS-1:0] fetch,
@@ -134,7 +135,6 @@ module address_generator #(
 
   wire line_ends = ofm_x + 16'd1 == word[`OFM_WIDTH];
   wire pass_ends = line_ends && ofm_y + 16'd1 == word[`OFM_HEIGHT];
-  wire pass_fetched = step_ends && pass_ends;
   wire [16:0] columns_left = 17'(word[`COLUMNS]) - column;
   wire [COUNT-1:0] count = columns_left < 17'(ALL_COLUMNS) ? COUNT'(columns_left)
                                                           : COUNT'(ALL_COLUMNS);
@@ -145,6 +145,7 @@ module address_generator #(
 
   assign step_begins = active && next_word == '0;
   assign step_ends = active && next_word + taken == word_count[streaming];
+  assign pass_fetched = step_ends && pass_ends;
   assign instruction_fetched = pass_fetched && last_pass;
   assign can_begin_pass = !active || pass_fetched;
   assign can_begin_instruction = !active && pause == '0;

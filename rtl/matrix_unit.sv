@@ -2,7 +2,8 @@
 // The matrix unit: queue, semaphores, weight loader, address generator, line buffer, systolic
 // arrays, zero-point correction and accumulators, with its scratchpad and its weight buffer.
 //
-// ROWS, FEED_WORDS and the columns of all arrays are powers of two.
+// ROWS, FEED_WORDS and the columns of all arrays are powers of two; a row of weights of all arrays is
+// at most FEED_WORDS words of ROWS bytes.
 module matrix_unit #(
     parameter ROWS = 4,
     parameter COLUMNS = 4,
@@ -40,6 +41,7 @@ module matrix_unit #(
   localparam ALL = ARRAYS * COLUMNS;
   localparam ROW = $clog2(ROWS);
   localparam OFFSET = 42;
+  localparam COLUMN = $clog2(ALL);
   localparam COUNT = $clog2(ALL + 1);
   localparam META = 3 + 10 + COUNT + 24;
   // cycles from the beginning of a pass until its first operand can be in the array
@@ -65,6 +67,7 @@ module matrix_unit #(
   assign taken = head_valid && ready && (!busy || (pass_begins && last_pass));
 
   // --- control ---------------------------------------------------------------------------------
+  logic can_begin_pass, can_begin_instruction, pass_fetched, instruction_fetched;
   logic first_of_reduction, row_valid, row_begins_word;
   logic [16:0] column;
   logic [ROW-1:0] row;
@@ -72,15 +75,17 @@ module matrix_unit #(
   logic [15:0] row_y, row_x;
   logic [27:0] weight_address[1];
   logic [COUNT-1:0] weight_bytes[1];
+  logic read_buffer, read_scratchpad, by_column;
+  logic [COLUMN-1:0] load_column;
 
   weight_loader #(ROWS, ALL, OFFSET) loader (
-      .clock, .reset, .take(taken), .take_word(head_word), .pass_begins, .busy, .word(load_word),
+      .clock, .reset, .take(taken), .take_word(head_word), .pass_begins, .pass_fetched,
+      .can_begin_instruction, .busy, .word(load_word),
       .block_ready, .first_pass, .last_pass, .first_of_reduction, .column, .row_valid, .row,
-      .row_begins_word, .row_offset, .row_y, .row_x,
-      .weight_address(weight_address[0]), .weight_bytes(weight_bytes[0])
+      .row_begins_word, .row_offset, .row_y, .row_x, .read_buffer, .read_scratchpad, .by_column,
+      .load_column, .weight_address(weight_address[0]), .weight_bytes(weight_bytes[0])
   );
 
-  logic can_begin_pass, can_begin_instruction, instruction_fetched;
   assign pass_begins =
       busy && block_ready && (first_pass ? can_begin_instruction : can_begin_pass);
 
@@ -97,7 +102,7 @@ module matrix_unit #(
       .clock, .reset, .row_valid, .row, .row_begins_word, .row_offset, .row_y, .row_x,
       .begins(pass_begins), .begin_word(load_word), .begin_first_of_reduction(first_of_reduction),
       .begin_last_pass(last_pass), .begin_column(column), .can_begin_pass, .can_begin_instruction,
-      .instruction_fetched, .fetch, .fetch_address, .fetch_bytes, .fetch_row, .in_tile,
+      .pass_fetched, .instruction_fetched, .fetch, .fetch_address, .fetch_bytes, .fetch_row, .in_tile,
       .step_begins, .step_ends, .meta, .ifm_unsigned, .ifm_zero_point
   );
 
@@ -107,10 +112,20 @@ module matrix_unit #(
   logic [META-1:0] x_meta;
   logic swap;
 
+  // The loader has the read port while no pass streams.
+  logic [FEED_WORDS-1:0] read;
+  logic [27:0] read_address[FEED_WORDS];
+  logic [$clog2(ROWS+1)-1:0] read_bytes[FEED_WORDS];
+  always_comb
+    for (int j = 0; j < FEED_WORDS; j++) begin
+      read[j] = read_scratchpad ? j == 0 || (!by_column && j * ROWS < ALL) : fetch[j];
+      read_address[j] = read_scratchpad ? weight_address[0] + 28'(j * ROWS) : fetch_address[j];
+      read_bytes[j] = read_scratchpad ? ($clog2(ROWS + 1))'(ROWS) : fetch_bytes[j];
+    end
+
   sliced_memory #(ROWS, FEED_WORDS, SCRATCHPAD_BYTES) scratchpad (
       .clock, .write(scratchpad_write), .write_address(scratchpad_address),
-      .write_word(scratchpad_word), .read(fetch), .read_address(fetch_address),
-      .read_bytes(fetch_bytes), .read_word(fetched)
+      .write_word(scratchpad_word), .read, .read_address, .read_bytes, .read_word(fetched)
   );
 
   line_buffer #(ROWS, FEED_WORDS, META) lines (
@@ -124,31 +139,52 @@ module matrix_unit #(
   logic [8*ALL-1:0] weights_read[1];
   logic [7:0] weights_now[ALL];
   logic [7:0] load_weight[ALL];
-  logic ones_read, unsigned_read, load;
+  logic [7:0] column_now[ROWS];
+  logic [7:0] column_weight[ROWS];
+  logic ones_read, unsigned_read, scratchpad_read, load, column_load;
   logic [ROW-1:0] load_row;
+  logic [COLUMN-1:0] column_index;
 
   sliced_memory #(ALL, 1, WEIGHT_BYTES) weight_buffer (
       .clock, .write(weights_write), .write_address(weights_address), .write_word(weights_word),
-      .read(row_valid), .read_address(weight_address), .read_bytes(weight_bytes),
+      .read(read_buffer), .read_address(weight_address), .read_bytes(weight_bytes),
       .read_word(weights_read)
   );
+
+  // A row of weights, or a column, as the array holds them: signed.
+  logic [7:0] row_read[ALL];
+  always_comb
+    for (int c = 0; c < ALL; c++) begin
+      row_read[c] = weights_read[0][8*c+:8];
+      if (scratchpad_read) row_read[c] = fetched[c/ROWS][8*(c%ROWS)+:8];
+      row_read[c][7] = row_read[c][7] ^ unsigned_read;
+      if (ones_read) row_read[c] = 8'd1;
+    end
 
   always_ff @(posedge clock) begin
     ones_read <= load_word[`STATIONARY] == `STATIONARY_ONES;
     unsigned_read <= load_word[`WEIGHT_UNSIGNED];
-    for (int c = 0; c < ALL; c++) begin
-      weights_now[c] <= ones_read ? 8'd1 : weights_read[0][8*c+:8] ^ {unsigned_read, 7'd0};
-      load_weight[c] <= weights_now[c];
-    end
+    scratchpad_read <= read_scratchpad;
+    weights_now <= row_read;
+    load_weight <= weights_now;
+    for (int r = 0; r < ROWS; r++)
+      column_now[r] <= fetched[0][8*r+:8] ^ {unsigned_read, 7'd0};
+    column_weight <= column_now;
   end
-  delay #(1 + ROW, ISSUE - 1) row_delay (clock, {row_valid, row}, {load, load_row});
+  delay #(1 + ROW, ISSUE - 1) row_delay (
+      clock, {row_valid && !by_column, row}, {load, load_row}
+  );
+  delay #(1 + COLUMN, ISSUE - 1) column_delay (
+      clock, {read_scratchpad && by_column, load_column}, {column_load, column_index}
+  );
 
   // --- array -----------------------------------------------------------------------------------
   logic signed [31:0] sums[ALL];
   logic signed [31:0] row_sum;
 
   systolic_array #(ROWS, COLUMNS, ARRAYS) arrays (
-      .clock, .x, .swap, .load, .load_row, .load_weight, .sums, .row_sum
+      .clock, .x, .swap, .load, .load_row, .load_weight, .column_load, .column_index,
+      .column_weight, .sums, .row_sum
   );
 
   // --- zero point of the weights, and accumulation ---------------------------------------------
@@ -207,6 +243,8 @@ module matrix_unit #(
       else $error("more instructions under way than masks");
       assert (!taken || head_word[`OPCODE] == `OPCODE_MATMUL)
       else $error("not a matmul");
+      assert (!(read_scratchpad && fetch != '0))
+      else $error("loader and feed read at once");
     end
 `endif
 endmodule

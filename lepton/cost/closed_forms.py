@@ -8,7 +8,7 @@ from lepton.cost.scalars import CostScalars
 from lepton.jit import njit
 
 __all__ = ["Walk", "depthwise_cycles", "divide_up", "matmul_cycles", "matmul_passes"]
-__all__ += ["step_cycles", "vector_cycles"]
+__all__ += ["scratchpad_passes", "step_cycles", "vector_cycles"]
 
 
 @njit
@@ -97,6 +97,32 @@ def matmul_passes(
         cycles += max(last, next_rows)
         start = stop
     return cycles * divide_up(columns, p.all_columns) - max(last, first_rows) + last, last
+
+
+@njit
+def scratchpad_passes(
+    p: CostScalars, reduction: int, columns: int, pixels: int, walk: Walk, is_transposed: bool
+) -> tuple[int, int]:
+    """Return `(stream, last)` of passes whose stationary operand is in the scratchpad.
+
+    Its load takes the feed's port, so it is never hidden behind a pass and counts as stream. A row
+    of all columns is fetched at a time, or a column of `rows` if the operand is transposed; no load
+    is shorter than the walk over its rows.
+    """
+    blocks = divide_up(columns, p.all_columns)
+    last_columns = columns - (blocks - 1) * p.all_columns
+    row_cycles = divide_up(p.all_columns, p.feed_words * p.rows)
+    cycles = 0
+    last = 0
+    for start in range(0, reduction, p.rows):
+        rows = min(reduction - start, p.rows)
+        last = pixels * step_cycles(p, walk, start, start + rows)
+        cycles += last * blocks
+        if is_transposed:
+            cycles += (blocks - 1) * max(rows, p.all_columns) + max(rows, last_columns)
+        else:
+            cycles += blocks * rows * row_cycles
+    return cycles, last
 
 
 @njit

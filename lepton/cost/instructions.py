@@ -13,6 +13,7 @@ from lepton.cost.closed_forms import (
     depthwise_cycles,
     divide_up,
     matmul_passes,
+    scratchpad_passes,
     vector_cycles,
 )
 from lepton.cost.scalars import CostScalars, cost_scalars
@@ -29,7 +30,8 @@ class InstructionCosts(NamedTuple):
     """Cycles of each instruction on its unit, all `[n] int64`; zero for transfers."""
 
     preload: NDArray[np.int64]
-    """Cycles to bring the first weights into the array, hidden behind the previous instruction."""
+    """Cycles to bring the first weights into the array, hidden behind the previous instruction; 0
+    where they cannot be hidden and are part of the stream."""
     stream: NDArray[np.int64]
     """Cycles the unit is occupied."""
     last: NDArray[np.int64]
@@ -49,6 +51,8 @@ _POOL = BY_MNEMONIC["pool"].opcode
 _SOFTMAX = BY_MNEMONIC["softmax"].opcode
 _RESIZE = BY_MNEMONIC["resize"].opcode
 _ONES = int(Stationary.ONES)
+_SCRATCHPAD = int(Stationary.SCRATCHPAD)
+_TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _NEAREST = int(ResizeMode.NEAREST)
 _REQUANTIZE_BYTES = REQUANTIZE_BYTES
 
@@ -90,8 +94,15 @@ def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, i
     drain = p.rows + p.columns - 2
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
-        stream, last = matmul_passes(p, reduction, r[_COLUMNS], pixels, _walk(r))
-        return min(reduction, p.rows), stream + p.issue_cycles, last + p.issue_cycles, drain
+        preload = 0
+        if r[_STATIONARY] == _SCRATCHPAD or r[_STATIONARY] == _TRANSPOSED:
+            stream, last = scratchpad_passes(
+                p, reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY] == _TRANSPOSED
+            )
+        else:
+            preload = min(reduction, p.rows)
+            stream, last = matmul_passes(p, reduction, r[_COLUMNS], pixels, _walk(r))
+        return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     preload = 0 if r[_STATIONARY] == _ONES else min(taps, p.rows)
     stream, last = depthwise_cycles(

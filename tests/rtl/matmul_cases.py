@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 
@@ -70,21 +71,29 @@ def random_fields(rng: np.random.Generator, shape: Shape) -> Fields:
     f["ifm_unsigned"], f["weight_unsigned"] = (int(bit) for bit in rng.integers(0, 2, 2))
     f["ifm_zero_point"] = _zero_point(rng, f["ifm_unsigned"])
     f["weight_zero_point"] = _zero_point(rng, f["weight_unsigned"])
-    f["stationary"] = int(Stationary.ONES if rng.random() < 0.1 else Stationary.BUFFER)
+    f["stationary"] = int(rng.choice([*Stationary, *[Stationary.BUFFER] * 6]))
     _pitches(rng, f, shape.rows)
     return f
 
 
 def placed(rng: np.random.Generator, f: Fields, shape: Shape) -> Matmul | None:
     """Return the matmul somewhere in the memories, or None if it does not fit."""
+    tile_room = shape.scratchpad_kib * 1024 - LATER_BYTES
     tile = (f["ifm_height"] - 1) * f["ifm_row_pitch"] + f["channels"]
     tile += (f["ifm_width"] - 1) * f["ifm_pixel_pitch"]
-    weights = f["kernel_height"] * f["kernel_width"] * f["channels"] * f["columns"]
+    reduction, columns = f["kernel_height"] * f["kernel_width"] * f["channels"], f["columns"]
+    places = {
+        Stationary.BUFFER: (shape.weights_kib * 1024, columns, columns, reduction),
+        Stationary.ONES: (0, 0, 0, 1),
+        Stationary.SCRATCHPAD: (tile_room, columns + 3, columns, reduction),
+        Stationary.SCRATCHPAD_TRANSPOSED: (tile_room, reduction + 5, reduction, columns),
+    }
+    room_bytes, stationary_pitch, run, runs = places[Stationary(f.get("stationary", 0))]
     pitch = f.get("accumulator_pitch", f["columns"] + int(rng.choice([0, 0, 1, 5])))
     sums = (f["ofm_height"] * f["ofm_width"] - 1) * pitch + f["columns"]
     room = (
-        shape.scratchpad_kib * 1024 - LATER_BYTES - tile,
-        shape.weights_kib * 1024 - weights,
+        tile_room - tile,
+        room_bytes - (runs - 1) * stationary_pitch - run,
         shape.accumulators_kib * 256 - sums,
     )
     if min(room) < 0:
@@ -93,7 +102,7 @@ def placed(rng: np.random.Generator, f: Fields, shape: Shape) -> Matmul | None:
     return Matmul(
         **{"ifm": ifm, "stationary_address": stationary, "accumulator": accumulator}
         | f
-        | {"accumulator_pitch": pitch}
+        | {"accumulator_pitch": pitch, "stationary_pitch": stationary_pitch}
     )
 
 
@@ -148,34 +157,78 @@ def program_of(rng: np.random.Generator, items: list[Matmul], shape: Shape) -> P
     return program
 
 
+_PLAIN = {
+    "kernel_height": 1, "kernel_width": 1, "stride_y": 1, "stride_x": 1, "dilation_y": 1,
+    "dilation_x": 1, "ifm_height": 4, "ifm_width": 4, "ofm_height": 4, "ofm_width": 4,
+    "ifm_zero_point": -3, "weight_zero_point": 5,
+}  # fmt: skip
+_WINDOW = _PLAIN | {"kernel_height": 3, "kernel_width": 3}
+
+
 def edge_fields(shape: Shape) -> Iterator[Fields]:
-    """Yield matmuls at the edges of the array's shape and of the fields."""
+    """Yield matmuls at the edges of the array's shape, of the feed and of the fields."""
+    yield from _block_edges(shape)
+    yield from _window_edges(shape)
+    yield from _slice_edges(shape)
+    yield from _stationary_edges(shape)
+    yield from _zero_point_edges(shape)
+
+
+def _block_edges(shape: Shape) -> Iterator[Fields]:
+    """Yield products one below, at and one above whole blocks, of one pixel and of many."""
     rows, columns = shape.rows, shape.all_columns
-    plain = {
-        "kernel_height": 1, "kernel_width": 1, "stride_y": 1, "stride_x": 1, "dilation_y": 1,
-        "dilation_x": 1, "ifm_height": 4, "ifm_width": 4, "ofm_height": 4, "ofm_width": 4,
-        "ifm_zero_point": -3, "weight_zero_point": 5,
-    }  # fmt: skip
-    for channels in (1, rows - 1, rows, rows + 1, 2 * rows, 3 * rows + 1):
-        for outputs in (1, columns - 1, columns, columns + 1, 2 * columns):
-            for side in (1, 4):
-                yield plain | {
-                    "channels": channels, "columns": max(outputs, 1), "ofm_height": side,
-                    "ofm_width": side, "ifm_pixel_pitch": channels, "ifm_row_pitch": 4 * channels,
-                }  # fmt: skip
-    window = plain | {"kernel_height": 3, "kernel_width": 3, "columns": columns}
-    for stride, dilation, pad in ((1, 1, 1), (2, 1, 1), (2, 2, 0), (3, 1, -1), (1, 3, 3)):
-        for pitch in (3, 4, rows):
-            for line in (4 * pitch, 2 * rows * shape.feed_words, 3 * rows):
-                yield window | {
-                    "channels": 3, "stride_y": stride, "stride_x": stride, "dilation_y": dilation,
-                    "dilation_x": dilation, "pad_top": pad, "pad_left": pad,
-                    "ifm_pixel_pitch": pitch, "ifm_row_pitch": line,
-                }  # fmt: skip
-    for unsigned in (0, 1):
-        for ifm_zero, weight_zero in ((-256, 255), (255, -256), (-128, -128), (127, 128)):
-            yield window | {
-                "channels": 2, "pad_top": 1, "pad_left": 1, "ifm_pixel_pitch": 2,
-                "ifm_row_pitch": 8, "ifm_unsigned": unsigned, "weight_unsigned": unsigned,
-                "ifm_zero_point": ifm_zero, "weight_zero_point": weight_zero,
+    reductions = (1, rows - 1, rows, rows + 1, 2 * rows, 3 * rows + 1)
+    outputs = (1, columns - 1, columns, columns + 1, 2 * columns)
+    for channels, count, side in product(reductions, outputs, (1, 4)):
+        yield _PLAIN | {
+            "channels": channels, "columns": count, "ofm_height": side, "ofm_width": side,
+            "ifm_pixel_pitch": channels, "ifm_row_pitch": 4 * channels,
+        }  # fmt: skip
+
+
+def _window_edges(shape: Shape) -> Iterator[Fields]:
+    """Yield 3 x 3 windows of 3 channels: packed, padded and slice upon slice."""
+    walks = ((1, 1, 1), (2, 1, 1), (2, 2, 0), (3, 1, -1), (1, 3, 3))
+    for (stride, dilation, pad), pitch in product(walks, (3, 4, shape.rows)):
+        for line in (4 * pitch, 2 * shape.rows * shape.feed_words, 3 * shape.rows):
+            yield _WINDOW | {
+                "channels": 3, "columns": shape.all_columns, "stride_y": stride,
+                "stride_x": stride, "dilation_y": dilation, "dilation_x": dilation,
+                "pad_top": pad, "pad_left": pad, "ifm_pixel_pitch": pitch, "ifm_row_pitch": line,
             }  # fmt: skip
+
+
+def _slice_edges(shape: Shape) -> Iterator[Fields]:
+    """Yield two words of 3 bytes as far apart as just does and just does not fit."""
+    ring, run = 2 * shape.rows * shape.feed_words, 3
+    distances = (shape.rows - 1 + run, ring - shape.rows + 1 - run)
+    reach = ring - shape.rows + 1 - run
+    lines = (*(ring + distance for distance in distances), reach)
+    for line, beside in product(lines, (-1, 0, 1)):
+        yield _WINDOW | {
+            "channels": 1, "columns": shape.all_columns, "kernel_height": 2, "ifm_height": 3,
+            "ifm_pixel_pitch": 1, "ifm_row_pitch": line + beside,
+        }  # fmt: skip
+
+
+def _stationary_edges(shape: Shape) -> Iterator[Fields]:
+    """Yield products of two operands in the scratchpad."""
+    rows, columns = shape.rows, shape.all_columns
+    sources = (Stationary.SCRATCHPAD, Stationary.SCRATCHPAD_TRANSPOSED)
+    blocks = ((1, 1), (rows + 1, columns), (rows, columns + 1), (3, 3 * columns))
+    for source, (channels, outputs) in product(sources, blocks):
+        yield _PLAIN | {
+            "stationary": int(source), "channels": channels, "columns": outputs,
+            "ifm_pixel_pitch": channels, "ifm_row_pitch": 4 * channels, "weight_unsigned": 1,
+        }  # fmt: skip
+
+
+def _zero_point_edges(shape: Shape) -> Iterator[Fields]:
+    """Yield windows with padding and zero points that no byte can have."""
+    pairs = ((-256, 255), (255, -256), (-128, -128), (127, 128))
+    for unsigned, (ifm, weight) in product((0, 1), pairs):
+        yield _WINDOW | {
+            "channels": 2, "columns": shape.all_columns, "pad_top": 1, "pad_left": 1,
+            "ifm_pixel_pitch": 2, "ifm_row_pitch": 8, "ifm_unsigned": unsigned,
+            "weight_unsigned": unsigned, "ifm_zero_point": ifm, "weight_zero_point": weight,
+        }  # fmt: skip
