@@ -2,8 +2,8 @@
 // The matrix unit: queue, semaphores, weight loader, address generator, line buffer, systolic
 // arrays, zero-point correction and accumulators, with its scratchpad and its weight buffer.
 //
-// ROWS, FEED_WORDS and the columns of all arrays are powers of two; a row of weights of all arrays is
-// at most FEED_WORDS words of ROWS bytes.
+// ROWS, FEED_WORDS and the columns of all arrays are powers of two; a row of weights of all arrays
+// is at most FEED_WORDS words of ROWS bytes.
 module matrix_unit #(
     parameter ROWS = 4,
     parameter COLUMNS = 4,
@@ -102,8 +102,8 @@ module matrix_unit #(
       .clock, .reset, .row_valid, .row, .row_begins_word, .row_offset, .row_y, .row_x,
       .begins(pass_begins), .begin_word(load_word), .begin_first_of_reduction(first_of_reduction),
       .begin_last_pass(last_pass), .begin_column(column), .can_begin_pass, .can_begin_instruction,
-      .pass_fetched, .instruction_fetched, .fetch, .fetch_address, .fetch_bytes, .fetch_row, .in_tile,
-      .step_begins, .step_ends, .meta, .ifm_unsigned, .ifm_zero_point
+      .pass_fetched, .instruction_fetched, .fetch, .fetch_address, .fetch_bytes, .fetch_row,
+      .in_tile, .step_begins, .step_ends, .meta, .ifm_unsigned, .ifm_zero_point
   );
 
   // --- operands --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 //   scratchpad ADDRESS BYTES...    weights ADDRESS BYTES...    one aligned word each
 //   push CYCLE WORD                a 64-byte instruction, least significant byte first
 //   signal CYCLE MASK              other units' signals
-//   run CYCLES ACCUMULATORS        runs, then prints that many accumulators
+//   run CYCLES FIRST COUNT         runs, then reads accumulators, one per cycle
 // A line of output: "take|streamed|retire CYCLE", "signal CYCLE MASK" or "sum VALUE".
 #include <cstdint>
 #include <cstdio>
@@ -85,9 +85,9 @@ class Bench {
     unit_.push_valid = 0;
   }
 
-  void print_sums(uint64_t count) {
+  void print_sums(uint64_t first, uint64_t count) {
     unit_.accumulator_read = 1;
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = first; i < first + count; i++) {
       unit_.accumulator_address = static_cast<uint32_t>(i);
       edge();
       std::printf("sum %d\n", static_cast<int32_t>(unit_.accumulator_value));
@@ -129,7 +129,8 @@ int main(int argc, char** argv) {
       bench.signals[number] |= std::stoull(text, nullptr, 16);
     else if (command == "run") {
       bench.run(number);
-      bench.print_sums(std::stoull(text, nullptr, 16));
+      words >> number;
+      bench.print_sums(std::stoull(text, nullptr, 16), number);
     } else {
       bench.write(command, number, parse_bytes(text));
     }

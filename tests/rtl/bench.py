@@ -115,10 +115,8 @@ def build(shape: Shape) -> Path:
     key = hashlib.sha256(version + repr(shape).encode())
     for source in sources:
         key.update(source.name.encode() + source.read_bytes())
-    name = f"lepton-rtl-{os.getuid()}-{key.hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
-    program = folder / "Vmatrix_unit"
-    if program.exists():
+    program = Path(tempfile.gettempdir()) / f"lepton-rtl-{key.hexdigest()[:16]}"
+    if program.exists() and program.stat().st_uid == os.getuid():
         return program
     with tempfile.TemporaryDirectory() as made:
         options = ["-Wall", "-Wno-UNUSEDSIGNAL", "--assert", "--cc", "--exe", "--build", "-O3"]
@@ -126,9 +124,7 @@ def build(shape: Shape) -> Path:
         options += [f"-G{name}={value}" for name, value in shape.parameters().items()]
         inputs = [str(RTL / "matrix_unit.sv"), str(RTL / "testbench.cpp")]
         subprocess.run([command, *options, *inputs], check=True, capture_output=True, text=True)
-        folder.mkdir(exist_ok=True)
-        shutil.copy(Path(made) / "Vmatrix_unit", folder / "partial")
-        os.replace(folder / "partial", program)
+        os.replace(Path(made) / "Vmatrix_unit", program)
     return program
 
 
@@ -161,12 +157,18 @@ def _script(program: Program, trace: Trace, machine: Machine, shape: Shape) -> I
             yield f"push {int(record['dispatch']):x} {word.hex()}"
         elif item.signal:
             yield f"signal {int(record['retire']):x} {item.signal:x}"
-    yield f"run {trace.cycles + 64:x} {len(machine.accumulators):x}"
 
 
-def run_rtl(program: Program, trace: Trace, machine: Machine, shape: Shape) -> Run:
-    """Run a program's matmuls on the RTL, the other units' signals as in `trace`."""
-    text = "\n".join(_script(program, trace, machine, shape)) + "\n"
+def run_rtl(
+    program: Program, trace: Trace, machine: Machine, shape: Shape, cycles: int, first: int = 0
+) -> Run:
+    """Run a program's matmuls on the RTL, the other units' signals as in `trace`.
+
+    After so many cycles the accumulators from `first` on are read, one per cycle.
+    """
+    script = list(_script(program, trace, machine, shape))
+    script.append(f"run {cycles:x} {first:x} {len(machine.accumulators) - first:x}")
+    text = "\n".join(script) + "\n"
     done = subprocess.run(
         [str(build(shape))], input=text, check=True, capture_output=True, text=True, timeout=120
     )
@@ -175,14 +177,14 @@ def run_rtl(program: Program, trace: Trace, machine: Machine, shape: Shape) -> R
         name, *values = line.split()
         events.setdefault(name, []).append(values)
 
-    def cycles(name: str) -> list[int]:
+    def numbers(name: str) -> list[int]:
         return [int(values[0]) for values in events.get(name, [])]
 
     return Run(
-        take=cycles("take"),
-        streamed=cycles("streamed"),
-        retire=cycles("retire"),
+        take=numbers("take"),
+        streamed=numbers("streamed"),
+        retire=numbers("retire"),
         signals=[(int(at), int(mask, 16)) for at, mask in events.get("signal", [])],
-        refused=cycles("refused"),
-        sums=np.array(cycles("sum"), np.int32),
+        refused=numbers("refused"),
+        sums=np.array(numbers("sum"), np.int32),
     )

@@ -207,7 +207,7 @@ def _slice_edges(shape: Shape) -> Iterator[Fields]:
     for line, beside in product(lines, (-1, 0, 1)):
         yield _WINDOW | {
             "channels": 1, "columns": shape.all_columns, "kernel_height": 2, "ifm_height": 3,
-            "ifm_pixel_pitch": 1, "ifm_row_pitch": line + beside,
+            "ifm_pixel_pitch": 1, "ifm_row_pitch": max(line + beside, 0),
         }  # fmt: skip
 
 

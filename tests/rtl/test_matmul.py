@@ -7,6 +7,7 @@ import runpy
 import numpy as np
 import pytest
 
+from lepton.isa.instructions import Matmul, Stationary
 from lepton.program import Program
 from lepton.simulator.timing import simulate_timing
 from tests.rtl.bench import RTL, Shape, matmuls, run_rtl, run_values
@@ -27,7 +28,7 @@ def assert_equal(program: Program, shape: Shape) -> None:
     """Assert that the RTL did what the simulator says, in values and in cycles."""
     trace = simulate_timing(program)
     machine = run_values(program)
-    done = run_rtl(program, trace, machine, shape)
+    done = run_rtl(program, trace, machine, shape, trace.cycles + 1)
     mine = trace.records[matmuls(program)]
     assert done.refused == []
     assert done.start == mine["start"].tolist()
@@ -46,6 +47,23 @@ def test_at_least_200_random_instructions_are_compared() -> None:
 def test_bit_positions_are_those_of_the_declaration() -> None:
     made = runpy.run_path(str(RTL / "generate.py"))["isa_fields"]()
     assert (RTL / "isa_fields.vh").read_text() == made
+
+
+@each_shape
+def test_sums_can_be_read_from_the_retirement_on(shape: Shape) -> None:
+    rng = np.random.default_rng(3)
+    one = Matmul(
+        channels=1, ifm_height=1, ifm_width=1, kernel_height=1, kernel_width=1, stride_y=1,
+        stride_x=1, dilation_y=1, dilation_x=1, ofm_height=1, ofm_width=1, columns=1,
+        accumulator=5, stationary=Stationary.ONES, ifm_zero_point=-256,
+    )  # fmt: skip
+    program = program_of(rng, [one], shape)
+    trace, machine = simulate_timing(program), run_values(program)
+    retire = int(trace.records[matmuls(program)[0]]["retire"])
+    assert machine.accumulators[5] != 0
+    for cycles, expected in ((retire, machine.accumulators[5]), (retire - 1, 0)):
+        sums = run_rtl(program, trace, machine, shape, cycles, first=5).sums
+        assert sums[0] == expected
 
 
 @each_shape
