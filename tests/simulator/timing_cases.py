@@ -24,6 +24,9 @@ __all__ = ["program_of", "random_chip", "random_program"]
 
 CLOCKS_MHZ = (500, 500, 400, 300, 333, 700, 1000, Fraction(500, 3), Fraction(133, 2))
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32)
+Queue = tuple[Unit, int]
+"""Unit and channel."""
+
 REACH = 2048
 """No operand reaches further than so many bytes or accumulators."""
 
@@ -35,12 +38,12 @@ def _memory(r: random.Random, name: str) -> Flat:
         size_mib=Fraction(1),
         clock_mhz=Fraction(r.choice(CLOCKS_MHZ)),
         bytes_per_cycle=Fraction(bandwidth),
-        ports=r.choice((1, 1, 2, 3)),
-        burst_bytes=r.choice((16, 24, 32, 64, 100, 128)),
+        ports=r.choice((1, 1, 2, 3, 6)),
+        burst_bytes=r.choice((8, 16, 24, 32, 64, 100, 128)),
         read_latency_cycles=r.choice((0, 1, 3, 7, 20)),
         write_latency_cycles=r.choice((0, 1, 4, 9, 30)),
-        reads_in_flight=r.randint(1, 5),
-        writes_in_flight=r.randint(1, 5),
+        reads_in_flight=r.choice((1, 2, 3, 5, 16)),
+        writes_in_flight=r.choice((1, 2, 3, 5, 16)),
     )
 
 
@@ -68,11 +71,11 @@ def random_chip(r: random.Random) -> Chip:
         ),
         dma=replace(
             chip.dma, load_channels=r.randint(1, 3), store_channels=r.randint(1, 2),
-            burst_bytes=r.choice((16, 32, 48, 64, 128)), outstanding=r.randint(1, 4),
+            burst_bytes=r.choice((16, 32, 48, 64, 128)), outstanding=r.choice((1, 2, 3, 4, 9)),
             setup_cycles=r.choice((1, 2, 4)),
         ),
         control=replace(
-            chip.control, queue_depth=r.randint(1, 4),
+            chip.control, queue_depth=r.choice((1, 2, 3, 4, 9)),
             fetch_bytes=r.choice((1, 64, 128, 200, 256)), fetch_outstanding=r.randint(1, 4),
         ),
         memories=tuple(_memory(r, name) for name in names),
@@ -91,10 +94,17 @@ class _Draw:
 
     def at(self) -> int:
         """Return an address of the scratchpad."""
-        return self.r.randrange(self.chip.scratchpad.size_bytes - REACH)
+        return self._place(self.chip.scratchpad.size_bytes, self.chip.scratchpad.bank_bytes)
 
     def accumulator(self) -> int:
-        return self.r.randrange(self.chip.accumulators.elements - REACH)
+        sums = self.chip.accumulators
+        return self._place(sums.elements, sums.bank_elements)
+
+    def _place(self, size: int, bank: int) -> int:
+        """Return an address, now and then near the edge of a bank."""
+        at = self.r.randrange(size - REACH)
+        edge = self.r.randrange(1 + (size - REACH) // bank) * bank - self.r.choice((0, 1, 9, 60))
+        return self.r.choice((at, at, max(edge, 0)))
 
     def pitches(self, name: str, width: int, channels: int) -> dict[str, int]:
         """Return the pitches of a tile, packed more often than not."""
@@ -105,7 +115,7 @@ class _Draw:
     def transfer(self, cls: type[Any], channels: int) -> Instruction:
         r = self.r
         rows, planes = r.randint(1, 4), r.randint(1, 3)
-        size = r.choice((r.randint(1, 9), r.randint(1, 100)))
+        size = r.choice((r.randint(1, 9), r.randint(1, 100), r.choice((16, 32, 64, 128))))
         stride, pitch = (size + r.choice((0, 0, 0, 7)) for _ in range(2))
         return cls(
             channel=r.randrange(channels), memory=r.randrange(len(self.chip.memories)),
@@ -242,13 +252,13 @@ _TRANSFERS = ("load", "load", "store", "weights")
 _COMPUTE = tuple(name for name in _INSTRUCTIONS if name not in _TRANSFERS)
 
 
-def _queue(item: Instruction) -> tuple[Unit, int]:
+def _queue(item: Instruction) -> Queue:
     """Return what tells an instruction's queue from others."""
     return item.unit, getattr(item, "channel", 0)
 
 
 def _synchronize(
-    r: random.Random, items: list[Instruction], pairs: dict[int, tuple[Any, Any]]
+    r: random.Random, items: list[Instruction], pairs: dict[int, tuple[Queue, Queue]]
 ) -> list[Instruction]:
     """Let instructions signal and wait, each wait behind its signal in program order."""
     rate, fired = r.choice((0.05, 0.2, 0.5)), dict.fromkeys(pairs, 0)
@@ -256,7 +266,7 @@ def _synchronize(
     for item in items:
         wait = signal = 0
         for bit, (signalling, waiting) in pairs.items():
-            if _queue(item) == waiting and fired[bit] and r.random() < max(rate, 0.2):
+            if _queue(item) == waiting and fired[bit] and r.random() < max(rate, 0.3):
                 wait |= 1 << bit
                 fired[bit] -= 1
             if _queue(item) == signalling and r.random() < rate:
@@ -286,29 +296,42 @@ def program_of(chip: Chip, regions: list[list[Instruction]], program_address: in
 
 
 def random_program(seed: int) -> Program:
-    """Return a random program; one in four has waits ahead of their signals, and may deadlock."""
+    """Return a random program; some deadlock."""
     r = random.Random(seed)
     chip = random_chip(r)
     d = _Draw(r, chip)
     total, parts = r.choice((5, 12, 25, r.randint(5, 60))), r.choice((1, 1, 1, 2, 3))
     names = r.choice((_TRANSFERS, _COMPUTE, _TRANSFERS + _COMPUTE, _TRANSFERS * 3 + _COMPUTE))
     items = [_INSTRUCTIONS[r.choice(names)](d) for _ in range(total)]
-    used = sorted({_queue(item) for item in items})
-    bits = r.sample(range(SEMAPHORES), r.randint(0, 12))
-    pairs = {bit: (r.choice(used), r.choice(used)) for bit in bits}
+    pairs = _semaphores(r, sorted({_queue(item) for item in items}))
     regions: list[list[Instruction]] = []
     for part in range(parts):
-        mine = items[part * total // parts : (part + 1) * total // parts]
-        regions.append(_synchronize(r, mine, pairs))
+        mine = _synchronize(r, items[part * total // parts : (part + 1) * total // parts], pairs)
         if r.random() < 0.25:
-            _move_ahead(r, regions[-1])
+            _move_ahead(r, mine)
+        if r.random() < 0.1:
+            _forget_signal(r, mine)
+        regions.append(mine)
     return program_of(chip, regions, r.choice((0, 64, 4096, 1000)))
 
 
+def _semaphores(r: random.Random, used: list[Queue]) -> dict[int, tuple[Queue, Queue]]:
+    """Return the signalling and the waiting queue of some semaphores."""
+    bits = r.sample(range(SEMAPHORES), r.randint(0, 12))
+    waiting = used if r.randrange(2) else [r.choice(used)]
+    return {bit: (r.choice(used), r.choice(waiting)) for bit in bits}
+
+
 def _move_ahead(r: random.Random, items: list[Instruction]) -> None:
-    """Swap some neighbours of different queues: waits may come ahead of their signals."""
-    for _ in range(len(items)):
-        at = r.randrange(max(len(items) - 1, 1))
+    """Swap neighbours of different queues: waits may come ahead of their signals, or deadlock."""
+    for _ in range(3 * len(items)):
+        at = r.randrange(len(items))
         pair = items[at : at + 2]
         if len(pair) == 2 and _queue(pair[0]) != _queue(pair[1]):
             items[at : at + 2] = pair[::-1]
+
+
+def _forget_signal(r: random.Random, items: list[Instruction]) -> None:
+    """Take the signals of one instruction away."""
+    at = r.randrange(len(items))
+    items[at] = dataclasses.replace(items[at], signal=0)
