@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from lepton.chip import Flat
 from lepton.cost import instruction_costs
 from lepton.isa import records
-from lepton.isa.footprints import Space, ends, footprints, queue_count, queues
+from lepton.isa.footprints import queue_count, queues
 from lepton.program import Program
 from lepton.trace import RECORD
+from tests.naive_banks import banks_of
 from tests.naive_memory import FlatMemory, Memory, Request, cut, divide_up
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
@@ -133,23 +134,15 @@ class NaiveTiming:
 
 
 def _items(program: Program) -> list[Item]:
-    """Return the instructions with their costs and banks (8.3)."""
+    """Return the instructions with their costs and banks."""
     chip, decoded = program.chip, program.decoded
     table = records(decoded)
     queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
     costs = np.stack(instruction_costs(table, chip), axis=1).tolist()
-    items = [Item(n, decoded[n], int(queue[n]), *costs[n]) for n in range(len(decoded))]
-    bank = {
-        int(Space.SCRATCHPAD): chip.scratchpad.bank_bytes,
-        int(Space.ACCUMULATORS): chip.accumulators.bank_elements,
-    }
-    boxes = footprints(table)
-    for box, end in zip(boxes.tolist(), ends(boxes).tolist(), strict=True):
-        number, space, is_write, base = box[:4]
-        if space in bank:
-            used = items[number].banks.setdefault((space, is_write), set())
-            used.update(range(base // bank[space], (end - 1) // bank[space] + 1))
-    return items
+    return [
+        Item(number, item, int(queue[number]), *costs[number], banks=banks_of(item, chip))
+        for number, item in enumerate(decoded)
+    ]
 
 
 def _stalls(item: Item, free: int) -> dict[str, int]:
@@ -157,7 +150,7 @@ def _stalls(item: Item, free: int) -> dict[str, int]:
     until = {
         "fetch": item.arrive,
         "dispatch": item.dispatch,
-        "semaphore": item.fired if item.waits else item.taken,
+        "semaphore": item.fired,
         "preload": item.start,
     }
     stalls: dict[str, int] = {}

@@ -9,7 +9,7 @@ from lepton.chip import Chip
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES
-from lepton.isa.footprints import Space
+from tests.naive_banks import SCRATCHPAD
 from tests.naive_memory import Memory, Request, cut, divide_up
 
 __all__ = ["ComputeUnit", "Item", "Semaphores", "TransferUnit", "Unit"]
@@ -26,8 +26,8 @@ class Item:
     stream: int
     last: int
     drain: int
-    banks: dict[tuple[int, int], set[int]] = field(default_factory=dict[tuple[int, int], set[int]])
-    """Banks by (space, is write)."""
+    banks: dict[tuple[str, bool], set[int]]
+    """Banks by memory and whether they are written (8.3)."""
     requests: list[Request] = field(default_factory=list[Request])
     arrive: int = -1
     dispatch: int = -1
@@ -50,7 +50,7 @@ class Item:
         return any(used & other.banks.get(kind, set()) for kind, used in self.banks.items())
 
     def uses(self, bank: int, is_write: bool) -> bool:
-        return bank in self.banks.get((Space.SCRATCHPAD, is_write), ())
+        return bank in self.banks.get((SCRATCHPAD, is_write), ())
 
 
 def _bits(mask: int) -> list[int]:

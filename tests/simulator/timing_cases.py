@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -276,7 +276,9 @@ def _synchronize(
     return made
 
 
-def program_of(chip: Chip, regions: list[list[Instruction]], program_address: int = 0) -> Program:
+def program_of(
+    chip: Chip, regions: Sequence[Sequence[Instruction]], program_address: int = 0
+) -> Program:
     """Return the program of these NPU regions, a halt behind each and the host between."""
     stream: list[Instruction] = []
     made: list[Region] = []
