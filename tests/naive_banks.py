@@ -9,7 +9,7 @@ from lepton.chip import Chip
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 
-__all__ = ["ACCUMULATORS", "SCRATCHPAD", "banks_of"]
+__all__ = ["ACCUMULATORS", "SCRATCHPAD", "Span", "banks_of", "spans"]
 
 SCRATCHPAD, ACCUMULATORS = "scratchpad", "accumulators"
 
@@ -67,8 +67,8 @@ def _stationary(it: isa.Matmul) -> int:
     return 0
 
 
-def _spans(it: Instruction) -> Iterator[Span]:
-    """Yield the operands of an instruction of the matrix or the vector unit."""
+def spans(it: Instruction) -> Iterator[Span]:
+    """Yield the operands of an instruction of the matrix or the vector unit; 0 units: none."""
     for name in ("ifm", "a", "b"):
         if hasattr(it, name):
             yield SCRATCHPAD, False, *_tile(it, name)
@@ -94,7 +94,7 @@ def banks_of(it: Instruction, chip: Chip) -> dict[tuple[str, bool], set[int]]:
         ACCUMULATORS: chip.accumulators.bank_elements,
     }
     used: dict[tuple[str, bool], set[int]] = {}
-    for memory, is_write, first, count in _spans(it):
+    for memory, is_write, first, count in spans(it):
         last = (first + count - 1) // share[memory]
         if count:
             banks = used.setdefault((memory, is_write), set())

@@ -10,17 +10,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib import resources
 from typing import Any
 
 import pytest
 
 from lepton.chip import Chip, Flat, load_chip
 from lepton.errors import CheckError
-from lepton.isa import BY_MNEMONIC, Instruction, disassemble
+from lepton.isa import BY_MNEMONIC, Instruction, Unit, disassemble, records
 from lepton.isa import instructions as isa
+from lepton.isa.footprints import Space, ends, footprints
 from lepton.program import Program
 from lepton.simulator import simulate_timing
 from lepton.trace import Trace
+from tests.naive_banks import ACCUMULATORS, SCRATCHPAD, Span, spans
+from tests.naive_memory import FlatMemory, Request
 from tests.naive_timing import Deadlock, NaiveTiming, naive_timing
 from tests.simulator.timing_cases import program_of, random_program
 
@@ -95,6 +99,7 @@ def _meet(naive: NaiveTiming, program: Program, met: Counter[str]) -> None:
     met["regions"] += len(naive.regions) > 1
 
 
+@pytest.mark.slow
 def test_random_programs_take_the_same_cycles(is_campaign: bool) -> None:
     count, met = 20_000 if is_campaign else 1000, Counter[str]()
     for seed in range(count):
@@ -116,6 +121,55 @@ def test_random_programs_take_the_same_cycles(is_campaign: bool) -> None:
         assert met[event] >= count // 5, f"{event}: {met[event]}"
     assert count // 200 <= met["deadlock"] <= count // 10
     assert met["bank of WEIGHTS"] == met["bank of CONTROL"] == 0
+
+
+def test_the_operands_of_the_page_are_the_footprints() -> None:
+    spaces = {Space.SCRATCHPAD: SCRATCHPAD, Space.ACCUMULATORS: ACCUMULATORS}
+    for seed in range(100):
+        decoded = random_program(seed).decoded
+        expected: list[set[Span]] = [set() for _ in decoded]
+        boxes = footprints(records(decoded))
+        for box, end in zip(boxes.tolist(), ends(boxes).tolist(), strict=True):
+            if box[1] in spaces:
+                expected[box[0]].add((spaces[Space(box[1])], bool(box[2]), box[3], end - box[3]))
+        for item, boxed in zip(decoded, expected, strict=True):
+            if item.unit in (Unit.MATRIX, Unit.VECTOR):
+                assert {span for span in spans(item) if span[3]} == boxed, item
+
+
+class _LateMemory(FlatMemory):
+    """A flat memory that decides a request only when time has gone on, as a DRAM does."""
+
+    def __init__(self, memory: Flat, chip: Chip) -> None:
+        super().__init__(memory, chip)
+        self._waiting: list[tuple[Request, int, int, bool]] = []
+
+    def request(self, tick: int, address: int, size: int, is_write: bool) -> Request:
+        self._waiting.append((Request(), tick, size, is_write))
+        return self._waiting[-1][0]
+
+    def advance(self, tick: int) -> None:
+        while self._waiting and self._waiting[0][1] < tick:
+            waiting, arrived, size, is_write = self._waiting.pop(0)
+            waiting.finish = super().request(arrived, 0, size, is_write).finish
+
+
+def test_the_oracle_needs_no_answer_before_its_time() -> None:
+    for seed in range(30):
+        program = random_program(seed)
+        if not isinstance(compare(program), int):
+            chip = program.chip
+            late = [_LateMemory(m, chip) for m in chip.memories if isinstance(m, Flat)]
+            assert not _difference(naive_timing(program, [*late]), simulate_timing(program))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_takes_the_same_cycles() -> None:
+    from lepton.compiler.compile import compile_model
+
+    model = resources.files("lepton.models") / "pretrained" / "digits.onnx"
+    with resources.as_file(model) as path:
+        compare(compile_model(path, load_chip("nano")))
 
 
 # --- directed programs: a sentence of the page each ----------------------------------------------
@@ -190,6 +244,15 @@ def test_a_group_arrives_with_the_slowest_of_its_requests() -> None:
     program = {"bytes_per_cycle": Fraction(8), "ports": 2}
     chip = plain_chip(program=program, dma={"burst_bytes": 128}, control={"fetch_bytes": 128})
     assert _timing(chip, [_fill()], address=32)[0]["dispatch"] == 12
+
+
+def test_a_later_group_may_arrive_first() -> None:
+    # 256 bytes on one port until cycle 32, 128 on the other from cycle 1 to 17
+    program = {"bytes_per_cycle": Fraction(8), "ports": 2}
+    chip = plain_chip(program=program, control={"fetch_bytes": 256, "fetch_outstanding": 2})
+    row = _timing(chip, [*[_load(8)] * 4, _fill()])[4]
+    assert row["dispatch"] == row["start"] == 36
+    assert (row["stall_fetch"], row["stall_dispatch"]) == (17, 19)
 
 
 @pytest.mark.parametrize(
