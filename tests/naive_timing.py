@@ -168,6 +168,7 @@ def _record(
     for item in items:
         row = out[item.number]
         row["instruction"], row["queue"], row["dispatch"] = item.number, item.queue, item.dispatch
+        row["arrive"], row["taken"] = item.arrive, item.taken
         row["start"], row["end"], row["retire"] = item.start, item.end, item.retire
         row["cause"], row["cause_queue"] = item.cause, item.cause_queue
         if item.queue < 0:
