@@ -100,8 +100,8 @@ def _meet(naive: NaiveTiming, program: Program, met: Counter[str]) -> None:
 
 
 @pytest.mark.slow
-def test_random_programs_take_the_same_cycles(is_campaign: bool) -> None:
-    count, met = 20_000 if is_campaign else 1000, Counter[str]()
+def test_random_programs_take_the_same_cycles() -> None:
+    count, met = 1000, Counter[str]()
     for seed in range(count):
         program = random_program(seed)
         try:
@@ -330,7 +330,7 @@ def test_the_cause_is_noted_though_nothing_was_lost_on_it() -> None:
 
 def test_a_halt_has_no_queue_and_no_stalls() -> None:
     halt = _timing(plain_chip(), [_load(800)])[1]
-    times = dict.fromkeys(("dispatch", "start", "end", "retire"), 2)
+    times = dict.fromkeys(("dispatch", "taken", "start", "end", "retire"), 2) | {"arrive": 1}
     absent = dict.fromkeys(("queue", "cause", "cause_queue"), -1)
     assert halt == dict.fromkeys(halt, 0) | {"instruction": 1} | times | absent
 
