@@ -257,7 +257,7 @@ def next_event(s: ControllerState, ch: int) -> int:
     if s.channels[ch, REFRESHING] >= 0:
         at = _refresh_action(s, ch, clock)[0]
     else:
-        at = max(clock, (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI])
+        at = max(clock, (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI] - 1)
     if s.channels[ch, STALE]:
         _pick(s, ch, clock)
     return min(at, s.channels[ch, BEST_AT])
@@ -279,7 +279,7 @@ def _second_command(s: ControllerState, ch: int, first: int, t: int) -> None:
 def run_cycle(s: ControllerState, ch: int, t: int) -> None:
     """Run one cycle: a refresh or another command, then a move into a bank's queue."""
     kind = -1
-    if s.channels[ch, REFRESHING] < 0 and t >= (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI]:
+    if s.channels[ch, REFRESHING] < 0 and t >= (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI] - 1:
         s.channels[ch, REFRESHING] = s.channels[ch, REFRESHES] % s.configuration[RANKS]
         s.channels[ch, STALE] = 1
     if s.channels[ch, REFRESHING] >= 0:
