@@ -1,9 +1,8 @@
 """The DRAM controller: FR-FCFS over bank queues, event-driven; docs/timing.md, "DRAM controller".
 
 Each channel has its own clock, in DRAM cycles, and never runs ahead of what its caller allows:
-`advance` runs all its cycles before a limit, `accept` takes a request at the channel's cycle, and
-a request's completion is known, in `done`, once its column command is issued. Bit masks stand for
-sets of banks and of queue positions; a queue's positions are in order of age.
+`advance` runs all its cycles before a limit, `accept` takes a request at the channel's clock, and
+the cycle of a request's completion is known once its column command is issued.
 """
 
 from __future__ import annotations
@@ -12,301 +11,356 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_queues import (
-    accept, has_room, offer_bank, remove, row_of, schedule, wants_schedule,
-)
+from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, schedule, starts_drain
 from lepton.simulator.dram_state import (
-    ACT, ACTIVATES, ACTIVE, BANKS, BEST_AT, BEST_BANK, BEST_KIND, CLOCK, COLUMN_RD, COLUMN_WR,
-    COUNT, DUAL, FAW, GATE, GROUPS, HIT, HIT_COUNT, HITS, LATER, OPEN, PER_GROUP, POINTER, PRE,
-    PRECHARGES, QUEUE, RANKS, RAS, RCD_RD, RCD_WR, READ, READ_AT, READ_DONE, READS, REFI,
-    REFRESHES, REFRESHING, RFC, ROW_AT, ROW_GATE, RP, RTP, SINGLE, STALE, WAITING, WRITE_AT,
-    WRITE_PRE, WRITES, ControllerState, lowest,
+    ACT, ACTIVATES, ACTIVE, ALLOWED, AT, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
+    BEST_BANK, BEST_KIND, CHANNEL, CLOCK, COLUMN_RD, COLUMN_WR, DONE, DRAIN, DUAL, ELIGIBLE,
+    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GAPS, GATE, GATES, GROUPS, HIT, HIT_COUNT, HIT_LIMIT, HITS,
+    KIND, LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
+    PRE, PRECHARGES, QUEUE_FIELDS, QUEUES, RANK_GROUPS, RANKS, RAS, RCD_RD, RCD_WR, READ,
+    READ_COMMAND, READ_DONE, READS, REFI, REFRESH_AT, REFRESHES, REFRESHING, RFC, ROW_COMMAND, RP,
+    RTP, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TICKETS, WAITING, WRITE_COMMAND, WRITE_PRE,
+    WRITES, ControllerState, lowest,
 )  # fmt: skip
 
-__all__ = ["accept", "advance", "has_room", "next_event", "run_cycle"]
+__all__ = ["accept", "advance", "advance_until_room", "channel_of", "flush", "next_event"]
 
 I64 = NDArray[np.int64]
-
-ROW_COMMAND, READ_COMMAND, WRITE_COMMAND = range(3)
+U8 = NDArray[np.uint8]
 
 
 @njit
-def _raise_gates(s: ControllerState, ch: int, offset: int, count: int, gaps: I64, row: int, t: int) -> None:
+def _raise_gates(m: I64, gate: int, count: int, c: I64, gaps: int, t: int) -> None:
+    """Delay `count` gates to the gaps after a command at `t`."""
     for g in range(count):
-        earliest = t + gaps[row, g]
-        if earliest > s.gates[ch, offset + g]:
-            s.gates[ch, offset + g] = earliest
+        m[gate + g] = max(m[gate + g], t + c[gaps + g])
 
 
 @njit
-def _activate(s: ControllerState, ch: int, b: int, t: int) -> None:
+def _activate(c: I64, m: I64, local: int, t: int) -> None:
     """Open the row of the bank's oldest request."""
-    c = s.configuration
-    row = row_of(s, s.lines[b, lowest(s.banks[b, WAITING])])
-    hit, waiting = 0, s.banks[b, WAITING]
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = LINES + (local << c[POSITION_BITS])
+    waiting = m[b + WAITING]
+    row = row_of(c, m[entry + lowest(waiting)])
+    hit = 0
     while waiting:
         at = lowest(waiting)
-        hit |= (row_of(s, s.lines[b, at]) == row) << at
+        if row_of(c, m[entry + at]) == row:
+            hit |= 1 << at
         waiting &= waiting - 1
-    s.banks[b, OPEN], s.banks[b, HIT] = row, hit
-    s.banks[b, COLUMN_RD], s.banks[b, COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
-    s.banks[b, PRE], s.banks[b, ACT] = t + c[RAS], t + c[RAS] + c[RP]
+    m[b + OPEN], m[b + HIT] = row, hit
+    m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
+    m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
+    groups, group = c[GROUPS], m[b + BANK_GROUP]
+    _raise_gates(m, GATES, groups, c, GAPS + 4 * groups * groups + group * groups, t)
+    rank = group // c[RANK_GROUPS]
+    window = FAW_TIMES + rank * FAW_FIELDS
+    m[window + m[window + FAW_SLOT]] = t
+    m[window + FAW_SLOT] = (m[window + FAW_SLOT] + 1) & 3
+    earliest = m[window + m[window + FAW_SLOT]] + c[FAW]
+    for g in range(GATES + rank * c[RANK_GROUPS], GATES + (rank + 1) * c[RANK_GROUPS]):
+        m[g] = max(m[g], earliest)
+    m[ACTIVATES] += 1
+
+
+@njit
+def _precharge(c: I64, m: I64, b: int, t: int) -> None:
+    """Close a bank."""
+    m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
+    m[b + ACT] = max(m[b + ACT], t + c[RP])
     groups = c[GROUPS]
-    group = s.banks[b, GATE]
-    s.banks[b, ROW_GATE] = groups + group
-    _raise_gates(s, ch, 0, groups, s.activate, group, t)
-    rank_groups = groups // c[RANKS]
-    rank = group // rank_groups
-    f = ch * c[RANKS] + rank
-    slot = s.faw[f, 4]
-    s.faw[f, slot] = t
-    slot = (slot + 1) & 3
-    s.faw[f, 4] = slot
-    window = s.faw[f, slot] + c[FAW]
-    for g in range(rank * rank_groups, (rank + 1) * rank_groups):
-        s.gates[ch, g] = max(s.gates[ch, g], window)
-    s.counters[ch, ACTIVATES] += 1
+    gaps = GAPS + 5 * groups * groups + m[b + BANK_GROUP] * groups
+    _raise_gates(m, GATES + groups, groups, c, gaps, t)
+    m[PRECHARGES] += 1
 
 
 @njit
-def _precharge(s: ControllerState, ch: int, b: int, t: int) -> None:
-    c = s.configuration
-    s.banks[b, OPEN], s.banks[b, HIT], s.banks[b, HIT_COUNT] = -1, 0, 0
-    s.banks[b, ACT] = max(s.banks[b, ACT], t + c[RP])
-    s.banks[b, ROW_GATE] = s.banks[b, GATE]
-    _raise_gates(s, ch, c[GROUPS], c[GROUPS], s.precharge, s.banks[b, GATE], t)
-    s.counters[ch, PRECHARGES] += 1
-
-
-@njit
-def _access(s: ControllerState, ch: int, local: int, is_write: int, t: int) -> None:
+def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
     """Do the oldest read (write) of the bank's open row."""
-    c = s.configuration
-    b = ch * c[BANKS] + local
-    wanted = s.banks[b, HIT]
-    wanted &= ~s.banks[b, READ] if is_write else s.banks[b, READ]
-    at = lowest(wanted)
-    if not is_write:
-        ticket = s.tickets[b, at]
-        while ticket >= 0:
-            s.done[ticket] = t + c[READ_DONE]
-            ticket = s.link[ticket]
-    remove(s, ch, local, at)
-    s.banks[b, PRE] = max(s.banks[b, PRE], t + (c[WRITE_PRE] if is_write else c[RTP]))
-    s.counters[ch, WRITES if is_write else READS] += 1
-    s.counters[ch, HITS] += s.banks[b, HIT_COUNT] > 0
-    s.banks[b, HIT_COUNT] += 1
-    groups = c[GROUPS]
-    _raise_gates(s, ch, 2 * groups, 2 * groups, s.column, is_write * groups + s.banks[b, GATE], t)
-
-
-@njit
-def _issue(s: ControllerState, ch: int, local: int, kind: int, t: int) -> None:
-    """Issue a bank's next command of a kind."""
-    b = ch * s.configuration[BANKS] + local
-    if kind != ROW_COMMAND:
-        _access(s, ch, local, kind == WRITE_COMMAND, t)
-    elif s.banks[b, OPEN] < 0:
-        _activate(s, ch, b, t)
+    b = BANK_STATE + local * BANK_FIELDS
+    at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
+    if is_write:
+        m[WRITES] += 1
+        m[b + PRE] = max(m[b + PRE], t + c[WRITE_PRE])
     else:
-        _precharge(s, ch, b, t)
-    offer_bank(s, b)
-    s.channels[ch, STALE] = 1
+        m[READS] += 1
+        m[b + PRE] = max(m[b + PRE], t + c[RTP])
+        ticket = m[TICKETS + (local << c[POSITION_BITS]) + at]
+        while ticket >= 0:
+            k[ticket, DONE] = t + c[READ_DONE]
+            ticket = k[ticket, LINK]
+    remove(c, m, f, local, at, is_write)
+    m[HITS] += m[b + HIT_COUNT] > 0
+    m[b + HIT_COUNT] += 1
+    groups = c[GROUPS]
+    gaps = GAPS + (is_write * groups + m[b + BANK_GROUP]) * 2 * groups
+    _raise_gates(m, GATES + 2 * groups, 2 * groups, c, gaps, t)
 
 
 @njit
-def _first(s: ControllerState, ch: int, b: int, t: int) -> tuple[int, int]:
-    """Return when, from `t` on, the bank's next command can go, and its kind."""
-    groups = s.configuration[GROUPS]
-    gate = 2 * groups + s.banks[b, GATE]
-    row = max(s.banks[b, ROW_AT], s.gates[ch, s.banks[b, ROW_GATE]], t)
-    read = max(s.banks[b, READ_AT], s.gates[ch, gate], t)
-    write = max(s.banks[b, WRITE_AT], s.gates[ch, gate + groups], t)
+def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None:
+    """Issue the bank's next command."""
+    b = BANK_STATE + local * BANK_FIELDS
+    if kind != ROW_COMMAND:
+        _access(c, m, f, k, local, kind - READ_COMMAND, t)
+    elif m[b + OPEN] < 0:
+        _activate(c, m, local, t)
+    else:
+        _precharge(c, m, b, t)
+    offer(c, m, b)
+    m[STALE] = 1
+
+
+@njit
+def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
+    """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
+    hit, reads = m[b + HIT], m[b + READ]
+    gate = GATES + m[b + BANK_GROUP] + (kind + 1) * c[GROUPS]
+    if kind == ROW_COMMAND:
+        oldest = m[b + WAITING] & -m[b + WAITING]
+        blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
+        return LATER if blocked else max(m[b + PRE], m[gate], t)
+    if kind == READ_COMMAND:
+        return max(m[b + COLUMN_RD], m[gate], t) if hit & reads else LATER
+    return max(m[b + COLUMN_WR], m[gate], t) if hit & ~reads else LATER
+
+
+@njit
+def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
+    """Return when and how the bank can first go on; its older request wins a tie."""
+    row = _earliest(c, m, b, ROW_COMMAND, t)
+    read = _earliest(c, m, b, READ_COMMAND, t)
+    write = _earliest(c, m, b, WRITE_COMMAND, t)
     if row <= read and row <= write:
         return row, ROW_COMMAND
     if read != write:
         return (read, READ_COMMAND) if read < write else (write, WRITE_COMMAND)
-    hit, reads = s.banks[b, HIT], s.banks[b, READ]
+    hit, reads = m[b + HIT], m[b + READ]
     older = lowest(hit & reads) < lowest(hit & ~reads)
     return read, READ_COMMAND if older else WRITE_COMMAND
 
 
 @njit
-def _allowed(s: ControllerState, ch: int) -> int:
-    """Return the banks that have requests and wait for no refresh."""
-    c = s.configuration
-    rank = s.channels[ch, REFRESHING]
-    active = s.channels[ch, ACTIVE]
-    if rank < 0:
-        return active
-    per_rank = c[BANKS] // c[RANKS]
-    if c[RANKS] == 1:
-        return 0
-    return active & ~(((1 << per_rank) - 1) << (rank * per_rank))
+def _first_of_bank(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
+    """Return when, from `t` on, the bank's next command can go, and its kind."""
+    kind = m[b + KIND]
+    if kind == SEVERAL:
+        return _first_of_several(c, m, b, t)
+    return max(m[b + AT], m[m[b + GATE]], t), kind
 
 
 @njit
-def _pick_in_turn(s: ControllerState, ch: int, t: int) -> None:
+def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
-    base = ch * s.configuration[BANKS]
-    allowed = _allowed(s, ch)
-    after = allowed & (-2 << s.channels[ch, POINTER])
-    best, bank, best_kind = LATER, 0, 0
-    for turn in (after, allowed ^ after):
-        while turn:
-            local = lowest(turn)
-            turn &= turn - 1
-            at, kind = _first(s, ch, base + local, t)
-            if at < best:
-                best, bank, best_kind = at, local, kind
-                if at == t:
-                    turn = 0
-                    after = allowed
-        if best == t:
-            break
-    s.channels[ch, BEST_AT], s.channels[ch, BEST_BANK] = best, bank
-    s.channels[ch, BEST_KIND] = best_kind
-    s.channels[ch, STALE] = 0
+    allowed = m[ACTIVE] & m[ALLOWED]
+    turn = allowed & (-2 << m[POINTER])
+    rest = allowed ^ turn
+    best, bank, best_kind = LATER, 0, NOTHING
+    while turn | rest:
+        if turn == 0:
+            turn, rest = rest, 0
+        local = lowest(turn)
+        turn &= turn - 1
+        at, kind = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)
+        if at < best:
+            best, bank, best_kind = at, local, kind
+            if at == t:
+                break
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
 @njit
-def _oldest(s: ControllerState, b: int, kind: int) -> int:
-    """Return the age number of the request that the command is for."""
-    candidates = s.banks[b, WAITING]
+def _age(c: I64, m: I64, local: int, kind: int) -> int:
+    """Return the number in order of arrival of the request that a bank's command is for."""
+    b = BANK_STATE + local * BANK_FIELDS
+    requests = m[b + WAITING]
     if kind == READ_COMMAND:
-        candidates = s.banks[b, HIT] & s.banks[b, READ]
+        requests = m[b + HIT] & m[b + READ]
     elif kind == WRITE_COMMAND:
-        candidates = s.banks[b, HIT] & ~s.banks[b, READ]
-    return s.sequence[b, lowest(candidates)]
+        requests = m[b + HIT] & ~m[b + READ]
+    return m[SEQUENCES + (local << c[POSITION_BITS]) + lowest(requests)]
 
 
 @njit
-def _pick_oldest(s: ControllerState, ch: int, t: int) -> None:
+def _pick_oldest(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on: column commands before row commands, then by age."""
-    c = s.configuration
-    base, groups = ch * c[BANKS], c[GROUPS]
-    allowed = _allowed(s, ch)
-    best, bank, best_kind, best_rank = LATER, 0, 0, 0
+    allowed = m[ACTIVE] & m[ALLOWED]
+    best, bank, best_kind, best_age = LATER, 0, NOTHING, LATER
     while allowed:
         local = lowest(allowed)
         allowed &= allowed - 1
-        b = base + local
-        for kind in range(3):
-            gate = s.banks[b, ROW_GATE] if kind == 0 else (1 + kind) * groups + s.banks[b, GATE]
-            at = max(s.banks[b, ROW_AT + kind], s.gates[ch, gate], t)
-            if at > best or at >= LATER:
+        b = BANK_STATE + local * BANK_FIELDS
+        for kind in range(SEVERAL):
+            if m[b + KIND] == SEVERAL:
+                at = _earliest(c, m, b, kind, t)
+            else:
+                at = max(m[b + AT], m[m[b + GATE]], t) if m[b + KIND] == kind else LATER
+            if at >= LATER:
                 continue
-            rank = _oldest(s, b, kind) + (LATER if kind == ROW_COMMAND else 0)
-            if at < best or rank < best_rank:
-                best, bank, best_kind, best_rank = at, local, kind, rank
-    s.channels[ch, BEST_AT], s.channels[ch, BEST_BANK] = best, bank
-    s.channels[ch, BEST_KIND] = best_kind
-    s.channels[ch, STALE] = 0
+            age = _age(c, m, local, kind) + (LATER if kind == ROW_COMMAND else 0)
+            if at < best or (at == best and age < best_age):
+                best, bank, best_kind, best_age = at, local, kind, age
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
 @njit
-def _pick(s: ControllerState, ch: int, t: int) -> None:
-    if s.configuration[SINGLE]:
-        _pick_oldest(s, ch, t)
+def _pick(c: I64, m: I64, t: int) -> None:
+    """Find the first command that can be issued from `t` on."""
+    if c[SINGLE]:
+        _pick_oldest(c, m, t)
     else:
-        _pick_in_turn(s, ch, t)
+        _pick_in_turn(c, m, t)
 
 
 @njit
-def _refresh_action(s: ControllerState, ch: int, t: int) -> tuple[int, int]:
-    """Return when the waiting refresh can go on, and the bank to precharge, or -1 to refresh."""
-    c = s.configuration
-    per_rank = c[BANKS] // c[RANKS]
-    rank = s.channels[ch, REFRESHES] % c[RANKS]
-    begin = ch * c[BANKS] + rank * per_rank
+def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
+    """Return when, from `t` on, the refresh goes on, and the bank to close or -1 to refresh."""
+    begin = m[REFRESHING] * c[PER_RANK]
     at, bank, ready = LATER, -1, t
-    for b in range(begin, begin + per_rank):
-        if s.banks[b, OPEN] >= 0:
-            close = max(s.banks[b, PRE], s.gates[ch, s.banks[b, ROW_GATE]], t)
+    for local in range(begin, begin + c[PER_RANK]):
+        b = BANK_STATE + local * BANK_FIELDS
+        if m[b + OPEN] >= 0:
+            close = max(m[b + PRE], m[GATES + c[GROUPS] + m[b + BANK_GROUP]], t)
             if close < at:
                 at, bank = close, b
         else:
-            ready = max(ready, s.banks[b, ACT])
+            ready = max(ready, m[b + ACT])
     return (ready, -1) if bank < 0 else (at, bank)
 
 
 @njit
-def _refresh(s: ControllerState, ch: int, bank: int, t: int) -> None:
-    """Precharge a bank for the refresh, or do the refresh."""
-    c = s.configuration
-    s.channels[ch, STALE] = 1
+def _refresh(c: I64, m: I64, t: int) -> bool:
+    """Begin or go on with the refresh that is due; tell if that took the command bus."""
+    if m[REFRESHING] < 0:
+        rank = m[REFRESHES] % c[RANKS]
+        banks = -1 if c[RANKS] == 1 else ((1 << c[PER_RANK]) - 1) << (rank * c[PER_RANK])
+        m[REFRESHING], m[ALLOWED], m[STALE] = rank, ~banks, 1
+    at, bank = _refresh_step(c, m, t)
+    if at > t:
+        m[REFRESH_AT] = at
+        return False
+    m[STALE] = 1
     if bank >= 0:
-        _precharge(s, ch, bank, t)
-        offer_bank(s, bank)
+        _precharge(c, m, bank, t)
+        offer(c, m, bank)
+        return True
+    begin = m[REFRESHING] * c[PER_RANK]
+    for local in range(begin, begin + c[PER_RANK]):
+        b = BANK_STATE + local * BANK_FIELDS
+        m[b + ACT] = max(m[b + ACT], t + c[RFC])
+        offer(c, m, b)
+    m[REFRESHES] += 1
+    m[REFRESHING], m[ALLOWED] = -1, -1
+    m[REFRESH_AT] = (m[REFRESHES] + 1) * c[REFI] - 1
+    return True
+
+
+@njit
+def _second_command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> None:
+    """Use the other command bus: a row command beside a column command or the reverse."""
+    _pick(c, m, t)
+    if m[BEST_AT] <= t:
+        local, kind = m[BEST_BANK], m[BEST_KIND]
+        m[POINTER], m[STALE] = local, 1
+        if (kind == ROW_COMMAND) != (first == ROW_COMMAND):
+            _issue(c, m, f, k, local, kind, t)
+
+
+@njit
+def _consider(c: I64, m: I64, local: int, t: int) -> None:
+    """Take a bank's new request into account for the next command from `t` on."""
+    if m[STALE]:
         return
-    per_rank = c[BANKS] // c[RANKS]
-    begin = ch * c[BANKS] + (s.channels[ch, REFRESHES] % c[RANKS]) * per_rank
-    for b in range(begin, begin + per_rank):
-        s.banks[b, ACT] = max(s.banks[b, ACT], t + c[RFC])
-        offer_bank(s, b)
-    s.channels[ch, REFRESHES] += 1
-    s.channels[ch, REFRESHING] = -1
+    if c[SINGLE] or local == m[BEST_BANK]:
+        m[STALE] = 1
+    elif (m[ALLOWED] >> local) & 1:
+        at, kind = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)
+        last, wrap = m[POINTER] + 1, c[BANKS] - 1
+        sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
+        if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
+            m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
+
+
+@njit
+def _cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
+    """Run one cycle: a refresh or another command, then a move into a bank's queue."""
+    kind = NOTHING
+    if t >= m[REFRESH_AT] and _refresh(c, m, t):
+        kind = ROW_COMMAND
+    else:
+        if m[STALE]:
+            _pick(c, m, t)
+        if m[BEST_AT] <= t:
+            kind = m[BEST_KIND]
+            m[POINTER] = m[BEST_BANK]
+            _issue(c, m, f, k, m[BEST_BANK], kind, t)
+    if kind != NOTHING and c[DUAL]:
+        _second_command(c, m, f, k, kind, t)
+    if not c[SINGLE]:
+        local = schedule(c, m, f)
+        if local >= 0:
+            _consider(c, m, local, t + 1)
+    m[CLOCK] = t + 1
+
+
+@njit
+def _next(c: I64, m: I64) -> int:
+    """Return the channel's next cycle in which anything happens."""
+    clock = m[CLOCK]
+    if m[QUEUES + (QUEUE_FIELDS if m[DRAIN] > 0 else 0) + ELIGIBLE] or starts_drain(c, m):
+        return clock
+    if m[STALE]:
+        _pick(c, m, clock)
+    return max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
 @njit
 def next_event(s: ControllerState, ch: int) -> int:
-    """Return the channel's next cycle in which anything happens."""
-    clock = s.channels[ch, CLOCK]
-    if wants_schedule(s, ch):
-        return clock
-    if s.channels[ch, REFRESHING] >= 0:
-        at = _refresh_action(s, ch, clock)[0]
-    else:
-        at = max(clock, (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI] - 1)
-    if s.channels[ch, STALE]:
-        _pick(s, ch, clock)
-    return min(at, s.channels[ch, BEST_AT])
-
-
-@njit
-def _second_command(s: ControllerState, ch: int, first: int, t: int) -> None:
-    """Use the other command bus: a row command beside a column command or the reverse."""
-    _pick(s, ch, t)
-    if s.channels[ch, BEST_AT] <= t:
-        kind = s.channels[ch, BEST_KIND]
-        s.channels[ch, POINTER] = s.channels[ch, BEST_BANK]
-        s.channels[ch, STALE] = 1
-        if (kind == ROW_COMMAND) != (first == ROW_COMMAND):
-            _issue(s, ch, s.channels[ch, BEST_BANK], kind, t)
-
-
-@njit
-def run_cycle(s: ControllerState, ch: int, t: int) -> None:
-    """Run one cycle: a refresh or another command, then a move into a bank's queue."""
-    kind = -1
-    if s.channels[ch, REFRESHING] < 0 and t >= (s.channels[ch, REFRESHES] + 1) * s.configuration[REFI] - 1:
-        s.channels[ch, REFRESHING] = s.channels[ch, REFRESHES] % s.configuration[RANKS]
-        s.channels[ch, STALE] = 1
-    if s.channels[ch, REFRESHING] >= 0:
-        at, bank = _refresh_action(s, ch, t)
-        if at <= t:
-            _refresh(s, ch, bank, t)
-            kind = ROW_COMMAND
-    if kind < 0:
-        if s.channels[ch, STALE]:
-            _pick(s, ch, t)
-        if s.channels[ch, BEST_AT] <= t:
-            kind = s.channels[ch, BEST_KIND]
-            s.channels[ch, POINTER] = s.channels[ch, BEST_BANK]
-            _issue(s, ch, s.channels[ch, BEST_BANK], kind, t)
-    if kind >= 0 and s.configuration[DUAL]:
-        _second_command(s, ch, kind, t)
-    if not s.configuration[SINGLE] and schedule(s, ch) >= 0:
-        s.channels[ch, STALE] = 1
-    s.channels[ch, CLOCK] = t + 1
+    """Return the channel's next cycle in which anything happens, with what is queued now."""
+    return _next(s.configuration, s.blocks[ch])
 
 
 @njit
 def advance(s: ControllerState, ch: int, limit: int) -> None:
     """Run the channel's cycles before `limit`."""
-    while True:
-        t = next_event(s, ch)
-        if t >= limit:
-            break
-        run_cycle(s, ch, t)
-    s.channels[ch, CLOCK] = max(s.channels[ch, CLOCK], limit)
+    c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
+    t = _next(c, m)
+    while t < limit:
+        _cycle(c, m, f, k, t)
+        t = _next(c, m)
+    m[CLOCK] = max(m[CLOCK], limit)
+
+
+@njit
+def advance_until_room(s: ControllerState, ch: int, address: int, is_write: int) -> int:
+    """Run the channel until it has room for a request; return its clock."""
+    c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
+    line = address & c[LINE_MASK]
+    while not room(c, m, f, line, is_write):
+        _cycle(c, m, f, k, _next(c, m))
+    return m[CLOCK]
+
+
+@njit
+def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int) -> bool:
+    """Take a request at the channel's clock; return False if there is no room."""
+    c, m, f = s.configuration, s.blocks[ch], s.filters[ch]
+    line = address & c[LINE_MASK]
+    if not room(c, m, f, line, is_write):
+        return False
+    enter(c, m, f, s.tickets, line, is_write, ticket)
+    return True
+
+
+@njit
+def channel_of(s: ControllerState, address: int) -> int:
+    """Return the channel of an address."""
+    c = s.configuration
+    return (address >> c[SHIFT + CHANNEL]) & c[MASK + CHANNEL]
+
+
+@njit
+def flush(s: ControllerState, ch: int) -> None:
+    """Drain what writes are left, from now on, whenever no other request waits."""
+    s.blocks[ch, FLUSH] = 1

@@ -1,284 +1,277 @@
-"""The controller's queues: what a request goes through before a command is issued for it."""
+"""The DRAM controller's queues: where a request waits until a command is issued for it.
+
+Kernel arguments: `c` configuration, `m` the channel's block, `f` its filters, `k` the tickets.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lepton.jit import njit
 from lepton.simulator.dram_state import (
-    ACT, ACTIVE, BANK, BANK_QUEUE, BANKS, COLUMN_RD, COLUMN_WR, COUNT, DRAIN, DRAIN_AT, ELIGIBLE,
-    END, FILTER, GROUP, HIT, HIT_COUNT, HIT_LIMIT, LATER, MASK, MERGED, OPEN, PER_GROUP, PRE,
-    QUEUE, RANK, READ, READ_AT, ROW, ROW_AT, SEQUENCE, SHIFT, SINGLE, TAIL, VALID, WAITING,
-    WRITE_AT, CLOCK, FLUSH, STALE, BEST_BANK, RETURN, GROUPS, RANKS, ControllerState, lowest,
+    ACT, ACTIVE, AT, BANK, BANK_BITS, BANK_COUNT, BANK_FIELDS, BANK_GROUP, BANK_QUEUE, BANK_STATE,
+    CLOCK, COLUMN_RD, COLUMN_WR, COUNT, DONE, DRAIN, DRAIN_ABOVE, ELIGIBLE, END, FILTER, FLUSH,
+    GATE, GATES, GROUP, GROUP_BITS, GROUPS, HIT, HIT_COUNT, HIT_LIMIT, KIND, LATER, LINES, LINK,
+    MASK, MAX_BANKS, MAX_QUEUE, MERGED, NOTHING, OPEN, POSITION_BITS, PRE, QUEUE, QUEUE_BANKS,
+    QUEUE_FIELDS, QUEUE_LINES, QUEUE_MASKS, QUEUE_TICKETS, QUEUES, RANK, READ, READ_COMMAND, ROW,
+    ROW_COMMAND, SEQUENCE, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TAIL, TICKETS, VALID,
+    WAITING, WRITE_COMMAND, lowest,
 )  # fmt: skip
 
-__all__ = ["accept", "bank_of", "has_room", "offer_bank", "remove", "schedule", "wants_schedule"]
+__all__ = ["enter", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
+
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 
 
 @njit
-def bank_of(s: ControllerState, line: int) -> int:
+def _bank_of(c: I64, line: int) -> int:
     """Return the bank of an address, numbered over its channel."""
-    c = s.configuration
     rank = (line >> c[SHIFT + RANK]) & c[MASK + RANK]
     group = (line >> c[SHIFT + GROUP]) & c[MASK + GROUP]
     bank = (line >> c[SHIFT + BANK]) & c[MASK + BANK]
-    return (rank * (c[GROUPS] // c[RANKS]) + group) * c[PER_GROUP] + bank
+    return (((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank
 
 
 @njit
-def row_of(s: ControllerState, line: int) -> int:
-    c = s.configuration
+def row_of(c: I64, line: int) -> int:
+    """Return the row of an address."""
     return (line >> c[SHIFT + ROW]) & c[MASK + ROW]
 
 
 @njit
-def _slot(line: int) -> int:
-    """Return an address's counter in the filters."""
-    return ((line >> 5) ^ (line >> 17)) & (FILTER - 1)
+def _hash(line: int, is_write: int) -> int:
+    """Return an address's place in the filters."""
+    return (is_write * FILTER) | (((line >> 5) ^ (line >> 16)) & (FILTER - 1))
 
 
 @njit
-def find(s: ControllerState, ch: int, line: int, is_write: int) -> int:
-    """Return the ticket of the queued request of an address, or -1."""
-    if s.filters[ch * 2 + is_write, _slot(line)] == 0:
+def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
+    """Return the ticket of the request of an address that waits in a queue, or -1."""
+    if f[_hash(line, is_write)] == 0:
         return -1
-    b = ch * s.configuration[BANKS] + bank_of(s, line)
-    waiting = s.banks[b, WAITING]
-    waiting &= ~s.banks[b, READ] if is_write else s.banks[b, READ]
+    local = _bank_of(c, line)
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = local << c[POSITION_BITS]
+    waiting = m[b + WAITING] & (~m[b + READ] if is_write else m[b + READ])
     while waiting:
-        at = lowest(waiting)
-        if s.lines[b, at] == line:
-            return s.tickets[b, at]
+        at = entry + lowest(waiting)
+        if m[LINES + at] == line:
+            return m[TICKETS + at]
         waiting &= waiting - 1
-    k = ch * 2 + is_write
-    queued = s.queues[k, VALID]
+    queued = m[QUEUES + is_write * QUEUE_FIELDS + VALID]
     while queued:
-        at = lowest(queued)
-        if s.queue_lines[k, at] == line:
-            return s.queue_tickets[k, at]
+        at = is_write * MAX_QUEUE + lowest(queued)
+        if m[QUEUE_LINES + at] == line:
+            return m[QUEUE_TICKETS + at]
         queued &= queued - 1
     return -1
 
 
 @njit
-def offer_bank(s: ControllerState, b: int) -> None:
-    """Set what the bank can do next, by its own timings: a row command, a read, a write."""
-    bank = s.banks
-    bank[b, ROW_AT] = bank[b, READ_AT] = bank[b, WRITE_AT] = LATER
-    waiting, hit = bank[b, WAITING], bank[b, HIT]
+def offer(c: I64, m: I64, b: int) -> None:
+    """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
+    waiting, hit = m[b + WAITING], m[b + HIT]
+    at, gate, kind = LATER, GATES + m[b + BANK_GROUP], NOTHING
     if waiting == 0:
-        return
-    if bank[b, OPEN] < 0:
-        bank[b, ROW_AT] = bank[b, ACT]
-        return
-    if hit & (waiting & -waiting) == 0 and (
-        hit == 0 or bank[b, HIT_COUNT] >= s.configuration[HIT_LIMIT]
-    ):
-        bank[b, ROW_AT] = bank[b, PRE]
-    if hit & bank[b, READ]:
-        bank[b, READ_AT] = bank[b, COLUMN_RD]
-    if hit & ~bank[b, READ]:
-        bank[b, WRITE_AT] = bank[b, COLUMN_WR]
+        pass
+    elif m[b + OPEN] < 0:
+        at, kind = m[b + ACT], ROW_COMMAND
+    else:
+        groups = c[GROUPS]
+        if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
+            at, gate, kind = m[b + PRE], gate + groups, ROW_COMMAND
+        if hit != 0:
+            reads = hit & m[b + READ]
+            if kind == ROW_COMMAND or (reads != 0 and reads != hit):
+                kind = SEVERAL
+            elif reads != 0:
+                at, gate, kind = m[b + COLUMN_RD], gate + 2 * groups, READ_COMMAND
+            else:
+                at, gate, kind = m[b + COLUMN_WR], gate + 3 * groups, WRITE_COMMAND
+    m[b + AT], m[b + GATE], m[b + KIND] = at, gate, kind
 
 
 @njit
-def _compact(s: ControllerState, b: int) -> None:
+def _compact_bank(m: I64, b: int, entry: int) -> None:
     """Move a bank's requests to the first positions."""
-    waiting, hit, read = s.banks[b, WAITING], s.banks[b, HIT], s.banks[b, READ]
+    waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
     to = hits = reads = 0
     while waiting:
         at = lowest(waiting)
-        s.lines[b, to], s.tickets[b, to] = s.lines[b, at], s.tickets[b, at]
-        s.sequence[b, to] = s.sequence[b, at]
+        for words in (LINES, TICKETS, SEQUENCES):
+            m[words + entry + to] = m[words + entry + at]
         hits |= (hit >> at & 1) << to
         reads |= (read >> at & 1) << to
         to += 1
         waiting &= waiting - 1
-    s.banks[b, WAITING] = -1 if to == 64 else (1 << to) - 1
-    s.banks[b, HIT], s.banks[b, READ], s.banks[b, END] = hits, reads, to
+    m[b + WAITING] = (2 << (to - 1)) - 1
+    m[b + HIT], m[b + READ], m[b + END] = hits, reads, to
 
 
 @njit
-def _push(s: ControllerState, ch: int, local: int, line: int, ticket: int, is_write: int) -> None:
+def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
     """Put a request at the end of a bank's queue."""
-    b = ch * s.configuration[BANKS] + local
-    if s.banks[b, END] == s.lines.shape[1]:
-        _compact(s, b)
-    at = s.banks[b, END]
-    s.banks[b, END] = at + 1
-    s.lines[b, at], s.tickets[b, at] = line, ticket
-    s.sequence[b, at] = s.channels[ch, SEQUENCE]
-    s.channels[ch, SEQUENCE] += 1
-    bit = 1 << at
-    s.banks[b, WAITING] |= bit
-    if not is_write:
-        s.banks[b, READ] |= bit
-    if s.banks[b, OPEN] == row_of(s, line):
-        s.banks[b, HIT] |= bit
-    s.channels[ch, ACTIVE] |= 1 << local
-    offer_bank(s, b)
-
-
-@njit
-def population(mask: int) -> int:
-    count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
-
-
-@njit
-def remove(s: ControllerState, ch: int, local: int, at: int) -> None:
-    """Take a request out of a bank's queue."""
-    c = s.configuration
-    b = ch * c[BANKS] + local
-    waiting = s.banks[b, WAITING]
-    bit = 1 << at
-    is_write = 0 if s.banks[b, READ] & bit else 1
-    s.filters[ch * 2 + is_write, _slot(s.lines[b, at])] -= 1
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = local << c[POSITION_BITS]
+    if m[b + END] >> c[POSITION_BITS]:
+        _compact_bank(m, b, entry)
+    at = m[b + END]
+    m[b + END] = at + 1
+    m[LINES + entry + at], m[TICKETS + entry + at] = line, ticket
     if c[SINGLE]:
-        s.queues[ch * 2, COUNT] -= 1
-    else:
-        s.queues[ch * 2, ELIGIBLE] |= s.queue_masks[ch * 2, local]
-        s.queues[ch * 2 + 1, ELIGIBLE] |= s.queue_masks[ch * 2 + 1, local]
-    waiting &= ~bit
-    s.banks[b, WAITING] = waiting
-    s.banks[b, HIT] &= ~bit
-    s.banks[b, READ] &= ~bit
-    if waiting == 0:
-        s.channels[ch, ACTIVE] &= ~(1 << local)
-        s.banks[b, END] = 0
-
-
-@njit
-def _enqueue(s: ControllerState, k: int, local: int, line: int, ticket: int) -> None:
-    """Put a transaction at the end of a queue."""
-    if s.queues[k, TAIL] == 64:
-        _compact_queue(s, k)
-    at = s.queues[k, TAIL]
-    s.queues[k, TAIL] = at + 1
-    s.queues[k, COUNT] += 1
+        m[SEQUENCES + entry + at] = m[SEQUENCE]
+        m[SEQUENCE] += 1
     bit = 1 << at
-    s.queue_lines[k, at], s.queue_tickets[k, at], s.queue_banks[k, at] = line, ticket, local
-    s.queues[k, VALID] |= bit
-    s.queue_masks[k, local] |= bit
-    c = s.configuration
-    if population(s.banks[(k >> 1) * c[BANKS] + local, WAITING]) < c[BANK_QUEUE]:
-        s.queues[k, ELIGIBLE] |= bit
+    m[b + WAITING] |= bit
+    if not is_write:
+        m[b + READ] |= bit
+    if m[b + OPEN] == row_of(c, line):
+        m[b + HIT] |= bit
+    m[b + BANK_COUNT] += 1
+    m[ACTIVE] |= 1 << local
+    offer(c, m, b)
 
 
 @njit
-def _compact_queue(s: ControllerState, k: int) -> None:
+def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
+    """Take a request out of a bank's queue."""
+    b = BANK_STATE + local * BANK_FIELDS
+    f[_hash(m[LINES + (local << c[POSITION_BITS]) + at], is_write)] -= 1
+    if c[SINGLE]:
+        m[QUEUES + COUNT] -= 1
+    elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
+        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local]
+    m[b + BANK_COUNT] -= 1
+    kept = ~(1 << at)
+    m[b + HIT] &= kept
+    m[b + READ] &= kept
+    m[b + WAITING] &= kept
+    if m[b + WAITING] == 0:
+        m[ACTIVE] &= ~(1 << local)
+        m[b + END] = 0
+
+
+@njit
+def _compact_queue(m: I64, q: int, is_write: int) -> None:
     """Move a queue's transactions to the first positions."""
-    valid, eligible = s.queues[k, VALID], s.queues[k, ELIGIBLE]
-    s.queue_masks[k, :] = 0
+    valid, eligible = m[q + VALID], m[q + ELIGIBLE]
+    base, masks = is_write * MAX_QUEUE, QUEUE_MASKS + is_write * MAX_BANKS
+    m[masks : masks + MAX_BANKS] = 0
     to = kept = 0
     while valid:
         at = lowest(valid)
-        s.queue_lines[k, to], s.queue_tickets[k, to] = s.queue_lines[k, at], s.queue_tickets[k, at]
-        s.queue_banks[k, to] = s.queue_banks[k, at]
-        s.queue_masks[k, s.queue_banks[k, to]] |= 1 << to
+        for words in (QUEUE_LINES, QUEUE_TICKETS, QUEUE_BANKS):
+            m[words + base + to] = m[words + base + at]
+        m[masks + m[QUEUE_BANKS + base + to]] |= 1 << to
         kept |= (eligible >> at & 1) << to
         to += 1
         valid &= valid - 1
-    s.queues[k, VALID] = -1 if to == 64 else (1 << to) - 1
-    s.queues[k, ELIGIBLE], s.queues[k, TAIL] = kept, to
+    m[q + VALID] = (2 << (to - 1)) - 1
+    m[q + ELIGIBLE], m[q + TAIL] = kept, to
 
 
 @njit
-def starts_drain(s: ControllerState, ch: int) -> bool:
-    """Tell if the writes are to be drained from now on."""
-    c = s.configuration
-    reads, writes = s.queues[ch * 2, COUNT], s.queues[ch * 2 + 1, COUNT]
-    if s.channels[ch, DRAIN] > 0:
-        return False
-    low = 1 if s.channels[ch, FLUSH] else c[DRAIN_AT]
-    return writes >= c[QUEUE] or (reads == 0 and writes >= low)
-
-
-@njit
-def wants_schedule(s: ControllerState, ch: int) -> bool:
-    """Tell if `schedule` would do something."""
-    if s.configuration[SINGLE]:
-        return False
-    if starts_drain(s, ch):
-        return True
-    return s.queues[ch * 2 + (s.channels[ch, DRAIN] > 0), ELIGIBLE] != 0
-
-
-@njit
-def schedule(s: ControllerState, ch: int) -> int:
-    """Move the oldest transaction whose bank's queue has room there; return the bank or -1."""
-    if starts_drain(s, ch):
-        s.channels[ch, DRAIN] = s.queues[ch * 2 + 1, COUNT]
-    is_write = 1 if s.channels[ch, DRAIN] > 0 else 0
-    k = ch * 2 + is_write
-    if s.queues[k, ELIGIBLE] == 0:
-        return -1
-    at = lowest(s.queues[k, ELIGIBLE])
-    if is_write and find(s, ch, s.queue_lines[k, at], 0) >= 0:
-        s.channels[ch, DRAIN] = 0
-        is_write = 0
-        k = ch * 2
-        if s.queues[k, ELIGIBLE] == 0:
-            return -1
-        at = lowest(s.queues[k, ELIGIBLE])
-    s.channels[ch, DRAIN] -= is_write
+def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
+    """Put a transaction at the end of the queue of reads or of writes."""
+    q = QUEUES + is_write * QUEUE_FIELDS
+    if m[q + TAIL] == MAX_QUEUE:
+        _compact_queue(m, q, is_write)
+    at = m[q + TAIL]
+    m[q + TAIL] = at + 1
+    m[q + COUNT] += 1
+    local = _bank_of(c, line)
+    position = is_write * MAX_QUEUE + at
+    m[QUEUE_LINES + position], m[QUEUE_TICKETS + position] = line, ticket
+    m[QUEUE_BANKS + position] = local
     bit = 1 << at
-    local = s.queue_banks[k, at]
-    s.queues[k, VALID] &= ~bit
-    s.queues[k, ELIGIBLE] &= ~bit
-    s.queues[k, COUNT] -= 1
-    s.queue_masks[k, local] &= ~bit
-    if s.queues[k, VALID] == 0:
-        s.queues[k, TAIL] = 0
-    _push(s, ch, local, s.queue_lines[k, at], s.queue_tickets[k, at], is_write)
-    c = s.configuration
-    if population(s.banks[ch * c[BANKS] + local, WAITING]) == c[BANK_QUEUE]:
-        s.queues[ch * 2, ELIGIBLE] &= ~s.queue_masks[ch * 2, local]
-        s.queues[ch * 2 + 1, ELIGIBLE] &= ~s.queue_masks[ch * 2 + 1, local]
+    m[q + VALID] |= bit
+    m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
+    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE]:
+        m[q + ELIGIBLE] |= bit
+
+
+@njit
+def starts_drain(c: I64, m: I64) -> bool:
+    """Tell if the writes are to be drained from now on."""
+    writes = m[QUEUES + QUEUE_FIELDS + COUNT]
+    if writes == 0 or m[DRAIN] > 0:
+        return False
+    if writes >= c[QUEUE]:
+        return True
+    return m[ACTIVE] == 0 and (writes > c[DRAIN_ABOVE] or m[FLUSH] != 0)
+
+
+@njit
+def schedule(c: I64, m: I64, f: U8) -> int:
+    """Move the oldest transaction whose bank's queue has room there; return its bank or -1.
+
+    A write waits until a read of its address has left; the drain then ends, and a read moves.
+    """
+    if starts_drain(c, m):
+        m[DRAIN] = m[QUEUES + QUEUE_FIELDS + COUNT]
+    is_write = 1 if m[DRAIN] > 0 else 0
+    q = QUEUES + is_write * QUEUE_FIELDS
+    if m[q + ELIGIBLE] == 0:
+        return -1
+    at = lowest(m[q + ELIGIBLE])
+    if is_write and _find(c, m, f, m[QUEUE_LINES + MAX_QUEUE + at], 0) >= 0:
+        m[DRAIN] = 0
+        is_write, q = 0, QUEUES
+        if m[q + ELIGIBLE] == 0:
+            return -1
+        at = lowest(m[q + ELIGIBLE])
+    m[DRAIN] -= is_write
+    position = is_write * MAX_QUEUE + at
+    local = m[QUEUE_BANKS + position]
+    kept = ~(1 << at)
+    m[q + COUNT] -= 1
+    m[q + ELIGIBLE] &= kept
+    m[QUEUE_MASKS + is_write * MAX_BANKS + local] &= kept
+    m[q + VALID] &= kept
+    if m[q + VALID] == 0:
+        m[q + TAIL] = 0
+    _push(c, m, local, m[QUEUE_LINES + position], m[QUEUE_TICKETS + position], is_write)
+    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
+        m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
     return local
 
 
 @njit
-def has_room(s: ControllerState, ch: int, line: int, is_write: int) -> bool:
+def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
     """Tell if the channel takes a request now."""
-    c = s.configuration
-    if c[SINGLE]:
-        if is_write and find(s, ch, line, 0) >= 0:
-            return False
-        return s.queues[ch * 2, COUNT] < c[QUEUE]
-    return s.queues[ch * 2 + is_write, COUNT] < c[QUEUE]
+    if not c[SINGLE]:
+        return m[QUEUES + is_write * QUEUE_FIELDS + COUNT] < c[QUEUE]
+    return m[QUEUES + COUNT] < c[QUEUE] and not (is_write and _find(c, m, f, line, 0) >= 0)
 
 
 @njit
-def accept(s: ControllerState, ch: int, line: int, is_write: int, ticket: int) -> None:
-    """Take a request at the channel's present cycle; `has_room` must hold.
+def enter(c: I64, m: I64, f: U8, k: I64, line: int, is_write: int, ticket: int) -> None:
+    """Take a request at the channel's present cycle; `room` must hold.
 
     A write is done the cycle after. So is a read of an address that a queued write is for; a read
-    of an address that is queued to be read shares that read's command.
+    of an address that a queued read is for shares that read's command.
     """
-    now = s.channels[ch, CLOCK]
-    s.link[ticket] = -1
-    if is_write:
-        s.done[ticket] = now + 1
-    writing = find(s, ch, line, 1)
-    if writing >= 0:
-        s.counters[ch, MERGED] += 1
-        s.done[ticket] = now + 1
+    k[ticket, LINK] = -1
+    k[ticket, DONE] = m[CLOCK] + 1
+    if _find(c, m, f, line, 1) >= 0:
+        m[MERGED] += 1
         return
     if not is_write:
-        s.done[ticket] = -1
-        reading = find(s, ch, line, 0)
-        if reading >= 0:
-            s.counters[ch, MERGED] += 1
-            s.link[ticket] = s.link[reading]
-            s.link[reading] = ticket
+        k[ticket, DONE] = -1
+        first = _find(c, m, f, line, 0)
+        if first >= 0:
+            m[MERGED] += 1
+            k[ticket, LINK] = k[first, LINK]
+            k[first, LINK] = ticket
             return
-    s.filters[ch * 2 + is_write, _slot(line)] += 1
-    local = bank_of(s, line)
-    if s.configuration[SINGLE]:
-        s.queues[ch * 2, COUNT] += 1
-        _push(s, ch, local, line, ticket, is_write)
-        s.channels[ch, STALE] = 1
+    f[_hash(line, is_write)] += 1
+    if c[SINGLE]:
+        m[QUEUES + COUNT] += 1
+        _push(c, m, _bank_of(c, line), line, ticket, is_write)
+        m[STALE] = 1
     else:
-        _enqueue(s, ch * 2 + is_write, local, line, ticket)
+        _enqueue(c, m, line, ticket, is_write)

@@ -1,4 +1,8 @@
-"""State of a DRAM controller: arrays that the kernels of `dram_queues`, `dram_controller` share."""
+"""The state of a DRAM controller, as the kernels of `dram_queues` and `dram_controller` share it.
+
+Each channel has one block of integers. A set of banks or of queue positions is a bit mask; a
+queue's positions are in order of age.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,15 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from lepton.simulator.dram_timing import FIELDS, Arbitration, DramTiming, mapping, rules
+from lepton.simulator.dram_timing import (
+    FIELDS,
+    MAX_BANKS,
+    MAX_QUEUE,
+    Arbitration,
+    DramTiming,
+    mapping,
+    rules,
+)
 
 __all__ = ["ControllerState", "controller_state", "lowest"]
 
@@ -19,65 +31,61 @@ I64 = NDArray[np.int64]
 LATER = 1 << 60
 """The time of what does not happen."""
 
-# configuration
-(GROUPS, PER_GROUP, BANKS, RANKS, SINGLE, QUEUE, BANK_QUEUE, DRAIN_AT, HIT_LIMIT, DUAL) = range(10)
-(RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, FAW, RFC, REFI, READ_DONE, RETURN) = range(10, 21)
-SHIFT = 21
+# configuration: scalars, shift and mask of each address field, then the gaps between commands
+(GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
+(DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, FAW, RFC, REFI, READ_DONE) = range(9, 20)
+(RANK_GROUPS, GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(20, 25)
+SHIFT = 25
 MASK = SHIFT + len(FIELDS)
-CONFIGURATION = MASK + len(FIELDS)
-ROW, _, RANK, BANK, GROUP, _ = range(len(FIELDS))
+GAPS = MASK + len(FIELDS)
+ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
-# channel
-(CLOCK, POINTER, ACTIVE, STALE, BEST_AT, BEST_BANK, BEST_KIND, REFRESHES, REFRESHING) = range(9)
-(DRAIN, FLUSH, SEQUENCE, CHANNEL) = range(9, 13)
-(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(7)
-
-# transaction queue, one of reads and one of writes
+# a channel's block: scalars and counters
+(CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
+(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE) = range(8, 14)
+(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(14, 20)
+# the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-
-# bank
+QUEUES = 20
+# per rank: the last four activations and the slot of the oldest
+FAW_SLOT, FAW_FIELDS = 4, 5
+FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
+# per group: earliest activation, precharge, read, write as other banks' commands allow
+GATES = FAW_TIMES + FAW_FIELDS * MAX_BANKS
+# per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
-(ROW_AT, READ_AT, WRITE_AT, ROW_GATE, GATE, BANK_FIELDS) = range(10, 16)
+(BANK_COUNT, BANK_GROUP, AT, GATE, KIND, BANK_FIELDS) = range(10, 16)
+BANK_STATE = GATES + 4 * MAX_BANKS
+# per queue and position; per queue and bank
+QUEUE_LINES = BANK_STATE + BANK_FIELDS * MAX_BANKS
+QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
+QUEUE_BANKS = QUEUE_TICKETS + 2 * MAX_QUEUE
+QUEUE_MASKS = QUEUE_BANKS + 2 * MAX_QUEUE
+# per bank and position
+LINES = QUEUE_MASKS + 2 * MAX_BANKS
+TICKETS = LINES + MAX_BANKS * MAX_QUEUE
+SEQUENCES = TICKETS + MAX_BANKS * MAX_QUEUE
+BLOCK = SEQUENCES + MAX_BANKS * MAX_QUEUE
 
-FILTER = 4096
-"""Counters of queued requests by hash of address."""
+# kinds of command; several where a bank has a choice
+ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
+
+FILTER = 2048
+"""Counters of queued requests by a hash of their address; reads first, then writes."""
+
+(LINK, DONE) = range(2)
 
 
 class ControllerState(NamedTuple):
-    """One memory's controller; a channel's banks, queues and ranks are consecutive rows."""
+    """The controllers of one memory's channels."""
 
     configuration: I64
-    column: I64
-    activate: I64
-    precharge: I64
-    channels: I64
-    """[channels, CHANNEL]"""
-    counters: I64
-    """[channels, COUNTERS]"""
-    gates: I64
-    """[channels, 4 * groups] earliest activation, precharge, read, write by bank group"""
-    faw: I64
-    """[channels * ranks, 5] last four activations, next slot"""
-    banks: I64
-    """[channels * banks, BANK_FIELDS]"""
-    lines: I64
-    """[channels * banks, positions] addresses that wait in the bank's queue"""
-    tickets: I64
-    sequence: I64
-    queues: I64
-    """[channels * 2, QUEUE_FIELDS]"""
-    queue_lines: I64
-    """[channels * 2, 64]"""
-    queue_tickets: I64
-    queue_banks: I64
-    queue_masks: I64
-    """[channels * 2, banks] positions of each bank's transactions"""
+    blocks: I64
+    """[channels, BLOCK]"""
     filters: NDArray[np.uint8]
-    """[channels * 2, FILTER]"""
-    link: I64
-    """[tickets] next read that the same column command answers, or -1"""
-    done: I64
-    """[tickets] cycle of completion, -1 before it is known"""
+    """[channels, 2 * FILTER]"""
+    tickets: I64
+    """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
 
 
 @intrinsic
@@ -91,54 +99,45 @@ def lowest(typingcontext: Any, mask: Any) -> Any:
 
 
 def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
+    """Return the kernel's view of a memory and its controller."""
     single = arbitration.kind == "single"
-    row = np.zeros(CONFIGURATION, np.int64)
-    row[GROUPS], row[PER_GROUP] = timing.groups, timing.banks_per_group
-    row[BANKS], row[RANKS], row[SINGLE] = timing.banks, timing.ranks, single
-    row[QUEUE], row[HIT_LIMIT] = arbitration.queue, arbitration.row_hit_limit
+    row = np.zeros(GAPS, np.int64)
+    row[GROUPS], row[BANKS], row[RANKS] = timing.groups, timing.banks, timing.ranks
+    row[PER_RANK], row[RANK_GROUPS] = timing.banks // timing.ranks, timing.bank_groups
+    row[SINGLE], row[QUEUE] = single, arbitration.queue
     row[BANK_QUEUE] = arbitration.queue if single else arbitration.bank_queue
-    row[DRAIN_AT], row[DUAL] = arbitration.drain_at, timing.dual_command
-    row[RCD_RD], row[RCD_WR], row[RP] = timing.tRCDRD, timing.tRCDWR, timing.tRP
-    row[RAS], row[RTP], row[FAW] = timing.tRAS, timing.tRTP, timing.tFAW
+    row[DRAIN_ABOVE], row[HIT_LIMIT] = arbitration.drain_above, arbitration.row_hit_limit
+    row[DUAL], row[RCD_RD], row[RCD_WR] = timing.dual_command, timing.tRCDRD, timing.tRCDWR
+    row[RP], row[RAS], row[RTP], row[FAW] = timing.tRP, timing.tRAS, timing.tRTP, timing.tFAW
     row[RFC], row[REFI] = timing.tRFC, timing.refresh_interval
     row[WRITE_PRE] = timing.tCWL + timing.burst_cycles + timing.tWR
-    row[RETURN] = 0 if single else 1
-    row[READ_DONE] = timing.tCL + timing.burst_cycles + row[RETURN]
+    row[READ_DONE] = timing.tCL + timing.burst_cycles + (0 if single else 1)
+    row[GROUP_BITS] = timing.bank_groups.bit_length() - 1
+    row[BANK_BITS] = timing.banks_per_group.bit_length() - 1
+    row[POSITION_BITS] = min(6, int(row[BANK_QUEUE]).bit_length() + 1)
+    row[LINE_MASK] = -timing.access_bytes
     bits = mapping(timing)
-    row[SHIFT:MASK], row[MASK:CONFIGURATION] = bits.shifts, bits.masks
-    return row
+    row[SHIFT:MASK], row[MASK:GAPS] = bits.shifts, bits.masks
+    return np.concatenate([row, *(gaps.ravel() for gaps in rules(timing))])
 
 
-def controller_state(
-    timing: DramTiming, arbitration: Arbitration, tickets: int
-) -> ControllerState:
-    """Return a controller at cycle 0: all banks closed, nothing queued."""
+def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
+    """Return controllers at cycle 0: all banks closed, nothing queued.
+
+    `tickets` numbers tell requests apart; a number may be used again once it is done.
+    """
     configuration = _configuration(timing, arbitration)
-    channels, groups, banks = timing.channels, timing.groups, timing.banks
-    positions = min(64, 2 * int(configuration[BANK_QUEUE]))
-    gaps = rules(timing)
-    state = ControllerState(
+    blocks = np.zeros((timing.channels, BLOCK), np.int64)
+    blocks[:, STALE], blocks[:, ALLOWED], blocks[:, REFRESHING] = 1, -1, -1
+    blocks[:, REFRESH_AT] = timing.refresh_interval - 1
+    blocks[:, FAW_TIMES:GATES] = -LATER
+    blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
+    banks = blocks[:, BANK_STATE:QUEUE_LINES].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
+    banks[:, :, OPEN], banks[:, :, AT], banks[:, :, KIND] = -1, LATER, NOTHING
+    banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
+    return ControllerState(
         configuration,
-        *gaps,
-        np.zeros((channels, CHANNEL), np.int64),
-        np.zeros((channels, COUNTERS), np.int64),
-        np.zeros((channels, 4 * groups), np.int64),
-        np.full((channels * timing.ranks, 5), -LATER, np.int64),
-        np.zeros((channels * banks, BANK_FIELDS), np.int64),
-        *(np.zeros((channels * banks, positions), np.int64) for _ in range(3)),
-        np.zeros((channels * 2, QUEUE_FIELDS), np.int64),
-        *(np.zeros((channels * 2, 64), np.int64) for _ in range(3)),
-        np.zeros((channels * 2, banks), np.int64),
-        np.zeros((channels * 2, FILTER), np.uint8),
-        np.full(tickets, -1, np.int64),
-        np.full(tickets, -1, np.int64),
+        blocks,
+        np.zeros((timing.channels, 2 * FILTER), np.uint8),
+        np.full((tickets, 2), -1, np.int64),
     )
-    state.faw[:, 4] = 0
-    state.channels[:, STALE] = 1
-    state.channels[:, POINTER] = 0
-    state.channels[:, REFRESHING] = -1
-    state.banks[:, OPEN] = -1
-    state.banks[:, ROW_AT : WRITE_AT + 1] = LATER
-    group = np.arange(channels * banks) % banks // timing.banks_per_group
-    state.banks[:, ROW_GATE] = state.banks[:, GATE] = group
-    return state

@@ -114,8 +114,8 @@ class Arbitration:
     queue: int = 32
     """Reads, and as many writes, that wait for a bank's queue; all requests if `single`."""
     bank_queue: int = 8
-    drain_at: int = 16
-    """Writes that are worth draining while no read waits."""
+    drain_above: int = 8
+    """Writes are drained when more than these wait and no bank's queue holds a request."""
     row_hit_limit: int = 4
     """Hits of an open row after which an older request to another row may close it."""
 
@@ -125,8 +125,8 @@ class Arbitration:
         for name in ("queue", "bank_queue"):
             if not 1 <= getattr(self, name) <= MAX_QUEUE:
                 raise ChipError(f"DRAM controller: {name} must be 1 to {MAX_QUEUE}")
-        if not 1 <= self.drain_at <= self.queue:
-            raise ChipError("DRAM controller: drain_at must be 1 to queue")
+        if self.drain_above < 0 or self.row_hit_limit < 1:
+            raise ChipError("DRAM controller: drain_above must be >= 0 and row_hit_limit >= 1")
 
 
 class Mapping(NamedTuple):
