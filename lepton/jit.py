@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast, overload
 
 import numba
 
-__all__ = ["cache_folder", "njit", "sources_hash"]
+__all__ = ["cache_folder", "njit", "njit_borrowing", "sources_hash"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,3 +59,13 @@ def njit(function: F | None = None, *, error_model: str = "python") -> Any:
     numba.config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
     compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model)  # pyright: ignore
     return compiler if function is None else cast(F, compiler(function))
+
+
+def njit_borrowing(function: F) -> F:
+    """Compile as `njit` does a function that makes no array and keeps none.
+
+    Numba then counts no references, whose atomic updates can cost more than the work itself.
+    """
+    numba.config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
+    compiler: Any = numba.njit(cache=True, nogil=True, _nrt=False, forceinline=True)  # pyright: ignore
+    return cast(F, compiler(function))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.jit import njit
+from lepton.jit import njit_borrowing
 from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT, ACTIVATES, ACTIVE, ALLOWED, AT, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
@@ -29,14 +29,14 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
-@njit
+@njit_borrowing
 def _raise_gates(m: I64, gate: int, count: int, c: I64, gaps: int, t: int) -> None:
     """Delay `count` gates to the gaps after a command at `t`."""
     for g in range(count):
         m[gate + g] = max(m[gate + g], t + c[gaps + g])
 
 
-@njit
+@njit_borrowing
 def _activate(c: I64, m: I64, local: int, t: int) -> None:
     """Open the row of the bank's oldest request."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -64,7 +64,7 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     m[ACTIVATES] += 1
 
 
-@njit
+@njit_borrowing
 def _precharge(c: I64, m: I64, b: int, t: int) -> None:
     """Close a bank."""
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
@@ -75,7 +75,7 @@ def _precharge(c: I64, m: I64, b: int, t: int) -> None:
     m[PRECHARGES] += 1
 
 
-@njit
+@njit_borrowing
 def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
     """Do the oldest read (write) of the bank's open row."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -98,7 +98,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     _raise_gates(m, GATES + 2 * groups, 2 * groups, c, gaps, t)
 
 
-@njit
+@njit_borrowing
 def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None:
     """Issue the bank's next command."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -112,7 +112,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
     m[STALE] = 1
 
 
-@njit
+@njit_borrowing
 def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
     """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
     hit, reads = m[b + HIT], m[b + READ]
@@ -126,7 +126,7 @@ def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
     return max(m[b + COLUMN_WR], m[gate], t) if hit & ~reads else LATER
 
 
-@njit
+@njit_borrowing
 def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
     """Return when and how the bank can first go on; its older request wins a tie."""
     row = _earliest(c, m, b, ROW_COMMAND, t)
@@ -141,7 +141,7 @@ def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
     return read, READ_COMMAND if older else WRITE_COMMAND
 
 
-@njit
+@njit_borrowing
 def _first_of_bank(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
     """Return when, from `t` on, the bank's next command can go, and its kind."""
     kind = m[b + KIND]
@@ -150,7 +150,7 @@ def _first_of_bank(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
     return max(m[b + AT], m[m[b + GATE]], t), kind
 
 
-@njit
+@njit_borrowing
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
     allowed = m[ACTIVE] & m[ALLOWED]
@@ -170,7 +170,7 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
-@njit
+@njit_borrowing
 def _age(c: I64, m: I64, local: int, kind: int) -> int:
     """Return the number in order of arrival of the request that a bank's command is for."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -182,7 +182,7 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
     return m[SEQUENCES + (local << c[POSITION_BITS]) + lowest(requests)]
 
 
-@njit
+@njit_borrowing
 def _pick_oldest(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on: column commands before row commands, then by age."""
     allowed = m[ACTIVE] & m[ALLOWED]
@@ -204,7 +204,7 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
-@njit
+@njit_borrowing
 def _pick(c: I64, m: I64, t: int) -> None:
     """Find the first command that can be issued from `t` on."""
     if c[SINGLE]:
@@ -213,7 +213,7 @@ def _pick(c: I64, m: I64, t: int) -> None:
         _pick_in_turn(c, m, t)
 
 
-@njit
+@njit_borrowing
 def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
     """Return when, from `t` on, the refresh goes on, and the bank to close or -1 to refresh."""
     begin = m[REFRESHING] * c[PER_RANK]
@@ -229,7 +229,7 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
     return (ready, -1) if bank < 0 else (at, bank)
 
 
-@njit
+@njit_borrowing
 def _refresh(c: I64, m: I64, t: int) -> bool:
     """Begin or go on with the refresh that is due; tell if that took the command bus."""
     if m[REFRESHING] < 0:
@@ -256,7 +256,7 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
     return True
 
 
-@njit
+@njit_borrowing
 def _second_command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> None:
     """Use the other command bus: a row command beside a column command or the reverse."""
     _pick(c, m, t)
@@ -267,7 +267,7 @@ def _second_command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> None:
             _issue(c, m, f, k, local, kind, t)
 
 
-@njit
+@njit_borrowing
 def _consider(c: I64, m: I64, local: int, t: int) -> None:
     """Take a bank's new request into account for the next command from `t` on."""
     if m[STALE]:
@@ -282,7 +282,7 @@ def _consider(c: I64, m: I64, local: int, t: int) -> None:
             m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
 
 
-@njit
+@njit_borrowing
 def _cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
     """Run one cycle: a refresh or another command, then a move into a bank's queue."""
     kind = NOTHING
@@ -304,7 +304,7 @@ def _cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
     m[CLOCK] = t + 1
 
 
-@njit
+@njit_borrowing
 def _next(c: I64, m: I64) -> int:
     """Return the channel's next cycle in which anything happens."""
     clock = m[CLOCK]
@@ -315,13 +315,13 @@ def _next(c: I64, m: I64) -> int:
     return max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
-@njit
+@njit_borrowing
 def next_event(s: ControllerState, ch: int) -> int:
     """Return the channel's next cycle in which anything happens, with what is queued now."""
     return _next(s.configuration, s.blocks[ch])
 
 
-@njit
+@njit_borrowing
 def advance(s: ControllerState, ch: int, limit: int) -> None:
     """Run the channel's cycles before `limit`."""
     c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
@@ -332,7 +332,7 @@ def advance(s: ControllerState, ch: int, limit: int) -> None:
     m[CLOCK] = max(m[CLOCK], limit)
 
 
-@njit
+@njit_borrowing
 def advance_until_room(s: ControllerState, ch: int, address: int, is_write: int) -> int:
     """Run the channel until it has room for a request; return its clock."""
     c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
@@ -342,7 +342,7 @@ def advance_until_room(s: ControllerState, ch: int, address: int, is_write: int)
     return m[CLOCK]
 
 
-@njit
+@njit_borrowing
 def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int) -> bool:
     """Take a request at the channel's clock; return False if there is no room."""
     c, m, f = s.configuration, s.blocks[ch], s.filters[ch]
@@ -353,14 +353,14 @@ def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int
     return True
 
 
-@njit
+@njit_borrowing
 def channel_of(s: ControllerState, address: int) -> int:
     """Return the channel of an address."""
     c = s.configuration
     return (address >> c[SHIFT + CHANNEL]) & c[MASK + CHANNEL]
 
 
-@njit
+@njit_borrowing
 def flush(s: ControllerState, ch: int) -> None:
     """Drain what writes are left, from now on, whenever no other request waits."""
     s.blocks[ch, FLUSH] = 1

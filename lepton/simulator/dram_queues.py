@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.jit import njit
+from lepton.jit import njit_borrowing
 from lepton.simulator.dram_state import (
     ACT, ACTIVE, AT, BANK, BANK_BITS, BANK_COUNT, BANK_FIELDS, BANK_GROUP, BANK_QUEUE, BANK_STATE,
     CLOCK, COLUMN_RD, COLUMN_WR, COUNT, DONE, DRAIN, DRAIN_ABOVE, ELIGIBLE, END, FILTER, FLUSH,
@@ -25,7 +25,7 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
-@njit
+@njit_borrowing
 def _bank_of(c: I64, line: int) -> int:
     """Return the bank of an address, numbered over its channel."""
     rank = (line >> c[SHIFT + RANK]) & c[MASK + RANK]
@@ -34,19 +34,19 @@ def _bank_of(c: I64, line: int) -> int:
     return (((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank
 
 
-@njit
+@njit_borrowing
 def row_of(c: I64, line: int) -> int:
     """Return the row of an address."""
     return (line >> c[SHIFT + ROW]) & c[MASK + ROW]
 
 
-@njit
+@njit_borrowing
 def _hash(line: int, is_write: int) -> int:
     """Return an address's place in the filters."""
     return (is_write * FILTER) | (((line >> 5) ^ (line >> 16)) & (FILTER - 1))
 
 
-@njit
+@njit_borrowing
 def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     """Return the ticket of the request of an address that waits in a queue, or -1."""
     if f[_hash(line, is_write)] == 0:
@@ -69,7 +69,7 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     return -1
 
 
-@njit
+@njit_borrowing
 def offer(c: I64, m: I64, b: int) -> None:
     """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
     waiting, hit = m[b + WAITING], m[b + HIT]
@@ -93,7 +93,7 @@ def offer(c: I64, m: I64, b: int) -> None:
     m[b + AT], m[b + GATE], m[b + KIND] = at, gate, kind
 
 
-@njit
+@njit_borrowing
 def _compact_bank(m: I64, b: int, entry: int) -> None:
     """Move a bank's requests to the first positions."""
     waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
@@ -110,7 +110,7 @@ def _compact_bank(m: I64, b: int, entry: int) -> None:
     m[b + HIT], m[b + READ], m[b + END] = hits, reads, to
 
 
-@njit
+@njit_borrowing
 def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
     """Put a request at the end of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -134,7 +134,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
     offer(c, m, b)
 
 
-@njit
+@njit_borrowing
 def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     """Take a request out of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -154,7 +154,7 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
         m[b + END] = 0
 
 
-@njit
+@njit_borrowing
 def _compact_queue(m: I64, q: int, is_write: int) -> None:
     """Move a queue's transactions to the first positions."""
     valid, eligible = m[q + VALID], m[q + ELIGIBLE]
@@ -173,7 +173,7 @@ def _compact_queue(m: I64, q: int, is_write: int) -> None:
     m[q + ELIGIBLE], m[q + TAIL] = kept, to
 
 
-@njit
+@njit_borrowing
 def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     """Put a transaction at the end of the queue of reads or of writes."""
     q = QUEUES + is_write * QUEUE_FIELDS
@@ -193,7 +193,7 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
         m[q + ELIGIBLE] |= bit
 
 
-@njit
+@njit_borrowing
 def starts_drain(c: I64, m: I64) -> bool:
     """Tell if the writes are to be drained from now on."""
     writes = m[QUEUES + QUEUE_FIELDS + COUNT]
@@ -204,7 +204,7 @@ def starts_drain(c: I64, m: I64) -> bool:
     return m[ACTIVE] == 0 and (writes > c[DRAIN_ABOVE] or m[FLUSH] != 0)
 
 
-@njit
+@njit_borrowing
 def schedule(c: I64, m: I64, f: U8) -> int:
     """Move the oldest transaction whose bank's queue has room there; return its bank or -1.
 
@@ -240,7 +240,7 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     return local
 
 
-@njit
+@njit_borrowing
 def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
     """Tell if the channel takes a request now."""
     if not c[SINGLE]:
@@ -248,7 +248,7 @@ def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
     return m[QUEUES + COUNT] < c[QUEUE] and not (is_write and _find(c, m, f, line, 0) >= 0)
 
 
-@njit
+@njit_borrowing
 def enter(c: I64, m: I64, f: U8, k: I64, line: int, is_write: int, ticket: int) -> None:
     """Take a request at the channel's present cycle; `room` must hold.
 

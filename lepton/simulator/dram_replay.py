@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.jit import njit
+from lepton.jit import njit_borrowing
 from lepton.simulator.dram_controller import (
     accept,
     advance,
@@ -53,7 +53,7 @@ class Replay:
         return self.row_hits / max(1, self.reads + self.writes)
 
 
-@njit
+@njit_borrowing
 def _send(
     s: ControllerState, address: I64, is_write: I64, earliest: I64, per_cycle: int, accepted: I64
 ) -> None:
@@ -73,7 +73,7 @@ def _send(
         sent += 1
 
 
-@njit
+@njit_borrowing
 def _finish(s: ControllerState, address: I64) -> int:
     """Run until all requests are done; return the cycle after that."""
     end = 0
