@@ -15,7 +15,7 @@ from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, sch
 from lepton.simulator.dram_state import (
     ACT, ACTIVATES, ACTIVE, ALLOWED, AT, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
     BEST_BANK, BEST_KIND, CHANNEL, CLOCK, COLUMN_RD, COLUMN_WR, DONE, DRAIN, DUAL, ELIGIBLE,
-    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GAPS, GATE, GATES, GROUPS, HIT, HIT_COUNT, HIT_LIMIT, HITS,
+    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GATE, GROUP_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, HIT, HIT_COUNT, HIT_LIMIT, HITS,
     KIND, LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
     PRE, PRECHARGES, QUEUE_FIELDS, QUEUES, RANK_GROUPS, RANKS, RAS, RCD_RD, RCD_WR, READ,
     READ_COMMAND, READ_DONE, READS, REFI, REFRESH_AT, REFRESHES, REFRESHING, RFC, ROW_COMMAND, RP,
@@ -27,13 +27,6 @@ __all__ = ["accept", "advance", "advance_until_room", "channel_of", "flush", "ne
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
-
-
-@njit_borrowing
-def _raise_gates(m: I64, gate: int, count: int, c: I64, gaps: int, t: int) -> None:
-    """Delay `count` gates to the gaps after a command at `t`."""
-    for g in range(count):
-        m[gate + g] = max(m[gate + g], t + c[gaps + g])
 
 
 @njit_borrowing
@@ -52,14 +45,15 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     m[b + OPEN], m[b + HIT] = row, hit
     m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
     m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
-    groups, group = c[GROUPS], m[b + BANK_GROUP]
-    _raise_gates(m, GATES, groups, c, GAPS + 4 * groups * groups + group * groups, t)
-    rank = group // c[RANK_GROUPS]
+    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    delay_rows(m, ACTIVATE_GATE, c, ACTIVATE_GAPS + group * MAX_GROUPS, t)
+    rank = group >> c[GROUP_BITS]
     window = FAW_TIMES + rank * FAW_FIELDS
     m[window + m[window + FAW_SLOT]] = t
     m[window + FAW_SLOT] = (m[window + FAW_SLOT] + 1) & 3
     earliest = m[window + m[window + FAW_SLOT]] + c[FAW]
-    for g in range(GATES + rank * c[RANK_GROUPS], GATES + (rank + 1) * c[RANK_GROUPS]):
+    begin = ACTIVATE_GATE + (rank << c[GROUP_BITS])
+    for g in range(begin, begin + c[RANK_GROUPS]):
         m[g] = max(m[g], earliest)
     m[ACTIVATES] += 1
 
@@ -69,9 +63,8 @@ def _precharge(c: I64, m: I64, b: int, t: int) -> None:
     """Close a bank."""
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
-    groups = c[GROUPS]
-    gaps = GAPS + 5 * groups * groups + m[b + BANK_GROUP] * groups
-    _raise_gates(m, GATES + groups, groups, c, gaps, t)
+    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    delay_rows(m, PRECHARGE_GATE, c, PRECHARGE_GAPS + group * MAX_GROUPS, t)
     m[PRECHARGES] += 1
 
 
@@ -93,9 +86,8 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     remove(c, m, f, local, at, is_write)
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
-    groups = c[GROUPS]
-    gaps = GAPS + (is_write * groups + m[b + BANK_GROUP]) * 2 * groups
-    _raise_gates(m, GATES + 2 * groups, 2 * groups, c, gaps, t)
+    gaps = (WRITE_GAPS if is_write else READ_GAPS) + (m[b + BANK_GROUP] & (MAX_GROUPS - 1)) * 2 * MAX_GROUPS
+    delay_columns(m, READ_GATE, c, gaps, t)
 
 
 @njit_borrowing
@@ -116,7 +108,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
 def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
     """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
     hit, reads = m[b + HIT], m[b + READ]
-    gate = GATES + m[b + BANK_GROUP] + (kind + 1) * c[GROUPS]
+    gate = PRECHARGE_GATE + kind * MAX_GROUPS + m[b + BANK_GROUP]
     if kind == ROW_COMMAND:
         oldest = m[b + WAITING] & -m[b + WAITING]
         blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
@@ -221,7 +213,7 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
     for local in range(begin, begin + c[PER_RANK]):
         b = BANK_STATE + local * BANK_FIELDS
         if m[b + OPEN] >= 0:
-            close = max(m[b + PRE], m[GATES + c[GROUPS] + m[b + BANK_GROUP]], t)
+            close = max(m[b + PRE], m[PRECHARGE_GATE + m[b + BANK_GROUP]], t)
             if close < at:
                 at, bank = close, b
         else:
@@ -261,7 +253,7 @@ def _second_command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> None:
     """Use the other command bus: a row command beside a column command or the reverse."""
     _pick(c, m, t)
     if m[BEST_AT] <= t:
-        local, kind = m[BEST_BANK], m[BEST_KIND]
+        local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
         m[POINTER], m[STALE] = local, 1
         if (kind == ROW_COMMAND) != (first == ROW_COMMAND):
             _issue(c, m, f, k, local, kind, t)
@@ -294,7 +286,7 @@ def _cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
         if m[BEST_AT] <= t:
             kind = m[BEST_KIND]
             m[POINTER] = m[BEST_BANK]
-            _issue(c, m, f, k, m[BEST_BANK], kind, t)
+            _issue(c, m, f, k, m[BEST_BANK] & (MAX_BANKS - 1), kind, t)
     if kind != NOTHING and c[DUAL]:
         _second_command(c, m, f, k, kind, t)
     if not c[SINGLE]:

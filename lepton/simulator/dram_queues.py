@@ -12,7 +12,7 @@ from lepton.jit import njit_borrowing
 from lepton.simulator.dram_state import (
     ACT, ACTIVE, AT, BANK, BANK_BITS, BANK_COUNT, BANK_FIELDS, BANK_GROUP, BANK_QUEUE, BANK_STATE,
     CLOCK, COLUMN_RD, COLUMN_WR, COUNT, DONE, DRAIN, DRAIN_ABOVE, ELIGIBLE, END, FILTER, FLUSH,
-    GATE, GATES, GROUP, GROUP_BITS, GROUPS, HIT, HIT_COUNT, HIT_LIMIT, KIND, LATER, LINES, LINK,
+    GATE, GROUP, GROUP_BITS, ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE, HIT, HIT_COUNT, HIT_LIMIT, KIND, LATER, LINES, LINK,
     MASK, MAX_BANKS, MAX_QUEUE, MERGED, NOTHING, OPEN, POSITION_BITS, PRE, QUEUE, QUEUE_BANKS,
     QUEUE_FIELDS, QUEUE_LINES, QUEUE_MASKS, QUEUE_TICKETS, QUEUES, RANK, READ, READ_COMMAND, ROW,
     ROW_COMMAND, SEQUENCE, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TAIL, TICKETS, VALID,
@@ -73,24 +73,23 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
 def offer(c: I64, m: I64, b: int) -> None:
     """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
     waiting, hit = m[b + WAITING], m[b + HIT]
-    at, gate, kind = LATER, GATES + m[b + BANK_GROUP], NOTHING
+    at, gate, kind = LATER, ACTIVATE_GATE, NOTHING
     if waiting == 0:
         pass
     elif m[b + OPEN] < 0:
         at, kind = m[b + ACT], ROW_COMMAND
     else:
-        groups = c[GROUPS]
         if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
-            at, gate, kind = m[b + PRE], gate + groups, ROW_COMMAND
+            at, gate, kind = m[b + PRE], PRECHARGE_GATE, ROW_COMMAND
         if hit != 0:
             reads = hit & m[b + READ]
             if kind == ROW_COMMAND or (reads != 0 and reads != hit):
                 kind = SEVERAL
             elif reads != 0:
-                at, gate, kind = m[b + COLUMN_RD], gate + 2 * groups, READ_COMMAND
+                at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
             else:
-                at, gate, kind = m[b + COLUMN_WR], gate + 3 * groups, WRITE_COMMAND
-    m[b + AT], m[b + GATE], m[b + KIND] = at, gate, kind
+                at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
+    m[b + AT], m[b + GATE], m[b + KIND] = at, gate + m[b + BANK_GROUP], kind
 
 
 @njit_borrowing
@@ -225,7 +224,7 @@ def schedule(c: I64, m: I64, f: U8) -> int:
         at = lowest(m[q + ELIGIBLE])
     m[DRAIN] -= is_write
     position = is_write * MAX_QUEUE + at
-    local = m[QUEUE_BANKS + position]
+    local = m[QUEUE_BANKS + position] & (MAX_BANKS - 1)
     kept = ~(1 << at)
     m[q + COUNT] -= 1
     m[q + ELIGIBLE] &= kept

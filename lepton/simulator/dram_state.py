@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lepton.simulator.dram_timing import (
     FIELDS,
     MAX_BANKS,
+    MAX_GROUPS,
     MAX_QUEUE,
     Arbitration,
     DramTiming,
@@ -37,7 +38,11 @@ LATER = 1 << 60
 (RANK_GROUPS, GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(20, 25)
 SHIFT = 25
 MASK = SHIFT + len(FIELDS)
-GAPS = MASK + len(FIELDS)
+# a row of gaps per group: from a read (write) there to reads and writes, from a row command
+READ_GAPS = MASK + len(FIELDS)
+WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
+ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
+PRECHARGE_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
@@ -51,11 +56,12 @@ QUEUES = 20
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
 # per group: earliest activation, precharge, read, write as other banks' commands allow
-GATES = FAW_TIMES + FAW_FIELDS * MAX_BANKS
+GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
+ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS)
 # per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
 (BANK_COUNT, BANK_GROUP, AT, GATE, KIND, BANK_FIELDS) = range(10, 16)
-BANK_STATE = GATES + 4 * MAX_BANKS
+BANK_STATE = GATES + 4 * MAX_GROUPS
 # per queue and position; per queue and bank
 QUEUE_LINES = BANK_STATE + BANK_FIELDS * MAX_BANKS
 QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
@@ -98,10 +104,42 @@ def lowest(typingcontext: Any, mask: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
+def _delay(count: int) -> Any:
+    """Return a kernel that delays `count` gates from `gate` on to `t` plus the gaps there."""
+
+    @intrinsic
+    def delay(
+        typingcontext: Any, m: Any, gate: Any, c: Any, gaps: Any, t: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector = ir.VectorType(ir.IntType(64), count)
+            where = []
+            for array, at in ((0, 1), (2, 3)):
+                struct = context.make_array(signature.args[array])(context, builder, args[array])
+                first = builder.gep(struct.data, [args[at]])
+                where.append(builder.bitcast(first, vector.as_pointer()))
+            time = builder.insert_element(ir.Constant(vector, ir.Undefined), args[4], ir.IntType(32)(0))
+            times = builder.shuffle_vector(
+                time, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), count), None)
+            )
+            old = builder.load(where[0], align=8)
+            new = builder.add(builder.load(where[1], align=8), times)
+            later = builder.select(builder.icmp_signed(">", old, new), old, new)
+            builder.store(later, where[0], align=8)
+            return context.get_dummy_value()
+
+        return types.none(m, types.int64, c, types.int64, types.int64), codegen
+
+    return delay
+
+
+delay_columns, delay_rows = _delay(2 * MAX_GROUPS), _delay(MAX_GROUPS)
+
+
 def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     """Return the kernel's view of a memory and its controller."""
     single = arbitration.kind == "single"
-    row = np.zeros(GAPS, np.int64)
+    row = np.zeros(READ_GAPS, np.int64)
     row[GROUPS], row[BANKS], row[RANKS] = timing.groups, timing.banks, timing.ranks
     row[PER_RANK], row[RANK_GROUPS] = timing.banks // timing.ranks, timing.bank_groups
     row[SINGLE], row[QUEUE] = single, arbitration.queue
@@ -117,7 +155,7 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[POSITION_BITS] = min(6, int(row[BANK_QUEUE]).bit_length() + 1)
     row[LINE_MASK] = -timing.access_bytes
     bits = mapping(timing)
-    row[SHIFT:MASK], row[MASK:GAPS] = bits.shifts, bits.masks
+    row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     return np.concatenate([row, *(gaps.ravel() for gaps in rules(timing))])
 
 

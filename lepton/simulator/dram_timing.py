@@ -25,6 +25,7 @@ NEVER = -(1 << 40)
 """A gap that never binds."""
 
 MAX_BANKS = 64
+MAX_GROUPS = 16
 MAX_QUEUE = 64
 
 
@@ -77,9 +78,10 @@ class DramTiming:
             _power_of_two(self, name)
         _power_of_two(self, "access_bytes")
         _power_of_two(self, "row_bytes")
-        if self.banks > MAX_BANKS:
+        if self.banks > MAX_BANKS or self.groups > MAX_GROUPS:
             raise ChipError(
-                f"DRAM {self.name}: a channel has at most {MAX_BANKS} banks, got {self.banks}"
+                f"DRAM {self.name}: a channel has at most {MAX_GROUPS} bank groups and {MAX_BANKS} "
+                f"banks over its ranks, got {self.groups} and {self.banks}"
             )
         if self.tREFI // self.ranks <= self.tRFC:
             raise ChipError(f"DRAM {self.name}: tRFC must be shorter than tREFI / ranks")
@@ -140,11 +142,11 @@ class Rules(NamedTuple):
     """Least cycles between two commands of a channel, by bank group over all ranks."""
 
     column: I64
-    """[2 * groups, 2 * groups]: from a read (write) in a group to a read (write) in a group."""
+    """[2, MAX_GROUPS, 2, MAX_GROUPS]: from a read (write) in a group to a read (write) in one."""
     activate: I64
-    """[groups, groups]: from an activation in a group to one in another bank of a group."""
+    """[MAX_GROUPS, MAX_GROUPS]: from an activation in a group to another bank's in a group."""
     precharge: I64
-    """[groups, groups]: from a precharge in a group to one in another bank of a group."""
+    """[MAX_GROUPS, MAX_GROUPS]: from a precharge in a group to another bank's in a group."""
 
 
 def _power_of_two(timing: DramTiming, name: str) -> None:
@@ -197,16 +199,16 @@ def _column_gaps(t: DramTiming) -> dict[tuple[int, int], tuple[int, int, int]]:
 def rules(timing: DramTiming) -> Rules:
     """Return the gaps between commands; a group alone in its rank uses the short ones."""
     groups, per_rank = timing.groups, timing.bank_groups
-    column = np.zeros((2 * groups, 2 * groups), np.int64)
-    activate = np.full((groups, groups), NEVER, np.int64)
-    precharge = np.full((groups, groups), NEVER, np.int64)
+    column = np.full((2, MAX_GROUPS, 2, MAX_GROUPS), NEVER, np.int64)
+    activate = np.full((MAX_GROUPS, MAX_GROUPS), NEVER, np.int64)
+    precharge = np.full((MAX_GROUPS, MAX_GROUPS), NEVER, np.int64)
     gaps = _column_gaps(timing)
     for a in range(groups):
         for b in range(groups):
             same_rank = a // per_rank == b // per_rank
             near = 0 if a == b and per_rank > 1 else 1 if same_rank else 2
             for (first, second), gap in gaps.items():
-                column[first * groups + a, second * groups + b] = gap[near]
+                column[first, a, second, b] = gap[near]
             if same_rank:
                 activate[a, b] = (timing.tRRD_L, timing.tRRD_S)[near]
                 precharge[a, b] = timing.tPPD
