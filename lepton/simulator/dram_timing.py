@@ -83,8 +83,10 @@ class DramTiming:
                 f"DRAM {self.name}: a channel has at most {MAX_GROUPS} bank groups and {MAX_BANKS} "
                 f"banks over its ranks, got {self.groups} and {self.banks}"
             )
-        if self.tREFI // self.ranks <= self.tRFC:
-            raise ChipError(f"DRAM {self.name}: tRFC must be shorter than tREFI / ranks")
+        if self.refresh_interval < 2 * (self.tRFC + self.tRAS + self.tRP):
+            raise ChipError(
+                f"DRAM {self.name}: tREFI / ranks must be at least 2 (tRFC + tRAS + tRP)"
+            )
         mapping(self)
 
     @property
