@@ -222,12 +222,16 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
 
 
 @njit_borrowing
+def _begin_refresh(c: I64, m: I64) -> None:
+    """Keep the banks of the rank whose refresh is due from serving their queues."""
+    rank = m[REFRESHES] % c[RANKS]
+    banks = -1 if c[RANKS] == 1 else ((1 << c[PER_RANK]) - 1) << (rank * c[PER_RANK])
+    m[REFRESHING], m[ALLOWED], m[STALE] = rank, ~banks, 1
+
+
+@njit_borrowing
 def _refresh(c: I64, m: I64, t: int) -> bool:
-    """Begin or go on with the refresh that is due; tell if that took the command bus."""
-    if m[REFRESHING] < 0:
-        rank = m[REFRESHES] % c[RANKS]
-        banks = -1 if c[RANKS] == 1 else ((1 << c[PER_RANK]) - 1) << (rank * c[PER_RANK])
-        m[REFRESHING], m[ALLOWED], m[STALE] = rank, ~banks, 1
+    """Go on with the refresh under way; tell if that took the command bus."""
     at, bank = _refresh_step(c, m, t)
     if at > t:
         m[REFRESH_AT] = at
@@ -249,17 +253,6 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
 
 
 @njit_borrowing
-def _second_command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> None:
-    """Use the other command bus: a row command beside a column command or the reverse."""
-    _pick(c, m, t)
-    if m[BEST_AT] <= t:
-        local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
-        m[POINTER], m[STALE] = local, 1
-        if (kind == ROW_COMMAND) != (first == ROW_COMMAND):
-            _issue(c, m, f, k, local, kind, t)
-
-
-@njit_borrowing
 def _consider(c: I64, m: I64, local: int, t: int) -> None:
     """Take a bank's new request into account for the next command from `t` on."""
     if m[STALE]:
@@ -275,62 +268,80 @@ def _consider(c: I64, m: I64, local: int, t: int) -> None:
 
 
 @njit_borrowing
-def _cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
-    """Run one cycle: a refresh or another command, then a move into a bank's queue."""
-    kind = NOTHING
-    if t >= m[REFRESH_AT] and _refresh(c, m, t):
-        kind = ROW_COMMAND
-    else:
-        if m[STALE]:
-            _pick(c, m, t)
-        if m[BEST_AT] <= t:
-            kind = m[BEST_KIND]
-            m[POINTER] = m[BEST_BANK]
-            _issue(c, m, f, k, m[BEST_BANK] & (MAX_BANKS - 1), kind, t)
-    if kind != NOTHING and c[DUAL]:
-        _second_command(c, m, f, k, kind, t)
-    if not c[SINGLE]:
-        local = schedule(c, m, f)
-        if local >= 0:
-            _consider(c, m, local, t + 1)
-    m[CLOCK] = t + 1
+def _moves(c: I64, m: I64) -> bool:
+    """Tell if a transaction can move into a bank's queue now, or a drain begin."""
+    drained = QUEUE_FIELDS if m[DRAIN] > 0 else 0
+    return m[QUEUES + drained + ELIGIBLE] != 0 or starts_drain(c, m)
 
 
 @njit_borrowing
-def _next(c: I64, m: I64) -> int:
-    """Return the channel's next cycle in which anything happens."""
-    clock = m[CLOCK]
-    if m[QUEUES + (QUEUE_FIELDS if m[DRAIN] > 0 else 0) + ELIGIBLE] or starts_drain(c, m):
-        return clock
-    if m[STALE]:
-        _pick(c, m, clock)
-    return max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+def _command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> int:
+    """Issue the picked command if it is ready and may follow `first` in the cycle.
+
+    Return its kind, or `NOTHING`.
+    """
+    if m[BEST_AT] > t:
+        return NOTHING
+    local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
+    m[POINTER], m[STALE] = local, 1
+    if first == NOTHING or (kind == ROW_COMMAND) != (first == ROW_COMMAND):
+        _issue(c, m, f, k, local, kind, t)
+    return kind
+
+
+@njit_borrowing
+def _run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> None:
+    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
+    clock, first = m[CLOCK], NOTHING
+    while True:
+        if m[STALE]:
+            _pick(c, m, clock)
+        if first == NOTHING:
+            t = clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+            if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
+                break
+            clock = t
+            if clock >= m[REFRESH_AT]:
+                if m[REFRESHING] < 0:
+                    _begin_refresh(c, m)
+                    continue
+                if _refresh(c, m, clock):
+                    first = ROW_COMMAND
+            if first == NOTHING:
+                first = _command(c, m, f, k, NOTHING, clock)
+            if first != NOTHING and c[DUAL]:
+                continue
+        else:
+            _command(c, m, f, k, first, clock)
+        if not c[SINGLE]:
+            local = schedule(c, m, f)
+            if local >= 0:
+                _consider(c, m, local, clock + 1)
+        clock, first = clock + 1, NOTHING
+    m[CLOCK] = max(clock, limit)
 
 
 @njit_borrowing
 def next_event(s: ControllerState, ch: int) -> int:
     """Return the channel's next cycle in which anything happens, with what is queued now."""
-    return _next(s.configuration, s.blocks[ch])
+    c, m = s.configuration, s.blocks[ch]
+    clock = m[CLOCK]
+    if m[STALE]:
+        _pick(c, m, clock)
+    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
 @njit_borrowing
 def advance(s: ControllerState, ch: int, limit: int) -> None:
     """Run the channel's cycles before `limit`."""
-    c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
-    t = _next(c, m)
-    while t < limit:
-        _cycle(c, m, f, k, t)
-        t = _next(c, m)
-    m[CLOCK] = max(m[CLOCK], limit)
+    _run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0)
 
 
 @njit_borrowing
-def advance_until_room(s: ControllerState, ch: int, address: int, is_write: int) -> int:
-    """Run the channel until it has room for a request; return its clock."""
-    c, m, f, k = s.configuration, s.blocks[ch], s.filters[ch], s.tickets
-    line = address & c[LINE_MASK]
-    while not room(c, m, f, line, is_write):
-        _cycle(c, m, f, k, _next(c, m))
+def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is_write: int) -> int:
+    """Run the cycles before `limit`, and on until there is room for a request; return the clock."""
+    c, m = s.configuration, s.blocks[ch]
+    _run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write)
     return m[CLOCK]
 
 

@@ -65,10 +65,10 @@ def _send(
             now, sent = earliest[i], 0
         if sent == per_cycle:
             now, sent = now + 1, 0
-        advance(s, ch, now)
-        if not accept(s, ch, address[i], is_write[i], i):
-            now, sent = advance_until_room(s, ch, address[i], is_write[i]), 0
-            accept(s, ch, address[i], is_write[i], i)
+        clock = advance_until_room(s, ch, now, address[i], is_write[i])
+        if clock > now:
+            now, sent = clock, 0
+        accept(s, ch, address[i], is_write[i], i)
         accepted[i] = now
         sent += 1
 

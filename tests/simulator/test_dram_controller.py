@@ -221,5 +221,5 @@ def test_a_full_queue_refuses() -> None:
     assert accept(state, 0, 0, 0, 0)
     assert accept(state, 0, 64, 0, 1)
     assert not accept(state, 0, 128, 0, 2)
-    assert advance_until_room(state, 0, 128, 0) == 1
+    assert advance_until_room(state, 0, 0, 128, 0) == 1
     assert accept(state, 0, 128, 0, 2)
