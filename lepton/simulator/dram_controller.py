@@ -15,7 +15,7 @@ from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, sch
 from lepton.simulator.dram_state import (
     ACT, ACTIVATES, ACTIVE, ALLOWED, AT, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
     BEST_BANK, BEST_KIND, CHANNEL, CLOCK, COLUMN_RD, COLUMN_WR, DONE, DRAIN, DUAL, ELIGIBLE,
-    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GATE, GROUP_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, HIT, HIT_COUNT, HIT_LIMIT, HITS,
+    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GATE, GROUP_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, rotated, HIT, HIT_COUNT, HIT_LIMIT, HITS,
     KIND, LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
     PRE, PRECHARGES, QUEUE_FIELDS, QUEUES, RANK_GROUPS, RANKS, RAS, RCD_RD, RCD_WR, READ,
     READ_COMMAND, READ_DONE, READS, REFI, REFRESH_AT, REFRESHES, REFRESHING, RFC, ROW_COMMAND, RP,
@@ -139,27 +139,23 @@ def _first_of_bank(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
     kind = m[b + KIND]
     if kind == SEVERAL:
         return _first_of_several(c, m, b, t)
-    return max(m[b + AT], m[m[b + GATE]], t), kind
+    return max(m[b + AT], m[m[b + GATE] & 255], t), kind
 
 
 @njit_borrowing
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
-    allowed = m[ACTIVE] & m[ALLOWED]
-    turn = allowed & (-2 << m[POINTER])
-    rest = allowed ^ turn
-    best, bank, best_kind = LATER, 0, NOTHING
-    while turn | rest:
-        if turn == 0:
-            turn, rest = rest, 0
-        local = lowest(turn)
+    after = m[POINTER] + 1
+    turn = rotated(m[ACTIVE] & m[ALLOWED], after)
+    best, bank = LATER, 0
+    while turn:
+        local = (lowest(turn) + after) & (MAX_BANKS - 1)
         turn &= turn - 1
-        at, kind = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)
+        at = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)[0]
         if at < best:
-            best, bank, best_kind = at, local, kind
-            if at == t:
-                break
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
+            best, bank = at, local
+    kind = _first_of_bank(c, m, BANK_STATE + bank * BANK_FIELDS, t)[1]
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, kind, 0
 
 
 @njit_borrowing

@@ -104,6 +104,18 @@ def lowest(typingcontext: Any, mask: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
+@intrinsic
+def rotated(typingcontext: Any, mask: Any, by: Any) -> Any:
+    """Return a mask with bit `by` (1 to 64) moved to bit 0, the others after it in a ring."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        by = builder.and_(args[1], args[1].type(MAX_BANKS - 1))
+        back = builder.and_(builder.neg(by), args[1].type(MAX_BANKS - 1))
+        return builder.or_(builder.lshr(args[0], by), builder.shl(args[0], back))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
 def _delay(count: int) -> Any:
     """Return a kernel that delays `count` gates from `gate` on to `t` plus the gaps there."""
 
