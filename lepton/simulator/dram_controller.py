@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from lepton.jit import njit_borrowing
 from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, schedule, starts_drain
 from lepton.simulator.dram_state import (
-    ACT, ACTIVATES, ACTIVE, ALLOWED, AT, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
+    ACT, ACTIVATES, ACTIVE, ALLOWED, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
     BEST_BANK, BEST_KIND, CHANNEL, CLOCK, COLUMN_RD, COLUMN_WR, DONE, DRAIN, DUAL, ELIGIBLE,
-    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GATE, GROUP_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, rotated, HIT, HIT_COUNT, HIT_LIMIT, HITS,
-    KIND, LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
+    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GROUP_BITS, CHOOSERS, NEXT_AT, NEXT_GATE, NEXT_KIND, TURN_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, rotated, HIT, HIT_COUNT, HIT_LIMIT, HITS,
+    LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
     PRE, PRECHARGES, QUEUE_FIELDS, QUEUES, RANK_GROUPS, RANKS, RAS, RCD_RD, RCD_WR, READ,
     READ_COMMAND, READ_DONE, READS, REFI, REFRESH_AT, REFRESHES, REFRESHING, RFC, ROW_COMMAND, RP,
     RTP, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TICKETS, WAITING, WRITE_COMMAND, WRITE_PRE,
@@ -100,7 +100,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
         _activate(c, m, local, t)
     else:
         _precharge(c, m, b, t)
-    offer(c, m, b)
+    offer(c, m, local)
     m[STALE] = 1
 
 
@@ -134,28 +134,37 @@ def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
 
 
 @njit_borrowing
-def _first_of_bank(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
+def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
     """Return when, from `t` on, the bank's next command can go, and its kind."""
-    kind = m[b + KIND]
+    kind = m[NEXT_KIND + local]
     if kind == SEVERAL:
-        return _first_of_several(c, m, b, t)
-    return max(m[b + AT], m[m[b + GATE] & 255], t), kind
+        return _first_of_several(c, m, BANK_STATE + local * BANK_FIELDS, t)
+    return max(m[NEXT_AT + local], m[m[NEXT_GATE + local]], t), kind
 
 
 @njit_borrowing
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
     after = m[POINTER] + 1
-    turn = rotated(m[ACTIVE] & m[ALLOWED], after)
-    best, bank = LATER, 0
+    allowed = m[ACTIVE] & m[ALLOWED]
+    turn = rotated(allowed & ~m[CHOOSERS], after)
+    # the least of cycle and turn in one number, so that the loop has no branch to mispredict
+    best = LATER << TURN_BITS
     while turn:
-        local = (lowest(turn) + after) & (MAX_BANKS - 1)
+        place = lowest(turn)
         turn &= turn - 1
-        at = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)[0]
-        if at < best:
-            best, bank = at, local
-    kind = _first_of_bank(c, m, BANK_STATE + bank * BANK_FIELDS, t)[1]
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, kind, 0
+        local = (place + after) & (MAX_BANKS - 1)
+        gate = m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
+        best = min(best, (max(m[NEXT_AT + local], gate, t) << TURN_BITS) | place)
+    turn = rotated(allowed & m[CHOOSERS], after)
+    while turn:
+        place = lowest(turn)
+        turn &= turn - 1
+        at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
+        best = min(best, (at << TURN_BITS) | place)
+    local = (best + after) & (MAX_BANKS - 1)
+    kind = _first_of_bank(c, m, local, t)[1]
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
 
 
 @njit_borrowing
@@ -180,10 +189,11 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
         allowed &= allowed - 1
         b = BANK_STATE + local * BANK_FIELDS
         for kind in range(SEVERAL):
-            if m[b + KIND] == SEVERAL:
+            at, only = LATER, m[NEXT_KIND + local]
+            if only == SEVERAL:
                 at = _earliest(c, m, b, kind, t)
-            else:
-                at = max(m[b + AT], m[m[b + GATE]], t) if m[b + KIND] == kind else LATER
+            elif only == kind:
+                at = _first_of_bank(c, m, local, t)[0]
             if at >= LATER:
                 continue
             age = _age(c, m, local, kind) + (LATER if kind == ROW_COMMAND else 0)
@@ -211,7 +221,7 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
         if m[b + OPEN] >= 0:
             close = max(m[b + PRE], m[PRECHARGE_GATE + m[b + BANK_GROUP]], t)
             if close < at:
-                at, bank = close, b
+                at, bank = close, local
         else:
             ready = max(ready, m[b + ACT])
     return (ready, -1) if bank < 0 else (at, bank)
@@ -234,14 +244,14 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         return False
     m[STALE] = 1
     if bank >= 0:
-        _precharge(c, m, bank, t)
+        _precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
         offer(c, m, bank)
         return True
     begin = m[REFRESHING] * c[PER_RANK]
     for local in range(begin, begin + c[PER_RANK]):
         b = BANK_STATE + local * BANK_FIELDS
         m[b + ACT] = max(m[b + ACT], t + c[RFC])
-        offer(c, m, b)
+        offer(c, m, local)
     m[REFRESHES] += 1
     m[REFRESHING], m[ALLOWED] = -1, -1
     m[REFRESH_AT] = (m[REFRESHES] + 1) * c[REFI] - 1
@@ -256,7 +266,7 @@ def _consider(c: I64, m: I64, local: int, t: int) -> None:
     if c[SINGLE] or local == m[BEST_BANK]:
         m[STALE] = 1
     elif (m[ALLOWED] >> local) & 1:
-        at, kind = _first_of_bank(c, m, BANK_STATE + local * BANK_FIELDS, t)
+        at, kind = _first_of_bank(c, m, local, t)
         last, wrap = m[POINTER] + 1, c[BANKS] - 1
         sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
         if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit_borrowing
 from lepton.simulator.dram_state import (
-    ACT, ACTIVE, AT, BANK, BANK_BITS, BANK_COUNT, BANK_FIELDS, BANK_GROUP, BANK_QUEUE, BANK_STATE,
+    ACT, ACTIVE, BANK, CHOOSERS, NEXT_AT, NEXT_GATE, NEXT_KIND, BANK_BITS, BANK_COUNT, BANK_FIELDS, BANK_GROUP, BANK_QUEUE, BANK_STATE,
     CLOCK, COLUMN_RD, COLUMN_WR, COUNT, DONE, DRAIN, DRAIN_ABOVE, ELIGIBLE, END, FILTER, FLUSH,
-    GATE, GROUP, GROUP_BITS, ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE, HIT, HIT_COUNT, HIT_LIMIT, KIND, LATER, LINES, LINK,
+    GROUP, GROUP_BITS, ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE, HIT, HIT_COUNT, HIT_LIMIT, LATER, LINES, LINK,
     MASK, MAX_BANKS, MAX_QUEUE, MERGED, NOTHING, OPEN, POSITION_BITS, PRE, QUEUE, QUEUE_BANKS,
     QUEUE_FIELDS, QUEUE_LINES, QUEUE_MASKS, QUEUE_TICKETS, QUEUES, RANK, READ, READ_COMMAND, ROW,
     ROW_COMMAND, SEQUENCE, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TAIL, TICKETS, VALID,
@@ -70,8 +70,9 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
 
 
 @njit_borrowing
-def offer(c: I64, m: I64, b: int) -> None:
+def offer(c: I64, m: I64, local: int) -> None:
     """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
+    b = BANK_STATE + local * BANK_FIELDS
     waiting, hit = m[b + WAITING], m[b + HIT]
     at, gate, kind = LATER, ACTIVATE_GATE, NOTHING
     if waiting == 0:
@@ -89,7 +90,9 @@ def offer(c: I64, m: I64, b: int) -> None:
                 at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
             else:
                 at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
-    m[b + AT], m[b + GATE], m[b + KIND] = at, gate + m[b + BANK_GROUP], kind
+    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate + m[b + BANK_GROUP]
+    m[NEXT_KIND + local] = kind
+    m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
 
 
 @njit_borrowing
@@ -130,7 +133,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
         m[b + HIT] |= bit
     m[b + BANK_COUNT] += 1
     m[ACTIVE] |= 1 << local
-    offer(c, m, b)
+    offer(c, m, local)
 
 
 @njit_borrowing

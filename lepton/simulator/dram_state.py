@@ -29,7 +29,7 @@ __all__ = ["ControllerState", "controller_state", "lowest"]
 
 I64 = NDArray[np.int64]
 
-LATER = 1 << 60
+LATER = 1 << 50
 """The time of what does not happen."""
 
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
@@ -47,11 +47,11 @@ ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
-(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE) = range(8, 14)
-(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(14, 20)
+(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS) = range(8, 15)
+(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(15, 21)
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = 20
+QUEUES = 21
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
@@ -60,10 +60,15 @@ GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
 ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS)
 # per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
-(BANK_COUNT, BANK_GROUP, AT, GATE, KIND, BANK_FIELDS) = range(10, 16)
-BANK_STATE = GATES + 4 * MAX_GROUPS
+BANK_COUNT, BANK_GROUP, BANK_FIELDS = 10, 11, 16
+# a power of two above the gates, so that a mask tells the compiler that a gate is no negative index
+BANK_STATE = 256
+# per bank, its next command: earliest cycle by its own timings, gate, kind
+NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
+NEXT_GATE = NEXT_AT + MAX_BANKS
+NEXT_KIND = NEXT_GATE + MAX_BANKS
 # per queue and position; per queue and bank
-QUEUE_LINES = BANK_STATE + BANK_FIELDS * MAX_BANKS
+QUEUE_LINES = NEXT_KIND + MAX_BANKS
 QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
 QUEUE_BANKS = QUEUE_TICKETS + 2 * MAX_QUEUE
 QUEUE_MASKS = QUEUE_BANKS + 2 * MAX_QUEUE
@@ -80,6 +85,9 @@ FILTER = 2048
 """Counters of queued requests by a hash of their address; reads first, then writes."""
 
 (LINK, DONE) = range(2)
+
+TURN_BITS = 6
+"""Bits of a bank's place in the order of turns."""
 
 
 class ControllerState(NamedTuple):
@@ -182,8 +190,9 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
     blocks[:, FAW_TIMES:GATES] = -LATER
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
-    banks = blocks[:, BANK_STATE:QUEUE_LINES].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
-    banks[:, :, OPEN], banks[:, :, AT], banks[:, :, KIND] = -1, LATER, NOTHING
+    banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
+    banks[:, :, OPEN] = -1
+    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_LINES] = LATER, NOTHING
     banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
     return ControllerState(
         configuration,
