@@ -62,10 +62,13 @@ def njit(function: F | None = None, *, error_model: str = "python") -> Any:
 
 
 def njit_borrowing(function: F) -> F:
-    """Compile as `njit` does a function that makes no array and keeps none.
+    """Compile as `njit` does, inlined into its callers, a function that makes and keeps no array.
 
-    Numba then counts no references, whose atomic updates can cost more than the work itself.
+    Numba then counts no references to arrays: in kernels of many small functions those atomic
+    updates, and the passing of arrays between functions, cost several times the work itself.
     """
     numba.config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
-    compiler: Any = numba.njit(cache=True, nogil=True, _nrt=False, forceinline=True)  # pyright: ignore
+    compiler: Any = numba.njit(  # pyright: ignore
+        cache=True, nogil=True, forceinline=True, _nrt=False
+    )
     return cast(F, compiler(function))

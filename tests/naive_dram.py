@@ -231,7 +231,7 @@ def naive_replay(
     arbitration: Arbitration,
     requests: list[tuple[int, bool, int]],
 ) -> tuple[list[int], list[int], list[NaiveChannel]]:
-    """Send (address, is write, earliest cycle) in order; return acceptance, completion, channels."""
+    """Send (address, is write, earliest cycle) in order; return cycles and channels."""
     channels = [NaiveChannel(timing, arbitration) for _ in range(timing.channels)]
     accepted: list[int] = []
     now = 0

@@ -11,204 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit_borrowing
-from lepton.simulator.dram_queues import enter, offer, remove, room, row_of, schedule, starts_drain
+from lepton.simulator.dram_commands import command, consider, pick, precharge
+from lepton.simulator.dram_queues import enter, offer, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
-    ACT, ACTIVATES, ACTIVE, ALLOWED, BANK_FIELDS, BANK_GROUP, BANK_STATE, BANKS, BEST_AT,
-    BEST_BANK, BEST_KIND, CHANNEL, CLOCK, COLUMN_RD, COLUMN_WR, DONE, DRAIN, DUAL, ELIGIBLE,
-    FAW, FAW_FIELDS, FAW_SLOT, FAW_TIMES, FLUSH, GROUP_BITS, CHOOSERS, NEXT_AT, NEXT_GATE, NEXT_KIND, TURN_BITS, MAX_GROUPS, MAX_BANKS, READ_GATE, ACTIVATE_GATE, PRECHARGE_GATE, READ_GAPS, WRITE_GAPS, ACTIVATE_GAPS, PRECHARGE_GAPS, delay_rows, delay_columns, rotated, HIT, HIT_COUNT, HIT_LIMIT, HITS,
-    LATER, LINE_MASK, LINES, LINK, MASK, NOTHING, OPEN, PER_RANK, POINTER, POSITION_BITS,
-    PRE, PRECHARGES, QUEUE_FIELDS, QUEUES, RANK_GROUPS, RANKS, RAS, RCD_RD, RCD_WR, READ,
-    READ_COMMAND, READ_DONE, READS, REFI, REFRESH_AT, REFRESHES, REFRESHING, RFC, ROW_COMMAND, RP,
-    RTP, SEQUENCES, SEVERAL, SHIFT, SINGLE, STALE, TICKETS, WAITING, WRITE_COMMAND, WRITE_PRE,
-    WRITES, ControllerState, lowest,
-)  # fmt: skip
+    ACT,
+    ALLOWED,
+    BANK_FIELDS,
+    BANK_GROUP,
+    BANK_STATE,
+    BEST_AT,
+    CHANNEL,
+    CLOCK,
+    DRAIN,
+    DUAL,
+    ELIGIBLE,
+    FLUSH,
+    LATER,
+    LINE_MASK,
+    MASK,
+    NOTHING,
+    OPEN,
+    PER_RANK,
+    PRE,
+    PRECHARGE_GATE,
+    QUEUE_FIELDS,
+    QUEUES,
+    RANKS,
+    REFI,
+    REFRESH_AT,
+    REFRESHES,
+    REFRESHING,
+    RFC,
+    ROW_COMMAND,
+    SHIFT,
+    SINGLE,
+    STALE,
+    ControllerState,
+)
 
 __all__ = ["accept", "advance", "advance_until_room", "channel_of", "flush", "next_event"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
-
-
-@njit_borrowing
-def _activate(c: I64, m: I64, local: int, t: int) -> None:
-    """Open the row of the bank's oldest request."""
-    b = BANK_STATE + local * BANK_FIELDS
-    entry = LINES + (local << c[POSITION_BITS])
-    waiting = m[b + WAITING]
-    row = row_of(c, m[entry + lowest(waiting)])
-    hit = 0
-    while waiting:
-        at = lowest(waiting)
-        if row_of(c, m[entry + at]) == row:
-            hit |= 1 << at
-        waiting &= waiting - 1
-    m[b + OPEN], m[b + HIT] = row, hit
-    m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
-    m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
-    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    delay_rows(m, ACTIVATE_GATE, c, ACTIVATE_GAPS + group * MAX_GROUPS, t)
-    rank = group >> c[GROUP_BITS]
-    window = FAW_TIMES + rank * FAW_FIELDS
-    m[window + m[window + FAW_SLOT]] = t
-    m[window + FAW_SLOT] = (m[window + FAW_SLOT] + 1) & 3
-    earliest = m[window + m[window + FAW_SLOT]] + c[FAW]
-    begin = ACTIVATE_GATE + (rank << c[GROUP_BITS])
-    for g in range(begin, begin + c[RANK_GROUPS]):
-        m[g] = max(m[g], earliest)
-    m[ACTIVATES] += 1
-
-
-@njit_borrowing
-def _precharge(c: I64, m: I64, b: int, t: int) -> None:
-    """Close a bank."""
-    m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
-    m[b + ACT] = max(m[b + ACT], t + c[RP])
-    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    delay_rows(m, PRECHARGE_GATE, c, PRECHARGE_GAPS + group * MAX_GROUPS, t)
-    m[PRECHARGES] += 1
-
-
-@njit_borrowing
-def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
-    """Do the oldest read (write) of the bank's open row."""
-    b = BANK_STATE + local * BANK_FIELDS
-    at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
-    if is_write:
-        m[WRITES] += 1
-        m[b + PRE] = max(m[b + PRE], t + c[WRITE_PRE])
-    else:
-        m[READS] += 1
-        m[b + PRE] = max(m[b + PRE], t + c[RTP])
-        ticket = m[TICKETS + (local << c[POSITION_BITS]) + at]
-        while ticket >= 0:
-            k[ticket, DONE] = t + c[READ_DONE]
-            ticket = k[ticket, LINK]
-    remove(c, m, f, local, at, is_write)
-    m[HITS] += m[b + HIT_COUNT] > 0
-    m[b + HIT_COUNT] += 1
-    gaps = (WRITE_GAPS if is_write else READ_GAPS) + (m[b + BANK_GROUP] & (MAX_GROUPS - 1)) * 2 * MAX_GROUPS
-    delay_columns(m, READ_GATE, c, gaps, t)
-
-
-@njit_borrowing
-def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None:
-    """Issue the bank's next command."""
-    b = BANK_STATE + local * BANK_FIELDS
-    if kind != ROW_COMMAND:
-        _access(c, m, f, k, local, kind - READ_COMMAND, t)
-    elif m[b + OPEN] < 0:
-        _activate(c, m, local, t)
-    else:
-        _precharge(c, m, b, t)
-    offer(c, m, local)
-    m[STALE] = 1
-
-
-@njit_borrowing
-def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
-    """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
-    hit, reads = m[b + HIT], m[b + READ]
-    gate = PRECHARGE_GATE + kind * MAX_GROUPS + m[b + BANK_GROUP]
-    if kind == ROW_COMMAND:
-        oldest = m[b + WAITING] & -m[b + WAITING]
-        blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
-        return LATER if blocked else max(m[b + PRE], m[gate], t)
-    if kind == READ_COMMAND:
-        return max(m[b + COLUMN_RD], m[gate], t) if hit & reads else LATER
-    return max(m[b + COLUMN_WR], m[gate], t) if hit & ~reads else LATER
-
-
-@njit_borrowing
-def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
-    """Return when and how the bank can first go on; its older request wins a tie."""
-    row = _earliest(c, m, b, ROW_COMMAND, t)
-    read = _earliest(c, m, b, READ_COMMAND, t)
-    write = _earliest(c, m, b, WRITE_COMMAND, t)
-    if row <= read and row <= write:
-        return row, ROW_COMMAND
-    if read != write:
-        return (read, READ_COMMAND) if read < write else (write, WRITE_COMMAND)
-    hit, reads = m[b + HIT], m[b + READ]
-    older = lowest(hit & reads) < lowest(hit & ~reads)
-    return read, READ_COMMAND if older else WRITE_COMMAND
-
-
-@njit_borrowing
-def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
-    """Return when, from `t` on, the bank's next command can go, and its kind."""
-    kind = m[NEXT_KIND + local]
-    if kind == SEVERAL:
-        return _first_of_several(c, m, BANK_STATE + local * BANK_FIELDS, t)
-    return max(m[NEXT_AT + local], m[m[NEXT_GATE + local]], t), kind
-
-
-@njit_borrowing
-def _pick_in_turn(c: I64, m: I64, t: int) -> None:
-    """Find the first command from `t` on; banks take turns from the one after the last served."""
-    after = m[POINTER] + 1
-    allowed = m[ACTIVE] & m[ALLOWED]
-    turn = rotated(allowed & ~m[CHOOSERS], after)
-    # the least of cycle and turn in one number, so that the loop has no branch to mispredict
-    best = LATER << TURN_BITS
-    while turn:
-        place = lowest(turn)
-        turn &= turn - 1
-        local = (place + after) & (MAX_BANKS - 1)
-        gate = m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
-        best = min(best, (max(m[NEXT_AT + local], gate, t) << TURN_BITS) | place)
-    turn = rotated(allowed & m[CHOOSERS], after)
-    while turn:
-        place = lowest(turn)
-        turn &= turn - 1
-        at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
-        best = min(best, (at << TURN_BITS) | place)
-    local = (best + after) & (MAX_BANKS - 1)
-    kind = _first_of_bank(c, m, local, t)[1]
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
-
-
-@njit_borrowing
-def _age(c: I64, m: I64, local: int, kind: int) -> int:
-    """Return the number in order of arrival of the request that a bank's command is for."""
-    b = BANK_STATE + local * BANK_FIELDS
-    requests = m[b + WAITING]
-    if kind == READ_COMMAND:
-        requests = m[b + HIT] & m[b + READ]
-    elif kind == WRITE_COMMAND:
-        requests = m[b + HIT] & ~m[b + READ]
-    return m[SEQUENCES + (local << c[POSITION_BITS]) + lowest(requests)]
-
-
-@njit_borrowing
-def _pick_oldest(c: I64, m: I64, t: int) -> None:
-    """Find the first command from `t` on: column commands before row commands, then by age."""
-    allowed = m[ACTIVE] & m[ALLOWED]
-    best, bank, best_kind, best_age = LATER, 0, NOTHING, LATER
-    while allowed:
-        local = lowest(allowed)
-        allowed &= allowed - 1
-        b = BANK_STATE + local * BANK_FIELDS
-        for kind in range(SEVERAL):
-            at, only = LATER, m[NEXT_KIND + local]
-            if only == SEVERAL:
-                at = _earliest(c, m, b, kind, t)
-            elif only == kind:
-                at = _first_of_bank(c, m, local, t)[0]
-            if at >= LATER:
-                continue
-            age = _age(c, m, local, kind) + (LATER if kind == ROW_COMMAND else 0)
-            if at < best or (at == best and age < best_age):
-                best, bank, best_kind, best_age = at, local, kind, age
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
-
-
-@njit_borrowing
-def _pick(c: I64, m: I64, t: int) -> None:
-    """Find the first command that can be issued from `t` on."""
-    if c[SINGLE]:
-        _pick_oldest(c, m, t)
-    else:
-        _pick_in_turn(c, m, t)
 
 
 @njit_borrowing
@@ -244,7 +88,7 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         return False
     m[STALE] = 1
     if bank >= 0:
-        _precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
         offer(c, m, bank)
         return True
     begin = m[REFRESHING] * c[PER_RANK]
@@ -259,21 +103,6 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
 
 
 @njit_borrowing
-def _consider(c: I64, m: I64, local: int, t: int) -> None:
-    """Take a bank's new request into account for the next command from `t` on."""
-    if m[STALE]:
-        return
-    if c[SINGLE] or local == m[BEST_BANK]:
-        m[STALE] = 1
-    elif (m[ALLOWED] >> local) & 1:
-        at, kind = _first_of_bank(c, m, local, t)
-        last, wrap = m[POINTER] + 1, c[BANKS] - 1
-        sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
-        if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
-            m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
-
-
-@njit_borrowing
 def _moves(c: I64, m: I64) -> bool:
     """Tell if a transaction can move into a bank's queue now, or a drain begin."""
     drained = QUEUE_FIELDS if m[DRAIN] > 0 else 0
@@ -281,18 +110,15 @@ def _moves(c: I64, m: I64) -> bool:
 
 
 @njit_borrowing
-def _command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> int:
-    """Issue the picked command if it is ready and may follow `first` in the cycle.
-
-    Return its kind, or `NOTHING`.
-    """
-    if m[BEST_AT] > t:
-        return NOTHING
-    local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
-    m[POINTER], m[STALE] = local, 1
-    if first == NOTHING or (kind == ROW_COMMAND) != (first == ROW_COMMAND):
-        _issue(c, m, f, k, local, kind, t)
-    return kind
+def _first_command(c: I64, m: I64, f: U8, k: I64, t: int) -> int:
+    """Issue the cycle's command, for a refresh or a request; return its kind or `NOTHING`."""
+    if t >= m[REFRESH_AT]:
+        if m[REFRESHING] < 0:
+            _begin_refresh(c, m)
+            pick(c, m, t)
+        if _refresh(c, m, t):
+            return ROW_COMMAND
+    return command(c, m, f, k, NOTHING, t)
 
 
 @njit_borrowing
@@ -301,28 +127,21 @@ def _run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) ->
     clock, first = m[CLOCK], NOTHING
     while True:
         if m[STALE]:
-            _pick(c, m, clock)
+            pick(c, m, clock)
         if first == NOTHING:
             t = clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
             if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
                 break
             clock = t
-            if clock >= m[REFRESH_AT]:
-                if m[REFRESHING] < 0:
-                    _begin_refresh(c, m)
-                    continue
-                if _refresh(c, m, clock):
-                    first = ROW_COMMAND
-            if first == NOTHING:
-                first = _command(c, m, f, k, NOTHING, clock)
+            first = _first_command(c, m, f, k, clock)
             if first != NOTHING and c[DUAL]:
                 continue
         else:
-            _command(c, m, f, k, first, clock)
+            command(c, m, f, k, first, clock)
         if not c[SINGLE]:
             local = schedule(c, m, f)
             if local >= 0:
-                _consider(c, m, local, clock + 1)
+                consider(c, m, local, clock + 1)
         clock, first = clock + 1, NOTHING
     m[CLOCK] = max(clock, limit)
 
@@ -333,7 +152,7 @@ def next_event(s: ControllerState, ch: int) -> int:
     c, m = s.configuration, s.blocks[ch]
     clock = m[CLOCK]
     if m[STALE]:
-        _pick(c, m, clock)
+        pick(c, m, clock)
     return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 

@@ -18,7 +18,6 @@ from lepton.simulator.dram_controller import (
 )
 from lepton.simulator.dram_state import (
     ACTIVATES,
-    CLOCK,
     DONE,
     HITS,
     READS,

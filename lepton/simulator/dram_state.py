@@ -6,12 +6,9 @@ queue's positions are in order of age.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from lepton.simulator.dram_timing import (
@@ -25,7 +22,7 @@ from lepton.simulator.dram_timing import (
     rules,
 )
 
-__all__ = ["ControllerState", "controller_state", "lowest"]
+__all__ = ["ControllerState", "controller_state"]
 
 I64 = NDArray[np.int64]
 
@@ -57,7 +54,9 @@ FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
 # per group: earliest activation, precharge, read, write as other banks' commands allow
 GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
-ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS)
+ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(
+    GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS
+)
 # per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
 BANK_COUNT, BANK_GROUP, BANK_FIELDS = 10, 11, 16
@@ -100,60 +99,6 @@ class ControllerState(NamedTuple):
     """[channels, 2 * FILTER]"""
     tickets: I64
     """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
-
-
-@intrinsic
-def lowest(typingcontext: Any, mask: Any) -> Any:
-    """Return the index of the lowest bit of a mask that is not zero."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def rotated(typingcontext: Any, mask: Any, by: Any) -> Any:
-    """Return a mask with bit `by` (1 to 64) moved to bit 0, the others after it in a ring."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        by = builder.and_(args[1], args[1].type(MAX_BANKS - 1))
-        back = builder.and_(builder.neg(by), args[1].type(MAX_BANKS - 1))
-        return builder.or_(builder.lshr(args[0], by), builder.shl(args[0], back))
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-def _delay(count: int) -> Any:
-    """Return a kernel that delays `count` gates from `gate` on to `t` plus the gaps there."""
-
-    @intrinsic
-    def delay(
-        typingcontext: Any, m: Any, gate: Any, c: Any, gaps: Any, t: Any
-    ) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vector = ir.VectorType(ir.IntType(64), count)
-            where = []
-            for array, at in ((0, 1), (2, 3)):
-                struct = context.make_array(signature.args[array])(context, builder, args[array])
-                first = builder.gep(struct.data, [args[at]])
-                where.append(builder.bitcast(first, vector.as_pointer()))
-            time = builder.insert_element(ir.Constant(vector, ir.Undefined), args[4], ir.IntType(32)(0))
-            times = builder.shuffle_vector(
-                time, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), count), None)
-            )
-            old = builder.load(where[0], align=8)
-            new = builder.add(builder.load(where[1], align=8), times)
-            later = builder.select(builder.icmp_signed(">", old, new), old, new)
-            builder.store(later, where[0], align=8)
-            return context.get_dummy_value()
-
-        return types.none(m, types.int64, c, types.int64, types.int64), codegen
-
-    return delay
-
-
-delay_columns, delay_rows = _delay(2 * MAX_GROUPS), _delay(MAX_GROUPS)
 
 
 def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:

@@ -42,8 +42,8 @@ def random_timing(draw: random.Random) -> DramTiming:
         tRAS=ras, tWR=draw.randint(1, 8), tRTP=draw.randint(1, 6),
         tCCD_S=ccd, tCCD_L=ccd + draw.randint(0, 3), tRRD_S=rrd, tRRD_L=rrd + draw.randint(0, 3),
         tFAW=4 * rrd + draw.randint(0, 10), tWTR_S=wtr, tWTR_L=wtr + draw.randint(0, 4),
-        tRFC=rfc, tREFI=ranks * (2 * (rfc + ras + rp) + draw.randint(0, 99)), tRTRS=draw.randint(0, 2),
-        tPPD=draw.choice((0, 0, 2, 3)), dual_command=draw.random() < 0.3,
+        tRFC=rfc, tREFI=ranks * (2 * (rfc + ras + rp) + draw.randint(0, 99)),
+        tRTRS=draw.randint(0, 2), tPPD=draw.choice((0, 0, 2, 3)), dual_command=draw.random() < 0.3,
     )  # fmt: skip
 
 

@@ -39,9 +39,7 @@ def test_replay_gives_the_recorded_result(folder: Path, name: str, trace: str) -
     )
     requests = np.load(folder / f"{trace}_{reference['req_bytes']}.npz")
     is_write = requests["is_write"]
-    found = replay(
-        timing, arbitration, requests["address"], is_write, requests["earliest_cycle"]
-    )
+    found = replay(timing, arbitration, requests["address"], is_write, requests["earliest_cycle"])
     latency = (found.done - found.accepted)[~is_write]
     assert found.cycles == reference["cycles"]
     assert round(float(latency.mean()), 2) == pytest.approx(reference["avg_rd_lat_cyc"], abs=0.011)
