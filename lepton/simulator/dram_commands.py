@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit_borrowing
 from lepton.simulator.dram_intrinsics import delay_columns, delay_rows, lowest, rotated
-from lepton.simulator.dram_queues import offer, remove, row_of
+from lepton.simulator.dram_queues import entries_of, offer, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE_GAPS,
@@ -29,7 +29,6 @@ from lepton.simulator.dram_state import (
     COLUMN_RD,
     COLUMN_WR,
     DONE,
-    FAW,
     FAW_FIELDS,
     FAW_SLOT,
     FAW_TIMES,
@@ -49,12 +48,10 @@ from lepton.simulator.dram_state import (
     NOTHING,
     OPEN,
     POINTER,
-    POSITION_BITS,
     PRE,
     PRECHARGE_GAPS,
     PRECHARGE_GATE,
     PRECHARGES,
-    RANK_GROUPS,
     RAS,
     RCD_RD,
     RCD_WR,
@@ -74,6 +71,7 @@ from lepton.simulator.dram_state import (
     TICKETS,
     TURN_BITS,
     WAITING,
+    WINDOW_GAPS,
     WRITE_COMMAND,
     WRITE_GAPS,
     WRITE_PRE,
@@ -90,7 +88,7 @@ U8 = NDArray[np.uint8]
 def _activate(c: I64, m: I64, local: int, t: int) -> None:
     """Open the row of the bank's oldest request."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = LINES + (local << c[POSITION_BITS])
+    entry = LINES + entries_of(c, local)
     waiting = m[b + WAITING]
     row = row_of(c, m[entry + lowest(waiting)])
     hit = 0
@@ -104,14 +102,13 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
     group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
     delay_rows(m, ACTIVATE_GATE, c, ACTIVATE_GAPS + group * MAX_GROUPS, t)
-    rank = group >> c[GROUP_BITS]
+    rank = (group >> c[GROUP_BITS]) & (MAX_GROUPS - 1)
     window = FAW_TIMES + rank * FAW_FIELDS
-    m[window + m[window + FAW_SLOT]] = t
-    m[window + FAW_SLOT] = (m[window + FAW_SLOT] + 1) & 3
-    earliest = m[window + m[window + FAW_SLOT]] + c[FAW]
-    begin = ACTIVATE_GATE + (rank << c[GROUP_BITS])
-    for g in range(begin, begin + c[RANK_GROUPS]):
-        m[g] = max(m[g], earliest)
+    slot = m[window + FAW_SLOT] & 3
+    m[window + slot] = t
+    slot = (slot + 1) & 3
+    m[window + FAW_SLOT] = slot
+    delay_rows(m, ACTIVATE_GATE, c, WINDOW_GAPS + group * MAX_GROUPS, m[window + slot])
     m[ACTIVATES] += 1
 
 
@@ -136,7 +133,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     else:
         m[READS] += 1
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
-        ticket = m[TICKETS + (local << c[POSITION_BITS]) + at]
+        ticket = m[TICKETS + entries_of(c, local) + at]
         while ticket >= 0:
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]
@@ -235,7 +232,7 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
         requests = m[b + HIT] & m[b + READ]
     elif kind == WRITE_COMMAND:
         requests = m[b + HIT] & ~m[b + READ]
-    return m[SEQUENCES + (local << c[POSITION_BITS]) + lowest(requests)]
+    return m[SEQUENCES + entries_of(c, local) + lowest(requests)]
 
 
 @njit_borrowing

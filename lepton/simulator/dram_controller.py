@@ -166,7 +166,7 @@ def advance(s: ControllerState, ch: int, limit: int) -> None:
 def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is_write: int) -> int:
     """Run the cycles before `limit`, and on until there is room for a request; return the clock."""
     c, m = s.configuration, s.blocks[ch]
-    _run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write)
+    _run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1)
     return m[CLOCK]
 
 
@@ -174,7 +174,7 @@ def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is
 def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int) -> bool:
     """Take a request at the channel's clock; return False if there is no room."""
     c, m, f = s.configuration, s.blocks[ch], s.filters[ch]
-    line = address & c[LINE_MASK]
+    line, is_write = address & c[LINE_MASK], is_write & 1
     if not room(c, m, f, line, is_write):
         return False
     enter(c, m, f, s.tickets, line, is_write, ticket)

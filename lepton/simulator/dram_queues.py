@@ -1,5 +1,7 @@
 """The DRAM controller's queues: where a request waits until a command is issued for it.
 
+Masks that change nothing tell the compiler that an index is not negative, which saves it a test.
+
 Kernel arguments: `c` configuration, `m` the channel's block, `f` its filters, `k` the tickets.
 """
 
@@ -80,7 +82,7 @@ from lepton.simulator.dram_state import (
     WRITE_GATE,
 )
 
-__all__ = ["enter", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
+__all__ = ["enter", "entries_of", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -92,7 +94,13 @@ def _bank_of(c: I64, line: int) -> int:
     rank = (line >> c[SHIFT + RANK]) & c[MASK + RANK]
     group = (line >> c[SHIFT + GROUP]) & c[MASK + GROUP]
     bank = (line >> c[SHIFT + BANK]) & c[MASK + BANK]
-    return (((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank
+    return ((((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank) & (MAX_BANKS - 1)
+
+
+@njit_borrowing
+def entries_of(c: I64, local: int) -> int:
+    """Return the place of a bank's queue in `LINES`."""
+    return (local << c[POSITION_BITS]) & (MAX_BANKS * MAX_QUEUE - 1)
 
 
 @njit_borrowing
@@ -114,7 +122,7 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
         return -1
     local = _bank_of(c, line)
     b = BANK_STATE + local * BANK_FIELDS
-    entry = local << c[POSITION_BITS]
+    entry = entries_of(c, local)
     waiting = m[b + WAITING] & (~m[b + READ] if is_write else m[b + READ])
     while waiting:
         at = entry + lowest(waiting)
@@ -177,10 +185,10 @@ def _compact_bank(m: I64, b: int, entry: int) -> None:
 def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
     """Put a request at the end of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = local << c[POSITION_BITS]
+    entry = entries_of(c, local)
     if m[b + END] >> c[POSITION_BITS]:
         _compact_bank(m, b, entry)
-    at = m[b + END]
+    at = m[b + END] & (MAX_QUEUE - 1)
     m[b + END] = at + 1
     m[LINES + entry + at], m[TICKETS + entry + at] = line, ticket
     if c[SINGLE]:
@@ -201,7 +209,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
 def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     """Take a request out of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    f[_hash(m[LINES + (local << c[POSITION_BITS]) + at], is_write)] -= 1
+    f[_hash(m[LINES + entries_of(c, local) + at], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
@@ -242,7 +250,7 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     q = QUEUES + is_write * QUEUE_FIELDS
     if m[q + TAIL] == MAX_QUEUE:
         _compact_queue(m, q, is_write)
-    at = m[q + TAIL]
+    at = m[q + TAIL] & (MAX_QUEUE - 1)
     m[q + TAIL] = at + 1
     m[q + COUNT] += 1
     local = _bank_of(c, line)

@@ -31,15 +31,16 @@ LATER = 1 << 50
 
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
-(DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, FAW, RFC, REFI, READ_DONE) = range(9, 20)
-(RANK_GROUPS, GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(20, 25)
-SHIFT = 25
+(DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(19, 23)
+SHIFT = 23
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
 READ_GAPS = MASK + len(FIELDS)
 WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
-PRECHARGE_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
+WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
+PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
@@ -106,12 +107,12 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     single = arbitration.kind == "single"
     row = np.zeros(READ_GAPS, np.int64)
     row[GROUPS], row[BANKS], row[RANKS] = timing.groups, timing.banks, timing.ranks
-    row[PER_RANK], row[RANK_GROUPS] = timing.banks // timing.ranks, timing.bank_groups
+    row[PER_RANK] = timing.banks // timing.ranks
     row[SINGLE], row[QUEUE] = single, arbitration.queue
     row[BANK_QUEUE] = arbitration.queue if single else arbitration.bank_queue
     row[DRAIN_ABOVE], row[HIT_LIMIT] = arbitration.drain_above, arbitration.row_hit_limit
     row[DUAL], row[RCD_RD], row[RCD_WR] = timing.dual_command, timing.tRCDRD, timing.tRCDWR
-    row[RP], row[RAS], row[RTP], row[FAW] = timing.tRP, timing.tRAS, timing.tRTP, timing.tFAW
+    row[RP], row[RAS], row[RTP] = timing.tRP, timing.tRAS, timing.tRTP
     row[RFC], row[REFI] = timing.tRFC, timing.refresh_interval
     row[WRITE_PRE] = timing.tCWL + timing.burst_cycles + timing.tWR
     row[READ_DONE] = timing.tCL + timing.burst_cycles + (0 if single else 1)

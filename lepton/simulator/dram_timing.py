@@ -147,6 +147,8 @@ class Rules(NamedTuple):
     """[2, MAX_GROUPS, 2, MAX_GROUPS]: from a read (write) in a group to a read (write) in one."""
     activate: I64
     """[MAX_GROUPS, MAX_GROUPS]: from an activation in a group to another bank's in a group."""
+    window: I64
+    """[MAX_GROUPS, MAX_GROUPS]: from the fourth last activation of a group's rank to a group's."""
     precharge: I64
     """[MAX_GROUPS, MAX_GROUPS]: from a precharge in a group to another bank's in a group."""
 
@@ -202,8 +204,9 @@ def rules(timing: DramTiming) -> Rules:
     """Return the gaps between commands; a group alone in its rank uses the short ones."""
     groups, per_rank = timing.groups, timing.bank_groups
     column = np.full((2, MAX_GROUPS, 2, MAX_GROUPS), NEVER, np.int64)
-    activate = np.full((MAX_GROUPS, MAX_GROUPS), NEVER, np.int64)
-    precharge = np.full((MAX_GROUPS, MAX_GROUPS), NEVER, np.int64)
+    activate, window, precharge = (
+        np.full((MAX_GROUPS, MAX_GROUPS), NEVER, np.int64) for _ in range(3)
+    )
     gaps = _column_gaps(timing)
     for a in range(groups):
         for b in range(groups):
@@ -213,5 +216,5 @@ def rules(timing: DramTiming) -> Rules:
                 column[first, a, second, b] = gap[near]
             if same_rank:
                 activate[a, b] = (timing.tRRD_L, timing.tRRD_S)[near]
-                precharge[a, b] = timing.tPPD
-    return Rules(column, activate, precharge)
+                window[a, b], precharge[a, b] = timing.tFAW, timing.tPPD
+    return Rules(column, activate, window, precharge)
