@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ HEAD = (
 )
 
 
-def timed(*arguments: object) -> tuple[Replay, float]:
+def timed(*arguments: Any) -> tuple[Replay, float]:
     """Return the replay and the CPU seconds of its best run."""
     best = float("inf")
     for _ in range(3):
@@ -35,7 +36,7 @@ def timed(*arguments: object) -> tuple[Replay, float]:
     return found, best
 
 
-def line(root: Path, reference: dict, configuration: dict) -> str:
+def line(root: Path, reference: dict[str, Any], configuration: dict[str, Any]) -> str:
     """Return the table's line of one recorded result."""
     name = reference["cfg"]
     timing, arbitration = from_dramsim3(name, configuration)

@@ -1,8 +1,11 @@
 """The DRAM controller: FR-FCFS over bank queues, event-driven; docs/timing.md, "DRAM controller".
 
-Each channel has its own clock, in DRAM cycles, and never runs ahead of what its caller allows:
-`advance` runs all its cycles before a limit, `accept` takes a request at the channel's clock, and
-the cycle of a request's completion is known once its column command is issued.
+Each channel has its own clock, in DRAM cycles, and never runs ahead of what its caller allows. An
+event loop that has come to cycle t calls `advance(s, ch, t)` and then `accept`; where that returns
+False, there is no room before a cycle at or after `next_event`. What a channel does next, with
+nothing more accepted, it does in cycle `next_event`; `advance(s, ch, next_event(s, ch) + 1)` does
+it. The completion of a read, in `tickets`, becomes known as its command is issued, tCL + burst
+cycles ahead, so that a loop which advances in such steps never learns of one too late.
 """
 
 from __future__ import annotations

@@ -74,22 +74,37 @@ def random_requests(draw: random.Random) -> list[tuple[int, bool, int]]:
     return requests
 
 
-@pytest.mark.parametrize("seed", range(20))
+def compare(
+    timing: DramTiming, arbitration: Arbitration, requests: list[tuple[int, bool, int]]
+) -> None:
+    """Check that both controllers do the same with a trace."""
+    accepted, done, channels = naive_replay(timing, arbitration, requests)
+    address, is_write, earliest = (np.array(column) for column in zip(*requests, strict=True))
+    found = replay(timing, arbitration, address, is_write, earliest)
+    assert found.accepted.tolist() == accepted
+    assert found.done.tolist() == done
+    assert found.row_hits == sum(ch.hits for ch in channels)
+    assert found.activates == sum(ch.activates for ch in channels)
+    assert found.refreshes == sum(ch.refreshes for ch in channels)
+    assert found.reads + found.writes == sum(ch.columns for ch in channels)
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_controller_equals_the_naive_one(seed: int) -> None:
-    for number in range(20):
-        draw = random.Random(100 * seed + number)
-        timing, arbitration = random_timing(draw), random_arbitration(draw)
-        requests = random_requests(draw)
-        accepted, done, channels = naive_replay(timing, arbitration, requests)
-        address, is_write, earliest = (np.array(column) for column in zip(*requests, strict=True))
-        found = replay(timing, arbitration, address, is_write, earliest)
-        where = f"seed {100 * seed + number}: {timing} {arbitration}"
-        assert found.accepted.tolist() == accepted, where
-        assert found.done.tolist() == done, where
-        assert found.row_hits == sum(ch.hits for ch in channels), where
-        assert found.activates == sum(ch.activates for ch in channels), where
-        assert found.refreshes == sum(ch.refreshes for ch in channels), where
-        assert found.reads + found.writes == sum(ch.columns for ch in channels), where
+    for number in range(10):
+        draw = random.Random(10 * seed + number)
+        compare(random_timing(draw), random_arbitration(draw), random_requests(draw))
+
+
+@pytest.mark.parametrize("kind", ["two-level", "single"])
+def test_controller_equals_the_naive_one_with_the_most_banks(kind: str) -> None:
+    draw = random.Random(1)
+    timing = replace(
+        random_timing(draw), channels=1, ranks=4, bank_groups=4, banks_per_group=4, tREFI=2000
+    )
+    arbitration = replace(random_arbitration(draw), kind=kind, queue=24, bank_queue=2)
+    requests = [(64 * draw.randrange(2048), draw.random() < 0.3, 0) for _ in range(150)]
+    compare(timing, arbitration, requests)
 
 
 def run(
