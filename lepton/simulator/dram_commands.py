@@ -18,6 +18,7 @@ from lepton.simulator.dram_state import (
     ACTIVATES,
     ACTIVE,
     ALLOWED,
+    BANK_BITS,
     BANK_FIELDS,
     BANK_GROUP,
     BANK_STATE,
@@ -47,6 +48,7 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
+    PICKED,
     POINTER,
     PRE,
     PRECHARGE_GAPS,
@@ -61,6 +63,7 @@ from lepton.simulator.dram_state import (
     READ_GAPS,
     READ_GATE,
     READS,
+    RIPE,
     ROW_COMMAND,
     RP,
     RTP,
@@ -199,19 +202,41 @@ def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
 
 
 @njit_borrowing
+def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
+    """Return the least of cycle and turn, in one number, of the banks that wait for gates only.
+
+    They offer reads of open rows, so one look per bank group is enough.
+    """
+    best = LATER << TURN_BITS
+    bits = c[BANK_BITS] & 7
+    group_mask = (1 << (1 << bits)) - 1
+    while ripe:
+        group = lowest(ripe) >> bits
+        mine = ripe & (group_mask << (group << bits))
+        ripe ^= mine
+        at = max(m[READ_GATE + (group & (MAX_BANKS - 1))], t)
+        best = min(best, (at << TURN_BITS) | lowest(rotated(mine, after)))
+    return best
+
+
+@njit_borrowing
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
+    m[PICKED] = t
     after = m[POINTER] + 1
     allowed = m[ACTIVE] & m[ALLOWED]
-    turn = rotated(allowed & ~m[CHOOSERS], after)
-    # the least of cycle and turn in one number, so that the loop has no branch to mispredict
-    best = LATER << TURN_BITS
+    ripe = m[RIPE]
+    best = _first_ripe(c, m, allowed & ripe, after, t)
+    turn = rotated(allowed & ~(m[CHOOSERS] | ripe), after)
+    # cycle and turn in one number: the loop has no branch to mispredict
     while turn:
         place = lowest(turn)
         turn &= turn - 1
         local = (place + after) & (MAX_BANKS - 1)
-        gate = m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
-        best = min(best, (max(m[NEXT_AT + local], gate, t) << TURN_BITS) | place)
+        own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
+        best = min(best, (max(own, gate, t) << TURN_BITS) | place)
+        ripe |= ((m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)) << local
+    m[RIPE] = ripe
     turn = rotated(allowed & m[CHOOSERS], after)
     while turn:
         place = lowest(turn)

@@ -52,6 +52,7 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
+    PICKED,
     POSITION_BITS,
     PRE,
     PRECHARGE_GATE,
@@ -66,6 +67,7 @@ from lepton.simulator.dram_state import (
     READ,
     READ_COMMAND,
     READ_GATE,
+    RIPE,
     ROW,
     ROW_COMMAND,
     SEQUENCE,
@@ -162,6 +164,8 @@ def offer(c: I64, m: I64, local: int) -> None:
     m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate + m[b + BANK_GROUP]
     m[NEXT_KIND + local] = kind
     m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
+    ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
+    m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
 
 
 @njit_borrowing
