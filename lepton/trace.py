@@ -46,8 +46,11 @@ class MemoryCounters:
     read_bytes: int
     write_bytes: int
     row_hits: int
+    """Column commands of a DRAM but the first after each activation; 0 in a flat memory."""
     row_misses: int
-    row_conflicts: int
+    """The first ones."""
+    activates: int
+    precharges: int
     refreshes: int
     profile: NDArray[np.int64]
     """Bytes per bin of `Trace.profile_cycles`."""

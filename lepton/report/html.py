@@ -224,13 +224,13 @@ def _memories(program: Program, trace: Trace, summary: Summary) -> str:
     for memory, described in zip(trace.memories, program.chip.memories, strict=True):
         peak = float(program.chip.bytes_per_cycle(described))
         average = (memory.read_bytes + memory.write_bytes) / max(trace.cycles, 1)
-        accesses = memory.row_hits + memory.row_misses + memory.row_conflicts
+        accesses = memory.row_hits + memory.row_misses
         hits = 100.0 * memory.row_hits / accesses if accesses else None
         rates = (memory.read_bytes, memory.write_bytes, average, peak, hits)
-        counts = (memory.row_hits, memory.row_misses, memory.row_conflicts, memory.refreshes)
+        counts = (memory.row_hits, memory.row_misses, memory.activates, memory.refreshes)
         rows.append((memory.name, *rates, *counts))
     heads = ("memory", "bytes read", "bytes written", "bytes/cycle", "peak bytes/cycle")
-    heads += ("row hits %", "row hits", "row misses", "row conflicts", "refreshes")
+    heads += ("row hits %", "row hits", "row misses", "activations", "refreshes")
     return _table(heads, rows)
 
 

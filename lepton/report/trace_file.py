@@ -24,7 +24,10 @@ _FORMAT = "lepton trace"
 _VERSION = 2
 _MAXIMUM_FILE_BYTES = 4 << 30
 _MOST = 1 << 53
-_COUNTERS = ("read_bytes", "write_bytes", "row_hits", "row_misses", "row_conflicts", "refreshes")
+_COUNTERS = (
+    *("read_bytes", "write_bytes", "row_hits", "row_misses", "activates", "precharges"),
+    "refreshes",
+)
 _FIELDS = cast(tuple[str, ...], RECORD.names)
 
 

@@ -29,6 +29,7 @@ from lepton.simulator.dram_state import (
     CHOOSERS,
     COLUMN_RD,
     COLUMN_WR,
+    DECIDED,
     DONE,
     FAW_FIELDS,
     FAW_SLOT,
@@ -137,6 +138,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
         m[READS] += 1
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
         ticket = m[TICKETS + entries_of(c, local) + at]
+        m[DECIDED] = ticket
         while ticket >= 0:
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]

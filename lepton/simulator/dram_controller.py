@@ -25,6 +25,7 @@ from lepton.simulator.dram_state import (
     BEST_AT,
     CHANNEL,
     CLOCK,
+    DECIDED,
     DRAIN,
     DUAL,
     ELIGIBLE,
@@ -52,7 +53,16 @@ from lepton.simulator.dram_state import (
     ControllerState,
 )
 
-__all__ = ["accept", "advance", "advance_until_room", "channel_of", "flush", "next_event"]
+__all__ = [
+    "accept",
+    "advance",
+    "advance_until_room",
+    "channel_of",
+    "flush",
+    "next_cycle",
+    "next_event",
+]
+__all__ += ["run"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -125,8 +135,11 @@ def _first_command(c: I64, m: I64, f: U8, k: I64, t: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> None:
-    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
+def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int, stops: bool) -> None:
+    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0.
+
+    If it `stops`, not beyond the cycle in which the completion of a read is decided.
+    """
     clock, first = m[CLOCK], NOTHING
     while True:
         if m[STALE]:
@@ -146,13 +159,15 @@ def _run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) ->
             if local >= 0:
                 consider(c, m, local, clock + 1)
         clock, first = clock + 1, NOTHING
+        if stops and m[DECIDED] >= 0:
+            m[CLOCK] = clock
+            return
     m[CLOCK] = max(clock, limit)
 
 
 @njit(allocates=False, inlined=True)
-def next_event(s: ControllerState, ch: int) -> int:
+def next_cycle(c: I64, m: I64) -> int:
     """Return the channel's next cycle in which anything happens, with what is queued now."""
-    c, m = s.configuration, s.blocks[ch]
     clock = m[CLOCK]
     if m[STALE]:
         pick(c, m, clock)
@@ -160,16 +175,22 @@ def next_event(s: ControllerState, ch: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
+def next_event(s: ControllerState, ch: int) -> int:
+    """Return the channel's next cycle in which anything happens, with what is queued now."""
+    return next_cycle(s.configuration, s.blocks[ch])
+
+
+@njit(allocates=False, inlined=True)
 def advance(s: ControllerState, ch: int, limit: int) -> None:
     """Run the channel's cycles before `limit`."""
-    _run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0)
+    run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0, False)
 
 
 @njit(allocates=False, inlined=True)
 def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is_write: int) -> int:
     """Run the cycles before `limit`, and on until there is room for a request; return the clock."""
     c, m = s.configuration, s.blocks[ch]
-    _run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1)
+    run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1, False)
     return m[CLOCK]
 
 

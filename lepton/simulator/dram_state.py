@@ -47,9 +47,11 @@ ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
 (REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
 (PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(16, 23)
+# the first of the reads whose completion the latest read command decided, -1 once that is noted
+DECIDED = 23
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = 23
+QUEUES = 24
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
@@ -134,6 +136,7 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     blocks = np.zeros((timing.channels, BLOCK), np.int64)
     blocks[:, STALE], blocks[:, ALLOWED], blocks[:, REFRESHING] = 1, -1, -1
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
+    blocks[:, DECIDED] = -1
     blocks[:, FAW_TIMES:GATES] = -LATER
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
     banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)

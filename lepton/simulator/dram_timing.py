@@ -12,9 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.chip import Dram
 from lepton.errors import ChipError
 
-__all__ = ["FIELDS", "Arbitration", "DramTiming", "Mapping", "Rules", "mapping", "rules"]
+__all__ = ["FIELDS", "Arbitration", "DramTiming", "Mapping", "Rules", "controller_of", "mapping"]
+__all__ += ["rules"]
 
 I64 = NDArray[np.int64]
 
@@ -131,6 +133,21 @@ class Arbitration:
                 raise ChipError(f"DRAM controller: {name} must be 1 to {MAX_QUEUE}")
         if self.drain_above < 0 or self.row_hit_limit < 1:
             raise ChipError("DRAM controller: drain_above must be >= 0 and row_hit_limit >= 1")
+
+
+def controller_of(memory: Dram) -> tuple[DramTiming, Arbitration]:
+    """Return a chip's DRAM as its controllers see it."""
+    shared = {field.name for field in fields(DramTiming)} & {item.name for item in fields(memory)}
+    row_of_banks = memory.channels * memory.ranks * memory.bank_groups * memory.banks_per_group
+    timing = DramTiming(
+        rows=memory.size_bytes // (row_of_banks * memory.row_bytes),
+        tRCDRD=memory.tRCD,
+        tRCDWR=memory.tRCD,
+        dual_command=memory.commands_per_cycle == 2,
+        **{name: getattr(memory, name) for name in shared},
+    )
+    arbitration = Arbitration(queue=memory.queue, bank_queue=memory.bank_queue)
+    return timing, arbitration
 
 
 class Mapping(NamedTuple):

@@ -1,7 +1,7 @@
 """The event loop of the timing model; docs/timing.md specifies what it computes.
 
 Steps are taken in the order of their times; ties go to the lower actor: fetch, dispatch, then the
-queues by number.
+queues by number, the DRAMs' channels.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
+from lepton.simulator.channels import drain_writes, step_channel
 from lepton.simulator.dependences import dependences
-from lepton.simulator.dram import MemoryState, drain_writes
 from lepton.simulator.kernel_state import (
     ARRIVE,
     CAUSE,
@@ -42,16 +42,17 @@ from lepton.simulator.kernel_state import (
     READY,
     RETIRE,
     START,
-    T_FINISH,
-    T_OPEN,
-    T_OWNER,
+    T_ACCESSES,
     TAKEN,
     W_QUEUE,
     Settings,
     State,
+    dispatch_ahead,
+    finish_request,
     step_ahead,
 )
-from lepton.simulator.kernel_units import burst_of, dispatch_ahead, request, step
+from lepton.simulator.kernel_units import open_tag, request, step
+from lepton.simulator.memories import MemoryState, burst_of
 
 __all__ = ["run_region"]
 
@@ -76,18 +77,16 @@ def _fetch(c: Settings, s: State, cycle: int) -> None:
     at = c.program_address + first * c.word_bytes
     end = c.program_address + last * c.word_bytes
     tag = c.queues * c.outstanding + number % c.fetch_outstanding
-    burst = burst_of(c, s.memories, c.program_memory)
-    parts = (end - 1) // burst - at // burst + 1
-    s.tags[tag, T_OPEN], s.tags[tag, T_FINISH], s.tags[tag, T_OWNER] = parts, 0, first
+    burst = burst_of(s.memories.memories, c.program_memory, c.burst_bytes)
+    open_tag(s, tag, first, c.program_memory, end - at)
     s.front[F_FETCHED] = last
     s.front[F_FETCH] = cycle
     while at < end:
         size = min(end - at, burst - at % burst)
-        request(c, s, tag, c.program_memory, at, size, 0, cycle)
+        request(c, s, tag, at, size, 0, cycle)
         at += size
+    finish_request(c, s, tag, 0)
     _fetch_ahead(c, s, cycle + 1)
-    if s.next[DISPATCHER] == NEVER:
-        dispatch_ahead(c, s, cycle)
 
 
 @njit(allocates=False)
@@ -131,7 +130,7 @@ def _new_state(
             row[I_NEXT] = queues[q, Q_HEAD]
             queues[q, Q_HEAD] = queues[q, Q_RETIRES] = i
     instructions[:, I_EDGE] = first
-    actions = np.full(FIRST_QUEUE + c.queues, NEVER, np.int64)
+    actions = np.full(c.first_channel + len(memories.channels), NEVER, np.int64)
     actions[FETCH] = c.base * c.ticks
     tags = c.queues * c.outstanding + c.fetch_outstanding
     return State(
@@ -140,7 +139,7 @@ def _new_state(
         queues,
         np.array([c.start, c.base - 1, c.start, c.base - 1], np.int64),
         actions,
-        np.zeros((tags, 3), np.int64),
+        np.zeros((tags, T_ACCESSES + 1), np.int64),
         memories,
         bins,
     )
@@ -150,13 +149,18 @@ def _new_state(
 def _run(c: Settings, s: State) -> None:
     """Take steps until nothing more can happen."""
     while True:
-        actor = 0
-        tick = s.next[0]
+        actor, tick, limit = 0, s.next[0], NEVER
         for other in range(1, len(s.next)):
             if s.next[other] < tick:
+                limit = tick
                 actor, tick = other, s.next[other]
+            elif s.next[other] < limit:
+                limit = s.next[other]
         if tick == NEVER:
             return
+        if actor >= c.first_channel:
+            step_channel(c, s, actor - c.first_channel, tick, max(limit, tick + 1))
+            continue
         cycle = tick // c.ticks
         if actor == FETCH:
             _fetch(c, s, cycle)

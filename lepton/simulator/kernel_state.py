@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram import MemoryState
+from lepton.simulator.memories import MemoryState
 
 __all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State", "finish_request"]
-__all__ += ["head_cycle", "mark_done", "step_ahead"]
+__all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 
 I64 = NDArray[np.int64]
 NEVER = 1 << 62
@@ -45,6 +45,8 @@ class Settings(NamedTuple):
     stop: int
     base: int
     """Cycle at which the region begins."""
+    first_channel: int
+    """Actor of the first DRAM channel."""
 
 
 WORK = (
@@ -113,7 +115,8 @@ Q_SLOTS = 14
 """Instructions fetched, cycle of the latest fetch, the same of dispatch."""
 
 # columns of the state of requests in flight
-(T_OPEN, T_FINISH, T_OWNER) = range(3)
+(T_OPEN, T_FINISH, T_OWNER, T_MEMORY, T_SIZE, T_ACCESSES) = range(6)
+"""Parts still open, latest cycle at which one finished, instruction, memory, bytes, accesses."""
 
 (FETCH, DISPATCHER, FIRST_QUEUE) = range(3)
 """Actors: fetch, dispatch, the queues; behind them the channels of the DRAMs."""
@@ -133,7 +136,7 @@ class State(NamedTuple):
     next: I64
     """[actors] tick of the next action of each"""
     tags: I64
-    """[(queues + 1) * slots, 3] requests in flight, those of fetch behind those of the queues"""
+    """[queues * slots + groups, 6] requests in flight, those of the queues first"""
     memories: MemoryState
     bins: I64
     """[memories + 1, bins] bytes per span of cycles; the last row begins with that span"""
@@ -207,21 +210,37 @@ def _count(bins: I64, m: int, cycle: int, size: int) -> None:
 
 
 @njit(allocates=False)
-def finish_request(c: Settings, s: State, tag: int, m: int, size: int, tick: int) -> None:
-    """Take note that `size` bytes of a request are there at a tick."""
+def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
+    """Set the tick of the next dispatch, not before cycle `earliest`."""
+    i = s.front[F_DISPATCHED]
+    s.next[DISPATCHER] = NEVER
+    if i >= s.front[F_FETCHED]:
+        return
+    arrival = s.i[i, ARRIVE]
+    q = s.i[i, W_QUEUE]
+    if arrival < 0 or (q >= 0 and s.q[q, Q_HELD] >= c.queue_depth):
+        return
+    s.next[DISPATCHER] = max(arrival, s.front[F_DISPATCH] + 1, earliest) * c.ticks
+
+
+@njit(allocates=False)
+def finish_request(c: Settings, s: State, tag: int, tick: int) -> None:
+    """Take note that a part of a request finishes at a tick."""
     cycle = (tick + c.ticks - 1) // c.ticks
-    _count(s.bins, m, cycle, size)
     s.tags[tag, T_OPEN] -= 1
     if cycle > s.tags[tag, T_FINISH]:
         s.tags[tag, T_FINISH] = cycle
     if s.tags[tag, T_OPEN] > 0:
         return
     cycle = s.tags[tag, T_FINISH]
+    _count(s.bins, s.tags[tag, T_MEMORY], cycle, s.tags[tag, T_SIZE])
     owner = s.tags[tag, T_OWNER]
     q = tag // c.outstanding
     if q >= c.queues:
         for i in range(owner, min(owner + c.group, c.stop)):
             s.i[i, ARRIVE] = cycle
+        if s.next[DISPATCHER] == NEVER:
+            dispatch_ahead(c, s, 0)
         return
     s.q[q, Q_SLOTS + tag % c.outstanding] = cycle
     s.i[owner, I_LEFT] -= 1

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from lepton.jit import njit
-from lepton.simulator.dram import FLAT_BURST, KIND, MemoryState, access
+from lepton.simulator.channels import send_accesses
 from lepton.simulator.kernel_state import (
-    ARRIVE,
     BANK,
     DISPATCHER,
     END,
-    F_DISPATCH,
     F_DISPATCHED,
     F_FETCHED,
     FIRST_QUEUE,
@@ -32,9 +30,12 @@ from lepton.simulator.kernel_state import (
     Q_TAKES,
     Q_WAITING,
     START,
+    T_ACCESSES,
     T_FINISH,
+    T_MEMORY,
     T_OPEN,
     T_OWNER,
+    T_SIZE,
     TAKEN,
     W_ADDRESS,
     W_DRAIN,
@@ -58,45 +59,41 @@ from lepton.simulator.kernel_state import (
     W_WRITES_SUMS,
     Settings,
     State,
+    dispatch_ahead,
     finish_request,
     head_cycle,
     mark_done,
     step_ahead,
 )
+from lepton.simulator.memories import FIRST_CHANNEL, READ_BYTES, WRITE_BYTES, burst_of, flat_request
 
-__all__ = ["burst_of", "dispatch_ahead", "request", "step"]
-
-
-@njit(allocates=False)
-def burst_of(c: Settings, memories: MemoryState, m: int) -> int:
-    """Return the bytes of whose multiples no request crosses one."""
-    if memories.configuration[m, KIND] == 0:
-        return min(c.burst_bytes, memories.configuration[m, FLAT_BURST])
-    return c.burst_bytes
+__all__ = ["open_tag", "request", "step"]
 
 
 @njit(allocates=False)
-def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
-    """Set the tick of the next dispatch, not before cycle `earliest`."""
-    i = s.front[F_DISPATCHED]
-    s.next[DISPATCHER] = NEVER
-    if i >= s.front[F_FETCHED]:
-        return
-    arrival = s.i[i, ARRIVE]
-    q = s.i[i, W_QUEUE]
-    if arrival < 0 or (q >= 0 and s.q[q, Q_HELD] >= c.queue_depth):
-        return
-    s.next[DISPATCHER] = max(arrival, s.front[F_DISPATCH] + 1, earliest) * c.ticks
+def open_tag(s: State, tag: int, owner: int, m: int, size: int) -> None:
+    """Begin requests under a tag; it stays open until `finish_request` closes this part too."""
+    s.tags[tag, T_OPEN], s.tags[tag, T_FINISH], s.tags[tag, T_OWNER] = 1, 0, owner
+    s.tags[tag, T_MEMORY], s.tags[tag, T_SIZE], s.tags[tag, T_ACCESSES] = m, size, 0
 
 
 @njit(allocates=False)
 def request(
-    c: Settings, s: State, tag: int, m: int, address: int, size: int,
-    is_write: int, cycle: int,
-) -> None:  # fmt: skip
-    """Send a request of one burst at most to a memory."""
-    finish = access(s.memories, m, address, size, is_write, cycle * c.ticks)
-    finish_request(c, s, tag, m, size, finish)
+    c: Settings, s: State, tag: int, address: int, size: int, is_write: int, cycle: int
+) -> None:
+    """Send a request of one burst at most to the tag's memory."""
+    m = s.tags[tag, T_MEMORY]
+    tick = cycle * c.ticks
+    memories = s.memories.memories
+    memories[m, WRITE_BYTES if is_write else READ_BYTES] += size
+    if memories[m, FIRST_CHANNEL] < 0:
+        s.tags[tag, T_OPEN] += 1
+        finish_request(c, s, tag, flat_request(s.memories, m, size, is_write, tick))
+        return
+    known = s.tags[tag, T_ACCESSES]
+    count = send_accesses(c, s, tag, known, m, address, size, is_write, tick)
+    s.tags[tag, T_ACCESSES] += count
+    s.tags[tag, T_OPEN] += count
 
 
 @njit(allocates=False)
@@ -161,7 +158,7 @@ def _send(c: Settings, s: State, q: int, cycle: int) -> None:
         + s.q[q, Q_ROW] * s.i[i, W_ROW_STRIDE]
         + s.q[q, Q_PLANE] * s.i[i, W_PLANE_STRIDE]
     )
-    burst = burst_of(c, s.memories, m)
+    burst = burst_of(s.memories.memories, m, c.burst_bytes)
     size = min(s.i[i, W_RUN] - offset, burst - address % burst)
     s.i[i, MEMORY] += cycle - s.q[q, Q_FREE]
     cycles = (size + c.port_bytes - 1) // c.port_bytes
@@ -182,10 +179,11 @@ def _send(c: Settings, s: State, q: int, cycle: int) -> None:
     s.q[q, Q_SLOTS + slot] = -1
     s.i[i, I_LEFT] += 1
     tag = q * c.outstanding + slot
-    s.tags[tag, T_OPEN], s.tags[tag, T_FINISH], s.tags[tag, T_OWNER] = 1, 0, i
+    open_tag(s, tag, i, m, size)
     if _advance(s, q, i, size):
         _end_transfer(c, s, q, i)
-    request(c, s, tag, m, address, size, is_store, cycle)
+    request(c, s, tag, address, size, is_store, cycle)
+    finish_request(c, s, tag, 0)
 
 
 @njit(allocates=False)

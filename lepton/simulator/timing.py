@@ -7,23 +7,31 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip
+from lepton.chip import Chip, Dram
 from lepton.cost import instruction_costs
 from lepton.errors import CheckError
 from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import Space, ends, footprints, queue_names, queues
+from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
 from lepton.program import Program, Region
-from lepton.simulator import dram
+from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import run_region
 from lepton.simulator.kernel_state import (
+    FIRST_QUEUE,
     FIRST_TRACE,
     INSTRUCTION_COLUMNS,
     TRACE,
     W_QUEUE,
     WORK,
     Settings,
+)
+from lepton.simulator.memories import (
+    FIRST_CHANNEL,
+    READ_BYTES,
+    WRITE_BYTES,
+    MemoryState,
+    memory_state,
 )
 from lepton.trace import RECORD, MemoryCounters, Trace
 
@@ -121,6 +129,7 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
         start=region.start,
         stop=region.stop,
         base=base,
+        first_channel=FIRST_QUEUE + transfers + 2,
     )
 
 
@@ -134,7 +143,7 @@ def simulate_timing(program: Program) -> Trace:
     chip = program.chip
     table = program.table
     work = _work(chip, table, footprints(table))
-    memories = dram.memory_state(chip)
+    memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
     cycle = 0
@@ -195,12 +204,34 @@ def _records(program: Program, work: I64, spans: list[tuple[int, int]]) -> NDArr
     return made
 
 
-def _counters(chip: Chip, memories: dram.MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
+def _tags(chip: Chip) -> int:
+    """Return how many requests can be in flight."""
+    queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+    return queues * chip.dma.outstanding + chip.control.fetch_outstanding
+
+
+def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
     """Return the traffic of every memory."""
     made: list[MemoryCounters] = []
     for index, memory in enumerate(chip.memories):
-        counts = [int(value) for value in memories.counters[index]]
+        row = memories.memories[index]
+        counts = np.zeros(5, np.int64)
+        if isinstance(memory, Dram):
+            first = row[FIRST_CHANNEL]
+            total = memories.blocks[first : first + memory.channels].sum(axis=0)
+            misses = total[READS] + total[WRITES] - total[HITS]
+            counts = np.array(
+                [total[HITS], misses, total[ACTIVATES], total[PRECHARGES], total[REFRESHES]]
+            )
         used = np.flatnonzero(bins[index])
         length = int(used[-1]) + 1 if len(used) else 0
-        made.append(MemoryCounters(memory.name, *counts, profile=bins[index, :length].copy()))
+        made.append(
+            MemoryCounters(
+                memory.name,
+                int(row[READ_BYTES]),
+                int(row[WRITE_BYTES]),
+                *counts.tolist(),
+                profile=bins[index, :length].copy(),
+            )
+        )
     return tuple(made)
