@@ -48,6 +48,7 @@ class NaiveChannel:
         self.history: list[tuple[int, str, int]] = []
         self.turn = self.drain = self.refreshes = 0
         self.refreshing: int | None = None
+        self.flush = False
         self.done: dict[int, int] = {}
         self.hits = self.activates = self.columns = 0
 
@@ -185,7 +186,8 @@ class NaiveChannel:
     def move(self) -> None:
         idle = not any(bank.queue for bank in self.banks)
         full = len(self.writes) >= self.a.queue
-        if not self.drain and (full or (idle and len(self.writes) > self.a.drain_above)):
+        enough = 0 if self.flush else self.a.drain_above
+        if not self.drain and (full or (idle and len(self.writes) > enough)):
             self.drain = len(self.writes)
 
         def movable(queue: list[Request]) -> Request | None:

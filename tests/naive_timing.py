@@ -18,7 +18,7 @@ from lepton.isa.footprints import queue_count, queues
 from lepton.program import Program
 from lepton.trace import RECORD
 from tests.naive_banks import banks_of
-from tests.naive_memory import FlatMemory, Memory, Request, cut, divide_up
+from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
 __all__ = ["Deadlock", "NaiveTiming", "naive_timing"]
@@ -185,15 +185,17 @@ def _record(
 
 
 def naive_timing(program: Program, memories: list[Memory] | None = None) -> NaiveTiming:
-    """Return the timing of a program whose memories are flat, or are given.
+    """Return the timing of a program, on memories that are given or on the chip's own.
 
     Raises:
         Deadlock: the program deadlocks.
     """
     chip, items = program.chip, _items(program)
     if memories is None:
-        memories = [FlatMemory(m, chip) for m in chip.memories if isinstance(m, Flat)]
-    assert len(memories) == len(chip.memories), "a DRAM needs a memory of its own"
+        memories = [
+            FlatMemory(m, chip) if isinstance(m, Flat) else DramMemory(m, chip)
+            for m in chip.memories
+        ]
     cycle, spans = 0, list[tuple[int, int]]()
     out = np.zeros(len(items), RECORD)
     count = queue_count(chip.dma.load_channels, chip.dma.store_channels)

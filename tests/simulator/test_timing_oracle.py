@@ -1,7 +1,7 @@
 """The timing kernel against the plain simulator of docs/timing.md: every figure of every record.
 
-1,000 random programs here, 20,000 with `make campaign`, and directed ones for the sentences of the
-page that two readers could take differently.
+1,300 random programs, and directed ones for the sentences of the page that two readers could take
+differently.
 """
 
 from __future__ import annotations
@@ -121,6 +121,26 @@ def test_random_programs_take_the_same_cycles() -> None:
         assert met[event] >= count // 5, f"{event}: {met[event]}"
     assert count // 200 <= met["deadlock"] <= count // 10
     assert met["bank of WEIGHTS"] == met["bank of CONTROL"] == 0
+
+
+@pytest.mark.slow
+def test_random_programs_on_drams_take_the_same_cycles() -> None:
+    met = Counter[str]()
+    for seed in range(300):
+        program = random_program(seed, 0.8)
+        try:
+            timing = compare(program)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+        if not isinstance(timing, int):
+            trace = simulate_timing(program)
+            for memory in trace.memories:
+                met["hits"] += memory.row_hits > 0
+                met["misses"] += memory.row_misses > 1
+                met["refreshes"] += memory.refreshes > 1
+                met["writes"] += memory.write_bytes > 0
+                met["several regions"] += len(trace.regions) > 1
+    assert all(count >= 60 for count in met.values()) and len(met) == 5, met
 
 
 def test_the_operands_of_the_page_are_the_footprints() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton.chip import Chip, Flat, load_chip
+from lepton.chip import Chip, Dram, Flat, load_chip
 from lepton.isa import Instruction, encode_all
 from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
@@ -47,8 +47,31 @@ def _memory(r: random.Random, name: str) -> Flat:
     )
 
 
-def random_chip(r: random.Random) -> Chip:
-    """Return a legal chip of small units and one to three flat memories."""
+ORDERS = ("rorabacobgch", "rochrababgco", "rorachcobabg", "corobarabgch")
+
+
+def _dram(r: random.Random, name: str) -> Dram:
+    """Return a DRAM with short timings, so that a short program meets every rule."""
+    ranks, groups = r.choice((1, 1, 2)), r.choice((1, 2, 4))
+    rrd, rcd, rp, cl = r.randint(1, 4), r.randint(2, 8), r.randint(2, 8), r.randint(3, 9)
+    rfc, ras, ccd, wtr = r.randint(10, 30), rcd + r.randint(2, 10), r.randint(1, 4), r.randint(1, 4)
+    return Dram(
+        name=name, size_mib=1, clock_mhz=Fraction(r.choice(CLOCKS_MHZ)),
+        channels=r.choice((1, 1, 2, 4)), ranks=ranks, bank_groups=groups,
+        banks_per_group=r.choice((1, 2)), row_bytes=r.choice((64, 128, 256)),
+        access_bytes=r.choice((16, 32, 64)), burst_cycles=r.choice((1, 2, 4)),
+        commands_per_cycle=r.choice((1, 1, 2)), queue=r.choice((1, 2, 4, 8)),
+        bank_queue=r.choice((1, 2, 4)), mapping=r.choice(ORDERS), tCL=cl, tCWL=r.randint(1, cl),
+        tRCD=rcd, tRP=rp, tRAS=ras, tWR=r.randint(1, 8), tRTP=r.randint(1, 6), tCCD_S=ccd,
+        tCCD_L=ccd + r.randint(0, 3), tRRD_S=rrd, tRRD_L=rrd + r.randint(0, 3),
+        tFAW=4 * rrd + r.randint(0, 10), tWTR_S=wtr, tWTR_L=wtr + r.randint(0, 4), tRFC=rfc,
+        tREFI=ranks * (2 * (rfc + ras + rp) + r.randint(0, 99)), tRTRS=r.randint(1, 3),
+        tPPD=r.choice((0, 0, 2, 3)),
+    )  # fmt: skip
+
+
+def random_chip(r: random.Random, drams: float) -> Chip:
+    """Return a legal chip of small units and one to three memories, that share of them DRAMs."""
     chip = load_chip("nano")
     replace = dataclasses.replace
     names = [f"memory{number}" for number in range(r.randint(1, 3))]
@@ -78,7 +101,9 @@ def random_chip(r: random.Random) -> Chip:
             chip.control, queue_depth=r.choice((1, 2, 3, 4, 9)),
             fetch_bytes=r.choice((1, 64, 128, 200, 256)), fetch_outstanding=r.randint(1, 4),
         ),
-        memories=tuple(_memory(r, name) for name in names),
+        memories=tuple(
+            (_dram if r.random() < drams else _memory)(r, name) for name in names
+        ),
         placement=replace(
             chip.placement, program=r.choice(names), constants=r.choice(names),
             activations=tuple(names),
@@ -297,10 +322,10 @@ def program_of(
     )  # fmt: skip
 
 
-def random_program(seed: int) -> Program:
-    """Return a random program; some deadlock."""
+def random_program(seed: int, drams: float = 0.0) -> Program:
+    """Return a random program; some deadlock. A share of its chip's memories is `drams`."""
     r = random.Random(seed)
-    chip = random_chip(r)
+    chip = random_chip(r, drams)
     d = _Draw(r, chip)
     total, parts = r.choice((5, 12, 25, r.randint(5, 60))), r.choice((1, 1, 1, 2, 3))
     names = r.choice((_TRANSFERS, _COMPUTE, _TRANSFERS + _COMPUTE, _TRANSFERS * 3 + _COMPUTE))
