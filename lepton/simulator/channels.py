@@ -43,7 +43,7 @@ from lepton.simulator.memories import (
 __all__ = ["drain_writes", "send_accesses", "step_channel"]
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _channel_ahead(c: Settings, s: State, ch: int) -> None:
     """Set the tick of a channel's next step."""
     r = s.memories
@@ -62,7 +62,7 @@ def _channel_ahead(c: Settings, s: State, ch: int) -> None:
     s.next[c.first_channel + ch] = cycle * ticks
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def send_accesses(
     c: Settings, s: State, tag: int, first: int, m: int, address: int, size: int, is_write: int,
     tick: int,
@@ -106,7 +106,7 @@ def send_accesses(
     return ticket - tag * r.parts - first
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
     """Run a channel's cycles before a tick."""
     configuration = r.configurations[r.channels[ch, C_DRAM]]
@@ -115,7 +115,7 @@ def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
     run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0, False)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _accept(c: Settings, s: State, ch: int, cycle: int) -> bool:
     """Let the oldest waiting access in, if it has arrived and there is room; tell if it is done."""
     r = s.memories
@@ -136,7 +136,7 @@ def _accept(c: Settings, s: State, ch: int, cycle: int) -> bool:
     return True
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _finish(c: Settings, s: State, ch: int, ticket: int) -> None:
     """Take note of an access's completion."""
     r = s.memories
@@ -145,7 +145,7 @@ def _finish(c: Settings, s: State, ch: int, ticket: int) -> None:
     finish_request(c, s, ticket // r.parts, tick)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
     """Run a channel from a tick on, before `limit` and until it has news for the chip."""
     r = s.memories
@@ -170,7 +170,7 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
             return
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def drain_writes(r: MemoryState, tick: int) -> int:
     """Write out the queues of all channels from a tick on; return the tick of the last command."""
     end = tick

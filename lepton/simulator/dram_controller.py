@@ -134,7 +134,7 @@ def _first_command(c: I64, m: I64, f: U8, k: I64, t: int) -> int:
     return command(c, m, f, k, NOTHING, t)
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int, stops: bool) -> None:
     """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0.
 
@@ -165,7 +165,7 @@ def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int, sto
     m[CLOCK] = max(clock, limit)
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def next_cycle(c: I64, m: I64) -> int:
     """Return the channel's next cycle in which anything happens, with what is queued now."""
     clock = m[CLOCK]

@@ -59,7 +59,7 @@ __all__ = ["run_region"]
 I64 = NDArray[np.int64]
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _fetch_ahead(c: Settings, s: State, earliest: int) -> None:
     """Set the tick of the next fetch, not before cycle `earliest`."""
     waiting = s.front[F_FETCHED] - s.front[F_DISPATCHED]
@@ -68,7 +68,7 @@ def _fetch_ahead(c: Settings, s: State, earliest: int) -> None:
         s.next[FETCH] = max(s.front[F_FETCH] + 1, earliest) * c.ticks
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _fetch(c: Settings, s: State, cycle: int) -> None:
     """Request the next group of instructions."""
     first = s.front[F_FETCHED]
@@ -89,7 +89,7 @@ def _fetch(c: Settings, s: State, cycle: int) -> None:
     _fetch_ahead(c, s, cycle + 1)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _dispatch(c: Settings, s: State, cycle: int) -> None:
     """Move the next instruction to its queue."""
     i = s.front[F_DISPATCHED]
@@ -145,7 +145,7 @@ def _new_state(
     )
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _run(c: Settings, s: State) -> None:
     """Take steps until nothing more can happen."""
     while True:

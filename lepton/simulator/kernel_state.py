@@ -142,7 +142,7 @@ class State(NamedTuple):
     """[memories + 1, bins] bytes per span of cycles; the last row begins with that span"""
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def head_cycle(s: State, q: int) -> int:
     """Return the first cycle in which queue `q` could take its head, NEVER if not known yet."""
     head = s.q[q, Q_HEAD]
@@ -151,7 +151,7 @@ def head_cycle(s: State, q: int) -> int:
     return max(s.i[head, READY], s.i[head, DISPATCH])
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def step_ahead(c: Settings, s: State, q: int) -> None:
     """Set the tick of the next step of queue `q`, NEVER if something else must happen first."""
     if s.q[q, Q_ACTIVE] >= 0:
@@ -166,7 +166,7 @@ def step_ahead(c: Settings, s: State, q: int) -> None:
     s.next[FIRST_QUEUE + q] = NEVER if cycle == NEVER else cycle * c.ticks
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _fire(c: Settings, s: State, i: int, cycle: int) -> None:
     """Give an instruction's signals to those that wait for them."""
     for edge in range(s.i[i, I_EDGE], s.i[i + 1, I_EDGE]):
@@ -195,7 +195,7 @@ def mark_done(c: Settings, s: State, i: int) -> None:
         j = s.q[q, Q_RETIRES]
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _count(bins: I64, m: int, cycle: int, size: int) -> None:
     """Add bytes to the bandwidth profile; halve its resolution when it is full."""
     count = bins.shape[1]
@@ -209,7 +209,7 @@ def _count(bins: I64, m: int, cycle: int, size: int) -> None:
     bins[m, cycle // bins[-1, 0]] += size
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
     """Set the tick of the next dispatch, not before cycle `earliest`."""
     i = s.front[F_DISPATCHED]

@@ -70,14 +70,14 @@ from lepton.simulator.memories import FIRST_CHANNEL, READ_BYTES, WRITE_BYTES, bu
 __all__ = ["open_tag", "request", "step"]
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def open_tag(s: State, tag: int, owner: int, m: int, size: int) -> None:
     """Begin requests under a tag; it stays open until `finish_request` closes this part too."""
     s.tags[tag, T_OPEN], s.tags[tag, T_FINISH], s.tags[tag, T_OWNER] = 1, 0, owner
     s.tags[tag, T_MEMORY], s.tags[tag, T_SIZE], s.tags[tag, T_ACCESSES] = m, size, 0
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def request(
     c: Settings, s: State, tag: int, address: int, size: int, is_write: int, cycle: int
 ) -> None:
@@ -96,7 +96,7 @@ def request(
     s.tags[tag, T_OPEN] += count
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _take(c: Settings, s: State, q: int, cycle: int) -> int:
     """Take the head of a queue; the room it leaves may be what dispatch waits for."""
     i = s.q[q, Q_HEAD]
@@ -109,7 +109,7 @@ def _take(c: Settings, s: State, q: int, cycle: int) -> int:
     return i
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _take_transfer(c: Settings, s: State, q: int, cycle: int) -> None:
     """Take a transfer; its first request follows after the set-up."""
     i = _take(c, s, q, cycle)
@@ -120,7 +120,7 @@ def _take_transfer(c: Settings, s: State, q: int, cycle: int) -> None:
     s.i[i, I_LEFT] = 1
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _bank_busy(c: Settings, s: State, address: int, cycle: int, column: int) -> bool:
     """Return whether a unit that streams uses the port of the bank that holds `address`."""
     bank = address // c.bank_bytes
@@ -131,7 +131,7 @@ def _bank_busy(c: Settings, s: State, address: int, cycle: int, column: int) -> 
     return False
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _advance(s: State, q: int, i: int, size: int) -> bool:
     """Move past a request; return whether the transfer has no more."""
     s.q[q, Q_BYTE] += size
@@ -146,7 +146,7 @@ def _advance(s: State, q: int, i: int, size: int) -> bool:
     return s.q[q, Q_PLANE] >= s.i[i, W_PLANES]
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _send(c: Settings, s: State, q: int, cycle: int) -> None:
     """Send one request of the transfer under way; end it behind the last one."""
     i = s.q[q, Q_ACTIVE]
@@ -186,7 +186,7 @@ def _send(c: Settings, s: State, q: int, cycle: int) -> None:
     finish_request(c, s, tag, 0)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _end_transfer(c: Settings, s: State, q: int, i: int) -> None:
     """Free the queue's unit behind the last request, which is still in flight."""
     s.q[q, Q_ACTIVE] = -1
@@ -198,7 +198,7 @@ def _end_transfer(c: Settings, s: State, q: int, i: int) -> None:
     s.i[i, I_LEFT] -= 1
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _lost(c: Settings, s: State, i: int, q: int, cycle: int) -> int:
     """Return the cycles lost to the other unit if it uses the same port of a bank."""
     other = 2 * c.transfer_queues + 1 - q
@@ -216,7 +216,7 @@ def _lost(c: Settings, s: State, i: int, q: int, cycle: int) -> int:
     return min(s.i[i, W_STREAM], (s.q[other, Q_FREE] - cycle + 1) // 2)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _start(c: Settings, s: State, q: int, cycle: int) -> None:
     """Let the instruction that waits in a unit stream."""
     i = s.q[q, Q_WAITING]
@@ -229,7 +229,7 @@ def _start(c: Settings, s: State, q: int, cycle: int) -> None:
     mark_done(c, s, i)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def _step_unit(c: Settings, s: State, q: int, cycle: int) -> None:
     """Start what waits to stream, take what can be taken, start it if it needs no preload."""
     if s.q[q, Q_WAITING] >= 0:
@@ -243,7 +243,7 @@ def _step_unit(c: Settings, s: State, q: int, cycle: int) -> None:
         _start(c, s, q, cycle)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def step(c: Settings, s: State, q: int, cycle: int) -> None:
     """Take the next step of a queue and set the tick of the one after."""
     if q >= c.transfer_queues:
