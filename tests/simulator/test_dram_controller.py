@@ -152,8 +152,6 @@ class TestClosedForms:
 
     def test_interleaved_bank_groups_take_ccd_s(self, name: str) -> None:
         t = PRESETS[name].timing
-        if t.bank_groups == 1:
-            pytest.skip("no bank groups")
         addresses = [at(t, co=i // t.bank_groups, bg=i % t.bank_groups) for i in range(96)]
         assert set(gaps(run(t, addresses)[32:])) == {max(t.burst_cycles, t.tCCD_S)}
 
