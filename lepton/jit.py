@@ -52,13 +52,27 @@ def cache_folder() -> Path:
 @overload
 def njit(function: F) -> F: ...
 @overload
-def njit(*, error_model: ErrorModel) -> Callable[[F], F]: ...
-def njit(function: Callable[..., Any] | None = None, *, error_model: ErrorModel = "python") -> Any:
+def njit(
+    *, error_model: ErrorModel = ..., allocates: bool = ..., inlined: bool = ...
+) -> Callable[[F], F]: ...
+def njit(
+    function: Callable[..., Any] | None = None,
+    *,
+    error_model: ErrorModel = "python",
+    allocates: bool = True,
+    inlined: bool = False,
+) -> Any:
     """Compile a function with Numba, cached on disk, without the interpreter lock.
 
-    Used bare (`@njit`) or with `error_model="numpy"`, where a division by zero gives inf or NaN.
+    Used bare (`@njit`), with `error_model="numpy"`, where a division by zero gives no error,
+    or with `allocates=False` for a function that makes no array, nor do those that it calls: it
+    counts no references to arrays, which small functions of many spend most of their time with.
+    One that is `inlined` becomes part of its callers.
     """
     # Numba makes the attributes of its configuration at run time.
     config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
-    compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model)
+    options: dict[str, Any] = {"forceinline": True} if inlined else {}
+    if not allocates:
+        options["_nrt"] = False
+    compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model, **options)
     return compiler if function is None else compiler(function)

@@ -14,21 +14,28 @@ RECORD = np.dtype(
         ("instruction", np.int64),
         ("operator", np.int64),
         ("queue", np.int64),
+        ("arrive", np.int64),
         ("dispatch", np.int64),
+        ("taken", np.int64),
         ("start", np.int64),
         ("end", np.int64),
         ("retire", np.int64),
         ("stall_fetch", np.int64),
+        ("stall_dispatch", np.int64),
         ("stall_semaphore", np.int64),
+        ("cause", np.int64),
         ("cause_queue", np.int64),
+        ("stall_preload", np.int64),
         ("stall_bank", np.int64),
         ("stall_memory", np.int64),
     ]
 )
-"""Cycles of the NPU clock. A unit is occupied in [start, end); of that, `stall_bank` and
+"""Cycles of the NPU clock. An instruction arrives on the chip, is dispatched to its queue, and is
+taken from there by its unit, which is occupied in [start, end); of that, `stall_bank` and
 `stall_memory` cycles made no progress. Before it, the unit stood still for `stall_fetch` cycles
-because the instruction had not arrived and `stall_semaphore` because of queue `cause_queue`.
-Control instructions have queue -1."""
+because the instruction had not arrived, `stall_dispatch` because those before it waited for room,
+`stall_semaphore` for the signal of instruction `cause` of queue `cause_queue` (-1: none), and
+`stall_preload` while the first weights were loaded. Control instructions have queue -1."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,11 @@ class MemoryCounters:
     read_bytes: int
     write_bytes: int
     row_hits: int
+    """Column commands of a DRAM but the first after each activation; 0 in a flat memory."""
     row_misses: int
-    row_conflicts: int
+    """The first ones."""
+    activates: int
+    precharges: int
     refreshes: int
     profile: NDArray[np.int64]
     """Bytes per bin of `Trace.profile_cycles`."""
@@ -78,7 +88,8 @@ class Trace:
         occupied = int((mine["end"] - mine["start"]).sum())
         bank, memory = int(mine["stall_bank"].sum()), int(mine["stall_memory"].sum())
         causes = {"busy": occupied - bank - memory, "bank": bank, "memory": memory}
-        causes["fetch"] = int(mine["stall_fetch"].sum())
+        for cause in ("fetch", "dispatch", "preload"):
+            causes[cause] = int(mine[f"stall_{cause}"].sum())
         for cause in np.unique(mine["cause_queue"]):
             waited = mine[mine["cause_queue"] == cause]["stall_semaphore"].sum()
             name = "start" if cause < 0 else self.queues[int(cause)]

@@ -47,6 +47,10 @@ class Accumulators:
     def elements(self) -> int:
         return self.size_kib * 256
 
+    @property
+    def bank_elements(self) -> int:
+        return self.elements // self.banks
+
 
 @dataclass(frozen=True)
 class Vector:
@@ -121,15 +125,24 @@ class Dram:
     size_mib: int
     clock_mhz: Fraction
     channels: int
+    ranks: int
     bank_groups: int
     banks_per_group: int
     row_bytes: int
+    """Bytes of a row of one bank, over all devices of a channel."""
     access_bytes: int
     """Bytes of one column access on one channel."""
     burst_cycles: int
     """DRAM cycles that one access keeps the data bus."""
+    commands_per_cycle: int
+    """1, or 2 where row and column commands have a bus each."""
+    queue: int
+    """Reads, and as many writes, that a channel's controller holds before the banks' queues."""
+    bank_queue: int
+    """Requests that the queue of a bank holds."""
     mapping: str
-    """Address fields, most significant first: ro row, ba bank, bg group, co column, ch channel."""
+    """Address fields, most significant first: ro row, ch channel, ra rank, ba bank, bg bank group,
+    co column."""
     tCL: int
     tCWL: int
     tRCD: int
@@ -146,6 +159,9 @@ class Dram:
     tWTR_L: int
     tRFC: int
     tREFI: int
+    tRTRS: int
+    """Bubble on the data bus where it changes between ranks or from reading to writing."""
+    tPPD: int
 
     @property
     def size_bytes(self) -> int:

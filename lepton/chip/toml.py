@@ -29,8 +29,8 @@ _SECTIONS: dict[str, type[Any]] = {
 }
 _KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
 _MAY_BE_ZERO = {
-    *("issue_cycles", "latency_cycles", "setup_cycles"),
-    *("read_latency_cycles", "write_latency_cycles"),
+    *("issue_cycles", "latency_cycles"),
+    *("read_latency_cycles", "write_latency_cycles", "tPPD"),
 }
 _LIMIT = 1 << 21
 """Largest number of any key that `_LIMITS` does not name."""
@@ -51,9 +51,15 @@ _LIMITS = {
     "writes_in_flight": 4096,
     "ports": 64,
     "access_bytes": 1 << 16,
+    "channels": 64,
+    "queue": 64,
+    "bank_queue": 64,
     "bytes_per_cycle": 1 << 16,
 }
 """Largest numbers: what the kernels keep of each (a bit per bank, a slot per request in flight)."""
+
+_MOST_ACCESSES = 1 << 14
+"""Accesses of a DRAM that one channel of the DMA may have in flight."""
 
 _RATIONAL = re.compile(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", re.ASCII)
 _LEAST_CLOCK_MHZ = Fraction(1, 1000)
@@ -178,6 +184,8 @@ def _contradictions(chip: d.Chip) -> list[str]:
     ]
     if chip.scratchpad.size_bytes % chip.scratchpad.banks:
         bad.append("scratchpad.banks must divide scratchpad.size_kib x 1024")
+    if chip.accumulators.elements % chip.accumulators.banks:
+        bad.append("accumulators.banks must divide accumulators.size_kib x 256")
     if chip.scratchpad.size_bytes > 1 << 28 or chip.weight_buffer.elements > 1 << 28:
         bad.append("scratchpad and weight buffer must not exceed 256 MiB, the address range")
     if chip.accumulators.elements > 1 << 24:
@@ -199,6 +207,11 @@ def _memory_contradictions(chip: d.Chip) -> list[str]:
             bad.append(f"{prefix}.size_mib must be a whole number of bytes")
         if isinstance(memory, d.Dram):
             bad += _dram_contradictions(memory, prefix)
+            accesses = -(-chip.dma.burst_bytes // memory.access_bytes) + 1
+            if accesses * chip.dma.outstanding > _MOST_ACCESSES:
+                bad.append(
+                    f"dma.outstanding bursts must not exceed {_MOST_ACCESSES} accesses of {prefix}"
+                )
     return bad
 
 
@@ -206,18 +219,24 @@ def _dram_contradictions(memory: d.Dram, prefix: str) -> list[str]:
     """Return what is wrong inside a DRAM."""
     bad: list[str] = []
     parts = [memory.mapping[start : start + 2] for start in range(0, len(memory.mapping), 2)]
-    if sorted(parts) != ["ba", "bg", "ch", "co", "ro"]:
-        bad.append(f"{prefix}.mapping must order ro, ba, bg, co and ch, not '{memory.mapping}'")
-    for key in ("channels", "bank_groups", "banks_per_group", "row_bytes", "access_bytes"):
+    if sorted(parts) != ["ba", "bg", "ch", "co", "ra", "ro"]:
+        bad.append(f"{prefix}.mapping must order ro, ra, ba, bg, co and ch, not '{memory.mapping}'")
+    keys = ("size_mib", "channels", "ranks", "bank_groups", "banks_per_group", "row_bytes")
+    for key in (*keys, "access_bytes"):
         value = getattr(memory, key)
         if value & (value - 1):
             bad.append(f"{prefix}.{key} must be a power of two, not {value}")
     if memory.row_bytes % memory.access_bytes:
         bad.append(f"{prefix}.row_bytes must be a multiple of access_bytes")
-    if memory.channels * memory.bank_groups * memory.banks_per_group > 4096:
-        bad.append(f"{prefix} must not have more than 4096 banks")
-    if memory.tREFI <= memory.tRFC:
-        bad.append(f"{prefix}.tREFI must exceed tRFC, or refresh never ends")
+    groups = memory.ranks * memory.bank_groups
+    if groups > 16 or groups * memory.banks_per_group > 64:
+        bad.append(f"{prefix} must not have more than 16 bank groups and 64 banks in a channel")
+    elif memory.channels * groups * memory.banks_per_group * memory.row_bytes > memory.size_bytes:
+        bad.append(f"{prefix}.size_mib must hold a row of every bank")
+    if memory.tREFI // memory.ranks < 2 * (memory.tRFC + memory.tRAS + memory.tRP):
+        bad.append(f"{prefix}.tREFI / ranks must be at least 2 (tRFC + tRAS + tRP)")
+    if memory.commands_per_cycle > 2:
+        bad.append(f"{prefix}.commands_per_cycle must be 1 or 2, not {memory.commands_per_cycle}")
     return bad
 
 

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.cost.closed_forms import depthwise_cycles, divide_up, matmul_cycles, vector_cycles
+from lepton.cost.closed_forms import (
+    Walk,
+    depthwise_cycles,
+    divide_up,
+    matmul_passes,
+    scratchpad_passes,
+    vector_cycles,
+)
 from lepton.cost.scalars import CostScalars, cost_scalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
@@ -23,11 +30,12 @@ class InstructionCosts(NamedTuple):
     """Cycles of each instruction on its unit, all `[n] int64`; zero for transfers."""
 
     preload: NDArray[np.int64]
-    """Cycles to bring the first weights into the array, hidden behind the previous instruction."""
+    """Cycles to bring the first weights into the array, hidden behind the previous instruction; 0
+    where they cannot be hidden and are part of the stream."""
     stream: NDArray[np.int64]
     """Cycles the unit is occupied."""
     last: NDArray[np.int64]
-    """Cycles of the last pass, during which the next instruction may preload."""
+    """Cycles from the beginning of the last pass to the end; the next instruction may preload."""
     drain: NDArray[np.int64]
     """Cycles between the end of the stream and the last result."""
 
@@ -43,6 +51,8 @@ _POOL = BY_MNEMONIC["pool"].opcode
 _SOFTMAX = BY_MNEMONIC["softmax"].opcode
 _RESIZE = BY_MNEMONIC["resize"].opcode
 _ONES = int(Stationary.ONES)
+_SCRATCHPAD = int(Stationary.SCRATCHPAD)
+_TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _NEAREST = int(ResizeMode.NEAREST)
 _REQUANTIZE_BYTES = REQUANTIZE_BYTES
 
@@ -55,6 +65,7 @@ _A_ROW, _A_PIXEL, _A_CHANNEL = (COLUMNS[f"a_{n}_pitch"] for n in ("row", "pixel"
 _B_ROW, _B_PIXEL, _B_CHANNEL = (COLUMNS[f"b_{n}_pitch"] for n in ("row", "pixel", "channel"))
 _KERNEL_H, _KERNEL_W = COLUMNS["kernel_height"], COLUMNS["kernel_width"]
 _STRIDE_X, _DILATION_X = COLUMNS["stride_x"], COLUMNS["dilation_x"]
+_DILATION_Y = COLUMNS["dilation_y"]
 _OFM_H, _OFM_W = COLUMNS["ofm_height"], COLUMNS["ofm_width"]
 _COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _STATIONARY, _MODE, _ROWS = COLUMNS["stationary"], COLUMNS["mode"], COLUMNS["rows"]
@@ -68,23 +79,37 @@ def _is_packed(row: int, pixel: int, width: int, channels: int, height: int) -> 
 
 
 @njit
+def _walk(r: NDArray[np.int64]) -> Walk:
+    """Return the walk of a matmul record: packed, undilated pixels make a kernel row one run."""
+    line_pitch = r[_DILATION_Y] * r[_IFM_ROW]
+    if r[_IFM_PIXEL] == r[_CHANNELS] and r[_DILATION_X] == 1:
+        return Walk(r[_KERNEL_W] * r[_CHANNELS], 1, 0, line_pitch)
+    return Walk(r[_CHANNELS], r[_KERNEL_W], r[_DILATION_X] * r[_IFM_PIXEL], line_pitch)
+
+
+@njit
 def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain of a matmul or depthwise record."""
     pixels = r[_OFM_H] * r[_OFM_W]
     drain = p.rows + p.columns - 2
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
-        contiguous = r[_IFM_PIXEL] == r[_CHANNELS] and r[_DILATION_X] == 1
-        run = r[_CHANNELS] * (r[_KERNEL_W] if contiguous else 1)
-        stream, last = matmul_cycles(p, reduction, r[_COLUMNS], pixels, max(run, 1))
-        return min(reduction, p.rows), stream + p.issue_cycles, last, drain
+        preload = 0
+        if r[_STATIONARY] == _SCRATCHPAD or r[_STATIONARY] == _TRANSPOSED:
+            stream, last = scratchpad_passes(
+                p, reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY] == _TRANSPOSED
+            )
+        else:
+            preload = min(reduction, p.rows)
+            stream, last = matmul_passes(p, reduction, r[_COLUMNS], pixels, _walk(r))
+        return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     preload = 0 if r[_STATIONARY] == _ONES else min(taps, p.rows)
     stream, last = depthwise_cycles(
         p, (r[_KERNEL_H], r[_KERNEL_W]), r[_STRIDE_X], r[_DILATION_X], (r[_OFM_H], r[_OFM_W]),
         r[_CHANNELS] * r[_MULTIPLIER],
     )  # fmt: skip
-    return preload, stream + p.issue_cycles, last, drain
+    return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
 
 
 @njit

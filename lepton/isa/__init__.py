@@ -10,7 +10,7 @@ from lepton.isa.declaration import (
     Instruction,
     Unit,
 )
-from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records
+from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records, records_of
 from lepton.isa.manual import manual
 from lepton.isa.text import assemble, assemble_line, disassemble, disassemble_one
 
@@ -35,4 +35,5 @@ __all__ = [
     "encode_all",
     "manual",
     "records",
+    "records_of",
 ]

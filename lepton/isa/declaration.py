@@ -103,7 +103,7 @@ class Instruction:
         """Return the `WORD_BYTES` bytes of this instruction, little-endian."""
         word = self.opcode
         for field in self.fields:
-            value = getattr(self, field.name)
+            value = int(getattr(self, field.name))
             word |= (value & ((1 << field.bits) - 1)) << field.offset
         return word.to_bytes(WORD_BYTES, "little")
 

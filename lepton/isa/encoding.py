@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import EncodingError
-from lepton.isa.declaration import REGISTRY, WORD_BYTES, Instruction
+from lepton.isa.declaration import REGISTRY, WORD_BYTES, Field, Instruction
 
-__all__ = ["COLUMNS", "decode", "decode_all", "encode_all", "records"]
+__all__ = ["COLUMNS", "decode", "decode_all", "encode_all", "records", "records_of"]
 
 
 def decode(word: bytes, offset: int = 0) -> Instruction:
@@ -73,11 +73,38 @@ COLUMNS: dict[str, int] = {name: index for index, name in enumerate(_column_name
 """Column of each field in the array that `records` returns."""
 
 
-def records(instructions: Sequence[Instruction]) -> NDArray[np.int64]:
-    """Return `[n, len(COLUMNS)] int64`: one row per instruction, 0 where it has no such field."""
-    table = np.zeros((len(instructions), len(COLUMNS)), np.int64)
-    for row, item in enumerate(instructions):
-        table[row, 0] = item.opcode
-        for field in item.fields:
-            table[row, COLUMNS[field.name]] = getattr(item, field.name)
+def records(instructions: Iterable[Instruction]) -> NDArray[np.int64]:
+    """Return what `records_of` returns for the bytes of some instructions."""
+    return records_of(encode_all(instructions))
+
+
+def records_of(stream: bytes) -> NDArray[np.int64]:
+    """Return a legal stream as `[n, len(COLUMNS)] int64`.
+
+    One row per instruction, 0 where it has no such field.
+    """
+    words = np.frombuffer(stream, "<u8").reshape(-1, WORD_BYTES // 8)
+    table = np.zeros((len(words), len(COLUMNS)), np.int64)
+    table[:, 0] = words[:, 0] & np.uint64(0xFF)
+    for opcode, cls in REGISTRY.items():
+        rows = np.flatnonzero(table[:, 0] == opcode)
+        if not len(rows):
+            continue
+        mine = words[rows]
+        for field in cls.fields:
+            table[rows, COLUMNS[field.name]] = _extracted(mine, field)
     return table
+
+
+def _extracted(words: NDArray[np.uint64], field: Field) -> NDArray[np.int64]:
+    """Return one field of all words, `[n, 8] uint64`."""
+    place, shift = divmod(field.offset, 64)
+    value = words[:, place] >> np.uint64(shift)
+    if shift + field.bits > 64:
+        value = value | words[:, place + 1] << np.uint64(64 - shift)
+    unused = np.uint64(64 - field.bits)
+    # shifted to the top and back down, which copies the sign
+    top = value << unused
+    if field.signed:
+        return top.view(np.int64) >> np.int64(64 - field.bits)
+    return (top >> unused).view(np.int64)

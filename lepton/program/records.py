@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.isa import Instruction, decode_all
+from lepton.isa import Instruction, decode_all, records_of
 
 __all__ = ["MAXIMUM_TENSOR_ELEMENTS", "Operator", "Program", "ProgramTensor", "Region"]
 
@@ -98,6 +98,11 @@ class Program:
     def decoded(self) -> list[Instruction]:
         """The instructions as objects."""
         return decode_all(self.instructions)
+
+    @cached_property
+    def table(self) -> NDArray[np.int64]:
+        """The instructions as `lepton.isa.records_of` gives them."""
+        return records_of(self.instructions)
 
     @cached_property
     def tensor_by_name(self) -> dict[str, ProgramTensor]:

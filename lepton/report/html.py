@@ -165,6 +165,28 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
     return _table(heads, rows, total=True)
 
 
+def _critical_path(summary: Summary) -> str:
+    """Return the critical path by layer; the cycles add up to the total."""
+    causes = list(dict.fromkeys(cause for r in summary.layers for cause in r.critical_path))
+    names = tidy_names([layer.name for layer in summary.layers])
+    rows: list[tuple[Cell, ...]] = []
+    for layer, name in zip(summary.layers, names, strict=True):
+        if layer.critical_path:
+            path = [layer.critical_path.get(cause, 0) for cause in causes]
+            ahead = f"{layer.next_bound} {layer.next_bound_cycles:,}" if layer.next_bound else "-"
+            rows.append((f"L{layer.index}", name, layer.op, sum(path), *path, ahead))
+    sums = [sum(r.critical_path.get(cause, 0) for r in summary.layers) for cause in causes]
+    rows.append(("total", "", "", sum(sums), *sums, ""))
+    heads = ("#", "layer", "operator", "cycles on the path", *causes, "next bound [cycles]")
+    text = (
+        "The chain of instructions that made the run as long as it was. A unit's name is time that "
+        "it worked or waited for its memory; <i>next bound</i> is the unit that would bound the "
+        "layer if what its path spends most on cost nothing."
+    )
+    table = _table(heads, rows, total=True)
+    return f"<section>\n<h2>Critical path</h2>\n<p>{text}</p>\n{table}\n</section>\n"
+
+
 def _roofline(program: Program, trace: Trace, summary: Summary) -> str:
     """Return the points of the roofline."""
     points = roofline_points(program, summary.layers)
@@ -202,13 +224,13 @@ def _memories(program: Program, trace: Trace, summary: Summary) -> str:
     for memory, described in zip(trace.memories, program.chip.memories, strict=True):
         peak = float(program.chip.bytes_per_cycle(described))
         average = (memory.read_bytes + memory.write_bytes) / max(trace.cycles, 1)
-        accesses = memory.row_hits + memory.row_misses + memory.row_conflicts
+        accesses = memory.row_hits + memory.row_misses
         hits = 100.0 * memory.row_hits / accesses if accesses else None
         rates = (memory.read_bytes, memory.write_bytes, average, peak, hits)
-        counts = (memory.row_hits, memory.row_misses, memory.row_conflicts, memory.refreshes)
+        counts = (memory.row_hits, memory.row_misses, memory.activates, memory.refreshes)
         rows.append((memory.name, *rates, *counts))
     heads = ("memory", "bytes read", "bytes written", "bytes/cycle", "peak bytes/cycle")
-    heads += ("row hits %", "row hits", "row misses", "row conflicts", "refreshes")
+    heads += ("row hits %", "row hits", "row misses", "activations", "refreshes")
     return _table(heads, rows)
 
 
@@ -239,6 +261,7 @@ def html_page(program: Program, trace: Trace) -> str:
         for made in pictures(program, trace)
     ]
     body = f"<h1>{title}</h1>\n{_figures(summary)}\n{''.join(sections)}"
+    body += _critical_path(summary)
     return (
         f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}</body>\n</html>\n"

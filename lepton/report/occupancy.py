@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.isa import records
 from lepton.isa.footprints import Space, footprints
 from lepton.program import Program
 from lepton.trace import Trace
@@ -19,7 +18,7 @@ I64 = NDArray[np.int64]
 
 def _boxes(program: Program) -> I64:
     """Return the boxes of the scratchpad."""
-    boxes = footprints(records(program.decoded))
+    boxes = footprints(program.table)
     return boxes[boxes[:, 1] == Space.SCRATCHPAD]
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from lepton.isa import disassemble_one, records
+from lepton.isa import disassemble_one
 from lepton.program import Program
 from lepton.report.attribution import attribute
 from lepton.report.names import tidy_names
@@ -19,7 +19,14 @@ from lepton.trace import Trace
 __all__ = ["perfetto_events", "perfetto_json"]
 
 _PROCESS = 1
-_STALLS = ("stall_fetch", "stall_semaphore", "stall_bank", "stall_memory")
+_STALLS = (
+    "stall_fetch",
+    "stall_dispatch",
+    "stall_semaphore",
+    "stall_preload",
+    "stall_bank",
+    "stall_memory",
+)
 Event = dict[str, Any]
 
 
@@ -50,7 +57,7 @@ def _layers(program: Program, trace: Trace, names: list[str], scale: float) -> I
 
 def _slices(program: Program, trace: Trace, names: list[str], scale: float) -> Iterator[Event]:
     """Yield a slice per instruction, on the track of its unit."""
-    moved = instruction_bytes(records(program.decoded)).tolist()
+    moved = instruction_bytes(program.table).tolist()
     for index, row in enumerate(trace.records):
         queue, start, end = int(row["queue"]), int(row["start"]), int(row["end"])
         if queue < 0:

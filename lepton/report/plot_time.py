@@ -130,11 +130,11 @@ def memory_caption(memory: MemoryCounters, cycles: int, peak: float) -> str:
         f"{size_text(memory.write_bytes)} written, {average:.2f} bytes/cycle on average "
         f"({100 * average / peak:.1f} % of the peak of {peak:g})"
     )
-    accesses = memory.row_hits + memory.row_misses + memory.row_conflicts
+    accesses = memory.row_hits + memory.row_misses
     if accesses:
         text += (
             f"; {100 * memory.row_hits / accesses:.1f} % row hits, {memory.row_misses:,} misses, "
-            f"{memory.row_conflicts:,} conflicts, {memory.refreshes:,} refreshes"
+            f"{memory.activates:,} activations, {memory.refreshes:,} refreshes"
         )
     return text + "."
 

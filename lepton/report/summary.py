@@ -19,6 +19,8 @@ Definitions that a figure's name does not say:
   of a layer add up to its cycles. `bound` is what took most of them: `compute` (the array worked),
   `vector`, `memory`, `fetch` or `latency` (pipelines filled or drained); `host`, or `none` for a
   layer that cost nothing.
+* A layer's `critical_path`: see `lepton.report.critical_path`; those of all layers add up to the
+  total.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING
 
-from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
+import numpy as np
+
+from lepton.report.attribution import BUSY, attribute, cause_group
+from lepton.report.critical_path import path_cycles
 from lepton.report.occupancy import occupancy, touched_bytes
 from lepton.report.traffic import (
     boundary_tensors,
@@ -66,6 +71,12 @@ class Layer:
     dram_bytes: tuple[int, ...]
     """Bytes moved to and from each external memory."""
     roofline_cycles: int
+    critical_path: dict[str, int]
+    """Cycles of the run's critical path that are this layer's, by what they were spent on."""
+    next_bound: str | None
+    """The unit that bounds the layer once what its critical path spends most on costs nothing."""
+    next_bound_cycles: int | None
+    """How long that unit is occupied by the layer."""
     reason: str
     """Why it runs on the host."""
 
@@ -179,8 +190,26 @@ def _bound(operator: Operator, causes: dict[str, int]) -> str:
     return max(groups, key=lambda group: groups[group], default="none")
 
 
-def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
+def _occupied(trace: Trace, operator: int) -> dict[str, int]:
+    """Return the cycles for which an operator occupies each unit."""
+    mine = trace.records[(trace.records["operator"] == operator) & (trace.records["queue"] >= 0)]
+    cycles = np.zeros(len(trace.queues), np.int64)
+    np.add.at(cycles, mine["queue"], mine["end"] - mine["start"])
+    return dict(zip(trace.queues, cycles.tolist(), strict=True))
+
+
+def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str, int] | None:
+    """Return the unit that is occupied longest, but for what the critical path spends most on."""
+    first = max(path, key=lambda cause: path[cause], default="")
+    rest = {unit: n for unit, n in _occupied(trace, operator).items() if unit != first and n}
+    unit = max(rest, key=lambda unit: rest[unit], default="")
+    return (unit, rest[unit]) if unit else None
+
+
+def _layers(program: Program, trace: Trace | None) -> tuple[Layer, ...]:
     """Return the layers; the end of a region is one only if cycles fell to it."""
+    spent = None if trace is None else attribute(trace, len(program.operators))
+    paths = {} if trace is None else path_cycles(program, trace)
     moved = operator_traffic(program).sum(axis=2)
     roofline = _roofline(program)
     streams = weight_stream_bytes(program)
@@ -194,6 +223,8 @@ def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
         if operator.kind == "halt" and not cycles:
             continue
         share = operator.macs / (cycles * peak) if cycles and operator.device == "npu" else 0.0
+        path = paths.get(index, {})
+        ahead = None if trace is None else _next_bound(trace, index, path)
         layer = Layer(
             index=index,
             name=operator.name,
@@ -209,6 +240,9 @@ def _layers(program: Program, spent: Attribution | None) -> tuple[Layer, ...]:
             stored_bytes=int(streams[index]),
             dram_bytes=tuple(int(size) for size in moved[index]),
             roofline_cycles=roofline[index],
+            critical_path=path,
+            next_bound=None if ahead is None else ahead[0],
+            next_bound_cycles=None if ahead is None else ahead[1],
             reason=operator.reason,
         )
         made.append(layer)
@@ -234,7 +268,7 @@ def summarize(
     """
     macs = sum(o.macs for o in program.operators)
     on_npu = sum(o.macs for o in program.operators if o.device == "npu")
-    layers = _layers(program, None if trace is None else attribute(trace, len(program.operators)))
+    layers = _layers(program, trace)
     has_host = any(region.device == "host" for region in program.regions)
     cycles = None if trace is None else trace.cycles
     memories = () if trace is None else trace.memories

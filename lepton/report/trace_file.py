@@ -21,10 +21,13 @@ from lepton.trace import RECORD, MemoryCounters, Trace
 __all__ = ["load_trace", "save_trace", "trace_bytes"]
 
 _FORMAT = "lepton trace"
-_VERSION = 1
+_VERSION = 2
 _MAXIMUM_FILE_BYTES = 4 << 30
 _MOST = 1 << 53
-_COUNTERS = ("read_bytes", "write_bytes", "row_hits", "row_misses", "row_conflicts", "refreshes")
+_COUNTERS = (
+    *("read_bytes", "write_bytes", "row_hits", "row_misses", "activates", "precharges"),
+    "refreshes",
+)
 _FIELDS = cast(tuple[str, ...], RECORD.names)
 
 
@@ -215,6 +218,7 @@ def _validate(program: Program, trace: Trace) -> None:
             ((r["queue"] >= -1) & (r["queue"] < len(queues))).all()
             and ((r["cause_queue"] >= -1) & (r["cause_queue"] < len(queues))).all()
         ),
+        "an instruction does not exist": bool(((r["cause"] >= -1) & (r["cause"] < len(r))).all()),
         "a profile holds negative bytes": all((m.profile >= 0).all() for m in trace.memories),
         "a profile is longer than the run": all(
             (len(m.profile) - 1) * trace.profile_cycles <= trace.cycles for m in trace.memories
@@ -235,5 +239,5 @@ def _validate(program: Program, trace: Trace) -> None:
         raise ProgramError("the trace is inconsistent: it is not in the order of its program")
 
 
-_SIGNED = ("instruction", "operator", "queue", "cause_queue")
+_SIGNED = ("instruction", "operator", "queue", "cause", "cause_queue")
 """Fields that are not times."""

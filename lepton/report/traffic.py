@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.isa import records
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.program import Program, ProgramTensor
@@ -30,7 +29,7 @@ def instruction_bytes(table: I64) -> I64:
 
 def operator_traffic(program: Program) -> I64:
     """Return `[operators, memories, 2]`: bytes read and written by each operator's transfers."""
-    table = records(program.decoded)
+    table = program.table
     made = np.zeros((len(program.operators), len(program.chip.memories), 2), np.int64)
     size = instruction_bytes(table)
     moves = np.flatnonzero(size)
@@ -47,7 +46,7 @@ def weight_stream_bytes(program: Program) -> I64:
 
     Bytes that several operators read count for the first.
     """
-    table = records(program.decoded)
+    table = program.table
     chosen = np.flatnonzero(_opcode(table, "weights"))
     start = table[chosen, COLUMNS["address"]]
     stop = start + table[chosen, COLUMNS["stream_bytes"]]
@@ -62,7 +61,7 @@ def weight_stream_bytes(program: Program) -> I64:
 
 def read_within(program: Program, memory: int, address: int, size: int) -> int:
     """Return the bytes that transfers read from a span of a memory, at most `size`."""
-    table = records(program.decoded)
+    table = program.table
     start = table[:, COLUMNS["address"]]
     chosen = (_opcode(table, "load") | _opcode(table, "weights")) & (start >= address)
     chosen &= (start < address + size) & (table[:, COLUMNS["memory"]] == memory)

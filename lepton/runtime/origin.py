@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.arith.records import unpack_requantize
-from lepton.isa import Instruction, disassemble_one, records
+from lepton.isa import Instruction, disassemble_one
 from lepton.isa import instructions as isa
 from lepton.isa.footprints import REQUANTIZE_BYTES, Space, footprints
 from lepton.program import Program, ProgramTensor
@@ -102,7 +102,7 @@ class Origin:
         self._operator = program.operator_of[finish]
         self._order = execution_order(program, self._region)
         self._position = {index: at for at, index in enumerate(self._order)}
-        boxes = footprints(records(program.decoded[self._region.start : self._region.stop]))
+        boxes = footprints(program.table[self._region.start : self._region.stop])
         self._writes = boxes[boxes[:, 2] == 1]
 
     def explain(
@@ -156,7 +156,7 @@ class Origin:
     def _machine_before(self, index: int) -> Machine:
         """Return the machine as an instruction of the region finds it."""
         program = self._program
-        machine = machine_for(program, footprints(records(program.decoded)))
+        machine = machine_for(program, footprints(program.table))
         for name in self._region.inputs:
             tensor = program.tensor_by_name[name]
             content = np.ascontiguousarray(self._values[name])

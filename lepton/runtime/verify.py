@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.errors import InputError
-from lepton.isa import records
 from lepton.isa.footprints import Space, footprints
 from lepton.program import Program, ProgramTensor
 from lepton.runtime.execute import HostRegions
@@ -207,7 +206,7 @@ def _in_order(program: Program) -> list[_Made]:
     made: list[_Made] = []
     host = _host_operators(program)
     for number, region in enumerate(program.regions):
-        boxes = footprints(records(program.decoded[region.start : region.stop]))
+        boxes = footprints(program.table[region.start : region.stop])
         for name in region.outputs:
             tensor = program.tensor_by_name[name]
             if region.device == "host":

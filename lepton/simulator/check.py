@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import CheckError
-from lepton.isa import disassemble_one, records
+from lepton.isa import disassemble_one
 from lepton.isa.declaration import SEMAPHORES
 from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
 from lepton.isa.instructions import Halt
@@ -34,7 +34,7 @@ def check(program: Program) -> None:
     Raises:
         CheckError: naming the instruction, its source operator and the bytes.
     """
-    table = records(program.decoded)
+    table = program.table
     boxes = footprints(table)
     dma = program.chip.dma
     queue = queues(table, dma.load_channels, dma.store_channels)
@@ -58,7 +58,7 @@ def check(program: Program) -> None:
 
 def execution_order(program: Program, region: Region) -> list[int]:
     """Return the instructions of an NPU region in an order that its semaphores allow."""
-    table = records(program.decoded[region.start : region.stop])
+    table = program.table[region.start : region.stop]
     dma = program.chip.dma
     order, _, _ = kernels.happens_before(
         queues(table, dma.load_channels, dma.store_channels),

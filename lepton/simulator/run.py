@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import CheckError, InputError, ProgramError
-from lepton.isa import records
 from lepton.isa.footprints import footprints
 from lepton.program import Program, ProgramTensor, Region, as_array
 from lepton.simulator.check import check, execution_order, place
@@ -73,7 +72,7 @@ def run_values(
 ) -> Arrays:
     """Return the outputs (or the tensors of `keep`) of a checked program, without timing."""
     checked_inputs = check_inputs(program, inputs)
-    machine = machine_for(program, footprints(records(program.decoded)))
+    machine = machine_for(program, footprints(program.table))
     host: Arrays = {}
     for name, array in checked_inputs.items():
         _place(machine, program.tensor_by_name[name], array, host)

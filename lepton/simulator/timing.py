@@ -7,15 +7,32 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip
+from lepton.chip import Chip, Dram
 from lepton.cost import instruction_costs
 from lepton.errors import CheckError
-from lepton.isa import WORD_BYTES, records
+from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import Space, footprints, queue_names, queues
+from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
 from lepton.program import Program, Region
-from lepton.simulator import dram, kernel
+from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
+from lepton.simulator.kernel import run_region
+from lepton.simulator.kernel_state import (
+    FIRST_QUEUE,
+    FIRST_TRACE,
+    INSTRUCTION_COLUMNS,
+    TRACE,
+    W_QUEUE,
+    WORK,
+    Settings,
+)
+from lepton.simulator.memories import (
+    FIRST_CHANNEL,
+    READ_BYTES,
+    WRITE_BYTES,
+    MemoryState,
+    memory_state,
+)
 from lepton.trace import RECORD, MemoryCounters, Trace
 
 __all__ = ["simulate_timing"]
@@ -24,14 +41,11 @@ I64 = NDArray[np.int64]
 _BINS = 1024
 
 
-def _bank_masks(boxes: I64, count: int, bank_bytes: int) -> tuple[I64, I64]:
-    """Return the masks of scratchpad banks that each instruction reads and writes."""
-    mine = boxes[boxes[:, 1] == Space.SCRATCHPAD]
-    last = mine[:, 3] + mine[:, 4] - 1
-    for low in (5, 7, 9):
-        last = last + (mine[:, low] - 1) * mine[:, low + 1]
-    low_bit = mine[:, 3] // bank_bytes
-    high_bit = last // bank_bytes
+def _bank_masks(boxes: I64, count: int, space: Space, bank_size: int) -> tuple[I64, I64]:
+    """Return the masks of a space's banks that each instruction reads and writes."""
+    mine = boxes[boxes[:, 1] == space]
+    low_bit = mine[:, 3] // bank_size
+    high_bit = (ends(mine) - 1) // bank_size
     one = np.ones_like(low_bit)
     mask = np.left_shift(one, high_bit + 1) - np.left_shift(one, low_bit)
     masks = np.zeros((2, count), np.int64)
@@ -48,45 +62,55 @@ def _transfer_columns(table: I64) -> dict[str, I64]:
     run = np.where(is_weights, column["stream_bytes"], column["row_bytes"])
     rows = np.where(is_weights, 1, column["rows"])
     planes = np.where(is_weights, 1, column["planes"])
-    merge = (column["row_stride"] == run) & ~is_weights
+    row_pitch, plane_pitch = column["scratchpad_row_pitch"], column["scratchpad_plane_pitch"]
     plane_stride = column["plane_stride"]
+    is_dense = (column["row_stride"] == run) & (row_pitch == run)
+    merge = ((rows == 1) | is_dense) & ~is_weights
     whole = np.where(merge, run * rows, run)
     rows = np.where(merge, 1, rows)
-    merge_planes = merge & (plane_stride == whole)
+    is_solid = (plane_stride == whole) & (plane_pitch == whole)
+    merge &= (planes == 1) | is_solid
     return {
         "memory": column["memory"],
         "address": column["address"],
-        "run": np.where(merge_planes, whole * planes, whole),
+        "run": np.where(merge, whole * planes, whole),
         "rows": rows,
         "row_stride": column["row_stride"],
-        "planes": np.where(merge_planes, 1, planes),
+        "planes": np.where(merge, 1, planes),
         "plane_stride": plane_stride,
         "scratchpad": column["scratchpad"],
+        "row_pitch": row_pitch,
+        "plane_pitch": plane_pitch,
         "expanded": np.where(is_weights, column["reduction"] * column["columns"], 0),
     }
 
 
 def _work(chip: Chip, table: I64, boxes: I64) -> I64:
-    """Return what the kernel needs of every instruction, `[n, len(WORK)]`."""
+    """Return the kernel's array of instructions, `[n + 1, INSTRUCTION_COLUMNS]`, WORK filled in."""
     costs = instruction_costs(table, chip)
-    reads, writes = _bank_masks(boxes, len(table), chip.scratchpad.bank_bytes)
+    count = len(table)
+    reads, writes = _bank_masks(boxes, count, Space.SCRATCHPAD, chip.scratchpad.bank_bytes)
+    sums = _bank_masks(boxes, count, Space.ACCUMULATORS, chip.accumulators.bank_elements)
     columns = {
         "queue": queues(table, chip.dma.load_channels, chip.dma.store_channels),
-        "wait": table[:, COLUMNS["wait"]],
-        "signal": table[:, COLUMNS["signal"]],
         "reads": reads,
         "writes": writes,
+        "reads_sums": sums[0],
+        "writes_sums": sums[1],
         **costs._asdict(),
         **_transfer_columns(table),
     }
-    return np.stack([columns[name] for name in kernel.WORK], axis=1)
+    made = np.zeros((count + 1, INSTRUCTION_COLUMNS), np.int64)
+    for place, name in enumerate(WORK):
+        made[:count, place] = columns[name]
+    return made
 
 
-def _settings(program: Program, region: Region) -> kernel.Settings:
+def _settings(program: Program, region: Region, base: int) -> Settings:
     """Return the scalars of one region's run."""
     chip = program.chip
     transfers = chip.dma.load_channels + chip.dma.store_channels + 1
-    return kernel.Settings(
+    return Settings(
         ticks=chip.ticks(chip.array.clock_mhz),
         queues=transfers + 2,
         transfer_queues=transfers,
@@ -100,18 +124,13 @@ def _settings(program: Program, region: Region) -> kernel.Settings:
         program_memory=program.program_memory,
         program_address=program.program_address,
         word_bytes=WORD_BYTES,
-        fetch_bytes=max(chip.control.fetch_bytes // WORD_BYTES, 1) * WORD_BYTES,
+        group=max(chip.control.fetch_bytes // WORD_BYTES, 1),
         fetch_outstanding=chip.control.fetch_outstanding,
         start=region.start,
         stop=region.stop,
+        base=base,
+        first_channel=FIRST_QUEUE + transfers + 2,
     )
-
-
-def _most_signals(table: I64) -> int:
-    """Return the signals of the busiest semaphore, at least 1."""
-    signals = table[:, COLUMNS["signal"]]
-    bits = signals[:, None] >> np.arange(60) & 1
-    return max(int(bits.sum(axis=0).max(initial=0)), 1)
 
 
 def simulate_timing(program: Program) -> Trace:
@@ -122,20 +141,19 @@ def simulate_timing(program: Program) -> Trace:
     """
     began = time.perf_counter()
     chip = program.chip
-    table = records(program.decoded)
+    table = program.table
     work = _work(chip, table, footprints(table))
-    memories = dram.memory_state(chip)
-    times = np.zeros((len(table), len(kernel.TRACE)), np.int64)
+    memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
     cycle = 0
     spans: list[tuple[int, int]] = []
-    most = _most_signals(table)
+    masks = table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     for region in program.regions:
         if region.device != "npu":
             continue
-        settings = _settings(program, region)
-        end, stuck = kernel.run_region(settings, work, memories, times, bins, most, cycle)
+        settings = _settings(program, region, cycle)
+        end, stuck = run_region(settings, work, masks, memories, bins)
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"
@@ -144,7 +162,7 @@ def simulate_timing(program: Program) -> Trace:
         cycle = int(end)
     names = queue_names(chip.dma.load_channels, chip.dma.store_channels)
     return Trace(
-        records=_records(program, work[:, kernel.W_QUEUE], times),
+        records=_records(program, work[:-1], spans),
         queues=tuple(names),
         cycles=cycle,
         regions=tuple(spans),
@@ -155,36 +173,65 @@ def simulate_timing(program: Program) -> Trace:
     )
 
 
-def _records(program: Program, queue: I64, times: I64) -> NDArray[np.void]:
-    """Return the trace's records."""
-    made = np.zeros(len(times), RECORD)
-    made["instruction"] = np.arange(len(times))
+def _records(program: Program, work: I64, spans: list[tuple[int, int]]) -> NDArray[np.void]:
+    """Return the trace's records: the kernel's times, and the stalls that follow from them."""
+    queue = work[:, W_QUEUE]
+    made = np.zeros(len(work), RECORD)
+    made["instruction"] = np.arange(len(work))
     made["operator"] = program.operator_of
     made["queue"] = queue
-    sources = (
-        "dispatch",
-        "start",
-        "end",
-        "retire",
-        "fetch",
-        "semaphore",
-        "cause",
-        "bank",
-        "memory",
-    )
-    targets = ("dispatch", "start", "end", "retire", "stall_fetch", "stall_semaphore")
-    targets += ("cause_queue", "stall_bank", "stall_memory")
-    for source, target in zip(sources, targets, strict=True):
-        made[target] = times[:, kernel.TRACE.index(source)]
+    column = {name: work[:, FIRST_TRACE + place] for place, name in enumerate(TRACE)}
+    for name in ("arrive", "dispatch", "taken", "start", "end", "retire", "cause"):
+        made[name] = column[name]
+    made["stall_bank"], made["stall_memory"] = column["bank"], column["memory"]
+    made["cause_queue"] = np.where(column["cause"] < 0, -1, queue[column["cause"]])
+    free = np.zeros(len(work), np.int64)
+    npu = (region for region in program.regions if region.device == "npu")
+    for region, (base, _) in zip(npu, spans, strict=True):
+        for number in np.unique(queue[region.start : region.stop]):
+            mine = region.start + np.flatnonzero(queue[region.start : region.stop] == number)
+            free[mine] = np.concatenate([[base], column["end"][mine[:-1]]])
+    until = free
+    for name, source in (
+        ("fetch", "arrive"),
+        ("dispatch", "dispatch"),
+        ("semaphore", "taken"),
+        ("preload", "start"),
+    ):
+        reached = np.clip(column[source], until, np.maximum(column["start"], free))
+        made[f"stall_{name}"] = np.where(queue < 0, 0, reached - until)
+        until = reached
     return made
 
 
-def _counters(chip: Chip, memories: dram.MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
+def _tags(chip: Chip) -> int:
+    """Return how many requests can be in flight."""
+    queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+    return queues * chip.dma.outstanding + chip.control.fetch_outstanding
+
+
+def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
     """Return the traffic of every memory."""
     made: list[MemoryCounters] = []
     for index, memory in enumerate(chip.memories):
-        counts = [int(value) for value in memories.counters[index]]
+        row = memories.memories[index]
+        counts = np.zeros(5, np.int64)
+        if isinstance(memory, Dram):
+            first = row[FIRST_CHANNEL]
+            total = memories.blocks[first : first + memory.channels].sum(axis=0)
+            misses = total[READS] + total[WRITES] - total[HITS]
+            counts = np.array(
+                [total[HITS], misses, total[ACTIVATES], total[PRECHARGES], total[REFRESHES]]
+            )
         used = np.flatnonzero(bins[index])
         length = int(used[-1]) + 1 if len(used) else 0
-        made.append(MemoryCounters(memory.name, *counts, profile=bins[index, :length].copy()))
+        made.append(
+            MemoryCounters(
+                memory.name,
+                int(row[READ_BYTES]),
+                int(row[WRITE_BYTES]),
+                *counts.tolist(),
+                profile=bins[index, :length].copy(),
+            )
+        )
     return tuple(made)

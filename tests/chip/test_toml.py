@@ -117,27 +117,37 @@ def test_bad_keys_and_values(pattern: str, replacement: str, message: str) -> No
         ),
         ("^load_channels = 2", "load_channels = 9", "dma channels must not exceed 8 of a kind"),
         (
-            "^size_mib = 2048",
-            "size_mib = 1048577",
+            "^size_mib = 4096",
+            "size_mib = 2097152",
             "memory.0.size_mib must not exceed 1048576, the address range",
         ),
         (
-            '^mapping = "robabgcoch"',
-            'mapping = "rorabgcoch"',
-            "memory.0.mapping must order ro, ba, bg, co and ch, not 'rorabgcoch'",
+            '^mapping = "rorababgcoch"',
+            'mapping = "rorarabgcoch"',
+            "memory.0.mapping must order ro, ra, ba, bg, co and ch, not 'rorarabgcoch'",
         ),
-        ("^channels = 4", "channels = 3", "memory.0.channels must be a power of two, not 3"),
+        ("^channels = 1", "channels = 3", "memory.0.channels must be a power of two, not 3"),
         (
-            "^row_bytes = 2048",
+            "^row_bytes = 8192",
             "row_bytes = 16",
             "memory.0.row_bytes must be a multiple of access_bytes",
         ),
         (
             "^banks_per_group = 8",
-            "banks_per_group = 2048",
-            "memory.0 must not have more than 4096 banks",
+            "banks_per_group = 128",
+            "memory.0 must not have more than 16 bank groups and 64 banks in a channel",
         ),
-        ("^tREFI = 6246", "tREFI = 448", "memory.0.tREFI must exceed tRFC, or refresh never ends"),
+        (
+            "^tREFI = 6246",
+            "tREFI = 1089",
+            "memory.0.tREFI / ranks must be at least 2 (tRFC + tRAS + tRP)",
+        ),
+        (
+            "^commands_per_cycle = 1",
+            "commands_per_cycle = 3",
+            "memory.0.commands_per_cycle must be 1 or 2, not 3",
+        ),
+        ("^banks = 4", "banks = 3", "accumulators.banks must divide accumulators.size_kib x 256"),
         (
             "^size_kib = 128\ndecoder",
             "size_kib = 1\ndecoder",
@@ -317,3 +327,14 @@ def _accepts_or_refuses(make: Callable[[], Any]) -> None:
         assert str(error).startswith("x: ")
     else:
         assert chip_from_table(chip_to_table(chip), "x") == chip
+
+
+def test_a_dram_holds_a_row_of_every_bank() -> None:
+    edits = ("^size_mib = 4096", "size_mib = 1"), ("^row_bytes = 8192", "row_bytes = 262144")
+    assert "memory.0.size_mib must hold a row of every bank" in fault(edited(*edits))
+
+
+def test_the_accesses_in_flight_are_bounded() -> None:
+    edits = ("^outstanding = 16", "outstanding = 4096"), ("^burst_bytes = 128", "burst_bytes = 512")
+    text = "dma.outstanding bursts must not exceed 16384 accesses of memory.0"
+    assert text in fault(edited(*edits))

@@ -153,7 +153,7 @@ def test_page_is_self_contained_with_numbers_under_every_picture(run: Run, tmp_p
     page.feed(text)
     assert not page.open
     assert page.images == len(PICTURES)
-    assert page.tables == len(PICTURES) + 1
+    assert page.tables == len(PICTURES) + 2  # the figures, the critical path
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "url(" not in text
     assert "@import" not in text

@@ -29,8 +29,9 @@ def import_model(
     """Bring a model into the canonical quantized form.
 
     Args:
-        model: Path of an `.onnx` or `.tflite` file, or an `onnx.ModelProto`, a
-            `torch.export.ExportedProgram` or a `tvm.IRModule` with a function `main`.
+        model: Path of an `.onnx` or `.tflite` file or a `.csv` layer table, or an
+            `onnx.ModelProto`, a `torch.export.ExportedProgram` or a `tvm.IRModule` with a function
+            `main`.
         shapes: Input name -> shape, to fix dynamic dimensions.
 
     Raises:
@@ -65,6 +66,10 @@ def _import_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> ImportedMod
         )
     from lepton.compiler.importers.onnx import import_onnx
 
+    if path.suffix == ".csv":
+        from lepton.compiler.importers.layer_table import table_model
+
+        data = table_model(data, path.name)
     return import_onnx(data, path.stem, shapes)
 
 

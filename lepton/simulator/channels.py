@@ -1,0 +1,185 @@
+"""Channels of the DRAMs as actors of the timing kernel. See docs/timing.md, 14.
+
+A channel for which no access waits or is under way has no next step: what its controller would do
+on its own (refresh, draining writes) is caught up with when the next access comes.
+"""
+
+from __future__ import annotations
+
+from lepton.jit import njit
+from lepton.simulator.dram_controller import next_cycle, run
+from lepton.simulator.dram_queues import enter, room
+from lepton.simulator.dram_state import (
+    ACTIVE,
+    CHANNEL,
+    CLOCK,
+    COUNT,
+    DECIDED,
+    DONE,
+    FLUSH,
+    LINE_MASK,
+    LINK,
+    MASK,
+    QUEUE_FIELDS,
+    QUEUES,
+    SHIFT,
+)
+from lepton.simulator.kernel_state import NEVER, Settings, State, finish_request
+from lepton.simulator.memories import (
+    A_ADDRESS,
+    A_ARRIVAL,
+    A_IS_WRITE,
+    A_NEXT,
+    ACCESS,
+    C_DRAM,
+    C_HEAD,
+    C_OPEN,
+    C_TAIL,
+    C_TICKS,
+    FIRST_CHANNEL,
+    MemoryState,
+)
+
+__all__ = ["drain_writes", "send_accesses", "step_channel"]
+
+
+@njit(allocates=False, inlined=True)
+def _channel_ahead(c: Settings, s: State, ch: int) -> None:
+    """Set the tick of a channel's next step."""
+    r = s.memories
+    if r.channels[ch, C_OPEN] == 0:
+        s.next[c.first_channel + ch] = NEVER
+        return
+    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
+    ticks, head = r.channels[ch, C_TICKS], r.channels[ch, C_HEAD]
+    cycle = next_cycle(configuration, m)
+    if head >= 0:
+        line = r.accesses[head, A_ADDRESS] & configuration[LINE_MASK]
+        arrival = (r.accesses[head, A_ARRIVAL] + ticks - 1) // ticks
+        earliest = max(arrival, m[CLOCK])
+        if earliest < cycle and room(configuration, m, f, line, r.accesses[head, A_IS_WRITE]):
+            cycle = earliest
+    s.next[c.first_channel + ch] = cycle * ticks
+
+
+@njit(allocates=False, inlined=True)
+def send_accesses(
+    c: Settings, s: State, tag: int, first: int, m: int, address: int, size: int, is_write: int,
+    tick: int,
+) -> int:  # fmt: skip
+    """Queue the accesses of a request at their channels; return how many there are.
+
+    Args:
+        c: scalars.
+        s: state.
+        tag: of the request.
+        first: accesses that the tag has already.
+        m: the memory, a DRAM.
+        address: first byte.
+        size: bytes.
+        is_write: 1 or 0.
+        tick: of arrival.
+    """
+    r = s.memories
+    access = r.memories[m, ACCESS]
+    begin = r.memories[m, FIRST_CHANNEL]
+    configuration = r.configurations[r.channels[begin, C_DRAM]]
+    at = address - address % access
+    ticket = tag * r.parts + first
+    while at < address + size:
+        ch = begin + ((at >> configuration[SHIFT + CHANNEL]) & configuration[MASK + CHANNEL])
+        r.accesses[ticket, A_ADDRESS], r.accesses[ticket, A_IS_WRITE] = at, is_write
+        r.accesses[ticket, A_ARRIVAL], r.accesses[ticket, A_NEXT] = tick, -1
+        if r.channels[ch, C_HEAD] < 0:
+            r.channels[ch, C_HEAD] = ticket
+        else:
+            r.accesses[r.channels[ch, C_TAIL], A_NEXT] = ticket
+        r.channels[ch, C_TAIL] = ticket
+        r.channels[ch, C_OPEN] += 1
+        if r.channels[ch, C_OPEN] == 1:
+            # it may have slept: what it did meanwhile is done before anything new is seen
+            _catch_up(r, ch, tick)
+        if r.channels[ch, C_HEAD] == ticket:
+            _channel_ahead(c, s, ch)
+        ticket += 1
+        at += access
+    return ticket - tag * r.parts - first
+
+
+@njit(allocates=False, inlined=True)
+def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
+    """Run a channel's cycles before a tick."""
+    configuration = r.configurations[r.channels[ch, C_DRAM]]
+    ticks = r.channels[ch, C_TICKS]
+    limit = (tick + ticks - 1) // ticks
+    run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0, False)
+
+
+@njit(allocates=False, inlined=True)
+def _accept(c: Settings, s: State, ch: int, cycle: int) -> bool:
+    """Let the oldest waiting access in, if it has arrived and there is room; tell if it is done."""
+    r = s.memories
+    ticket = r.channels[ch, C_HEAD]
+    ticks = r.channels[ch, C_TICKS]
+    if ticket < 0 or r.accesses[ticket, A_ARRIVAL] > cycle * ticks:
+        return False
+    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
+    line = r.accesses[ticket, A_ADDRESS] & configuration[LINE_MASK]
+    is_write = r.accesses[ticket, A_IS_WRITE]
+    if not room(configuration, m, f, line, is_write):
+        return False
+    enter(configuration, m, f, r.tickets, line, is_write, ticket)
+    r.channels[ch, C_HEAD] = r.accesses[ticket, A_NEXT]
+    if r.tickets[ticket, DONE] < 0:
+        return False
+    _finish(c, s, ch, ticket)
+    return True
+
+
+@njit(allocates=False, inlined=True)
+def _finish(c: Settings, s: State, ch: int, ticket: int) -> None:
+    """Take note of an access's completion."""
+    r = s.memories
+    r.channels[ch, C_OPEN] -= 1
+    tick = r.tickets[ticket, DONE] * r.channels[ch, C_TICKS]
+    finish_request(c, s, ticket // r.parts, tick)
+
+
+@njit(allocates=False, inlined=True)
+def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
+    """Run a channel from a tick on, before `limit` and until it has news for the chip."""
+    r = s.memories
+    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
+    ticks = r.channels[ch, C_TICKS]
+    while tick < limit:
+        cycle = tick // ticks
+        run(configuration, m, f, r.tickets, cycle, -1, 0, False)
+        has_news = _accept(c, s, ch, cycle)
+        run(configuration, m, f, r.tickets, cycle + 1, -1, 0, True)
+        ticket = m[DECIDED]
+        m[DECIDED] = -1
+        while ticket >= 0:
+            # finishing may begin another request, which takes the ticket over
+            following = r.tickets[ticket, LINK]
+            _finish(c, s, ch, ticket)
+            ticket = following
+            has_news = True
+        _channel_ahead(c, s, ch)
+        tick = s.next[c.first_channel + ch]
+        if has_news:
+            return
+
+
+@njit(allocates=False, inlined=True)
+def drain_writes(r: MemoryState, tick: int) -> int:
+    """Write out the queues of all channels from a tick on; return the tick of the last command."""
+    end = tick
+    for ch in range(len(r.channels)):
+        _catch_up(r, ch, tick)
+        configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
+        m[FLUSH] = 1
+        while m[ACTIVE] != 0 or m[QUEUES + QUEUE_FIELDS + COUNT] > 0:
+            run(configuration, m, f, r.tickets, next_cycle(configuration, m) + 1, -1, 0, False)
+            end = max(end, m[CLOCK] * r.channels[ch, C_TICKS])
+        m[FLUSH] = 0
+    return end

@@ -1,0 +1,325 @@
+"""The DRAM controller's commands: which is next, and what it does to the banks and their gates.
+
+Kernel arguments: `c` configuration, `m` the channel's block, `f` its filters, `k` the tickets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.jit import njit
+from lepton.simulator.dram_intrinsics import delay_columns, delay_rows, lowest, rotated
+from lepton.simulator.dram_queues import entries_of, offer, remove, row_of
+from lepton.simulator.dram_state import (
+    ACT,
+    ACTIVATE_GAPS,
+    ACTIVATE_GATE,
+    ACTIVATES,
+    ACTIVE,
+    ALLOWED,
+    BANK_BITS,
+    BANK_FIELDS,
+    BANK_GROUP,
+    BANK_STATE,
+    BANKS,
+    BEST_AT,
+    BEST_BANK,
+    BEST_KIND,
+    CHOOSERS,
+    COLUMN_RD,
+    COLUMN_WR,
+    DECIDED,
+    DONE,
+    FAW_FIELDS,
+    FAW_SLOT,
+    FAW_TIMES,
+    GROUP_BITS,
+    HIT,
+    HIT_COUNT,
+    HIT_LIMIT,
+    HITS,
+    LATER,
+    LINES,
+    LINK,
+    MAX_BANKS,
+    MAX_GROUPS,
+    NEXT_AT,
+    NEXT_GATE,
+    NEXT_KIND,
+    NOTHING,
+    OPEN,
+    PICKED,
+    POINTER,
+    PRE,
+    PRECHARGE_GAPS,
+    PRECHARGE_GATE,
+    PRECHARGES,
+    RAS,
+    RCD_RD,
+    RCD_WR,
+    READ,
+    READ_COMMAND,
+    READ_DONE,
+    READ_GAPS,
+    READ_GATE,
+    READS,
+    RIPE,
+    ROW_COMMAND,
+    RP,
+    RTP,
+    SEQUENCES,
+    SEVERAL,
+    SINGLE,
+    STALE,
+    TICKETS,
+    TURN_BITS,
+    WAITING,
+    WINDOW_GAPS,
+    WRITE_COMMAND,
+    WRITE_GAPS,
+    WRITE_PRE,
+    WRITES,
+)
+
+__all__ = ["command", "consider", "pick", "precharge"]
+
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+
+@njit(allocates=False, inlined=True)
+def _activate(c: I64, m: I64, local: int, t: int) -> None:
+    """Open the row of the bank's oldest request."""
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = LINES + entries_of(c, local)
+    waiting = m[b + WAITING]
+    row = row_of(c, m[entry + lowest(waiting)])
+    hit = 0
+    while waiting:
+        at = lowest(waiting)
+        if row_of(c, m[entry + at]) == row:
+            hit |= 1 << at
+        waiting &= waiting - 1
+    m[b + OPEN], m[b + HIT] = row, hit
+    m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
+    m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
+    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    delay_rows(m, ACTIVATE_GATE, c, ACTIVATE_GAPS + group * MAX_GROUPS, t)
+    rank = (group >> c[GROUP_BITS]) & (MAX_GROUPS - 1)
+    window = FAW_TIMES + rank * FAW_FIELDS
+    slot = m[window + FAW_SLOT] & 3
+    m[window + slot] = t
+    slot = (slot + 1) & 3
+    m[window + FAW_SLOT] = slot
+    oldest = int(m[window + slot])
+    delay_rows(m, ACTIVATE_GATE, c, WINDOW_GAPS + group * MAX_GROUPS, oldest)
+    m[ACTIVATES] += 1
+
+
+@njit(allocates=False, inlined=True)
+def precharge(c: I64, m: I64, b: int, t: int) -> None:
+    """Close a bank."""
+    m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
+    m[b + ACT] = max(m[b + ACT], t + c[RP])
+    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    delay_rows(m, PRECHARGE_GATE, c, PRECHARGE_GAPS + group * MAX_GROUPS, t)
+    m[PRECHARGES] += 1
+
+
+@njit(allocates=False, inlined=True)
+def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
+    """Do the oldest read (write) of the bank's open row."""
+    b = BANK_STATE + local * BANK_FIELDS
+    at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
+    if is_write:
+        m[WRITES] += 1
+        m[b + PRE] = max(m[b + PRE], t + c[WRITE_PRE])
+    else:
+        m[READS] += 1
+        m[b + PRE] = max(m[b + PRE], t + c[RTP])
+        ticket = m[TICKETS + entries_of(c, local) + at]
+        m[DECIDED] = ticket
+        while ticket >= 0:
+            k[ticket, DONE] = t + c[READ_DONE]
+            ticket = k[ticket, LINK]
+    remove(c, m, f, local, at, is_write)
+    m[HITS] += m[b + HIT_COUNT] > 0
+    m[b + HIT_COUNT] += 1
+    gaps = (WRITE_GAPS if is_write else READ_GAPS) + (
+        m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    ) * 2 * MAX_GROUPS
+    delay_columns(m, READ_GATE, c, gaps, t)
+
+
+@njit(allocates=False, inlined=True)
+def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None:
+    """Issue the bank's next command."""
+    b = BANK_STATE + local * BANK_FIELDS
+    if kind != ROW_COMMAND:
+        _access(c, m, f, k, local, kind - READ_COMMAND, t)
+    elif m[b + OPEN] < 0:
+        _activate(c, m, local, t)
+    else:
+        precharge(c, m, b, t)
+    offer(c, m, local)
+    m[STALE] = 1
+
+
+@njit(allocates=False, inlined=True)
+def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
+    """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
+    hit, reads = m[b + HIT], m[b + READ]
+    gate = PRECHARGE_GATE + kind * MAX_GROUPS + m[b + BANK_GROUP]
+    if kind == ROW_COMMAND:
+        oldest = m[b + WAITING] & -m[b + WAITING]
+        blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
+        return LATER if blocked else max(m[b + PRE], m[gate], t)
+    if kind == READ_COMMAND:
+        return max(m[b + COLUMN_RD], m[gate], t) if hit & reads else LATER
+    return max(m[b + COLUMN_WR], m[gate], t) if hit & ~reads else LATER
+
+
+@njit(allocates=False, inlined=True)
+def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
+    """Return when and how the bank can first go on; its older request wins a tie."""
+    row = _earliest(c, m, b, ROW_COMMAND, t)
+    read = _earliest(c, m, b, READ_COMMAND, t)
+    write = _earliest(c, m, b, WRITE_COMMAND, t)
+    if row <= read and row <= write:
+        return row, ROW_COMMAND
+    if read != write:
+        return (read, READ_COMMAND) if read < write else (write, WRITE_COMMAND)
+    hit, reads = m[b + HIT], m[b + READ]
+    older = lowest(hit & reads) < lowest(hit & ~reads)
+    return read, READ_COMMAND if older else WRITE_COMMAND
+
+
+@njit(allocates=False, inlined=True)
+def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
+    """Return when, from `t` on, the bank's next command can go, and its kind."""
+    kind = m[NEXT_KIND + local]
+    if kind == SEVERAL:
+        return _first_of_several(c, m, BANK_STATE + local * BANK_FIELDS, t)
+    return max(m[NEXT_AT + local], m[m[NEXT_GATE + local]], t), kind
+
+
+@njit(allocates=False, inlined=True)
+def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
+    """Return the least of cycle and turn, in one number, of the banks that wait for gates only.
+
+    They offer reads of open rows, so one look per bank group is enough.
+    """
+    best = LATER << TURN_BITS
+    bits = c[BANK_BITS] & 7
+    group_mask = (1 << (1 << bits)) - 1
+    while ripe:
+        group = lowest(ripe) >> bits
+        mine = ripe & (group_mask << (group << bits))
+        ripe ^= mine
+        at = max(m[READ_GATE + (group & (MAX_BANKS - 1))], t)
+        best = min(best, (at << TURN_BITS) | lowest(rotated(mine, after)))
+    return int(best)
+
+
+@njit(allocates=False, inlined=True)
+def _pick_in_turn(c: I64, m: I64, t: int) -> None:
+    """Find the first command from `t` on; banks take turns from the one after the last served."""
+    m[PICKED] = t
+    after = m[POINTER] + 1
+    allowed = m[ACTIVE] & m[ALLOWED]
+    ripe = m[RIPE]
+    best = _first_ripe(c, m, allowed & ripe, after, t)
+    turn = rotated(allowed & ~(m[CHOOSERS] | ripe), after)
+    # cycle and turn in one number: the loop has no branch to mispredict
+    while turn:
+        place = lowest(turn)
+        turn &= turn - 1
+        local = (place + after) & (MAX_BANKS - 1)
+        own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
+        best = min(best, (max(own, gate, t) << TURN_BITS) | place)
+        ripe |= ((m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)) << local
+    m[RIPE] = ripe
+    turn = rotated(allowed & m[CHOOSERS], after)
+    while turn:
+        place = lowest(turn)
+        turn &= turn - 1
+        at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
+        best = min(best, (at << TURN_BITS) | place)
+    local = (best + after) & (MAX_BANKS - 1)
+    kind = _first_of_bank(c, m, local, t)[1]
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
+
+
+@njit(allocates=False, inlined=True)
+def _age(c: I64, m: I64, local: int, kind: int) -> int:
+    """Return the number in order of arrival of the request that a bank's command is for."""
+    b = BANK_STATE + local * BANK_FIELDS
+    requests = m[b + WAITING]
+    if kind == READ_COMMAND:
+        requests = m[b + HIT] & m[b + READ]
+    elif kind == WRITE_COMMAND:
+        requests = m[b + HIT] & ~m[b + READ]
+    return m[SEQUENCES + entries_of(c, local) + lowest(requests)]
+
+
+@njit(allocates=False, inlined=True)
+def _pick_oldest(c: I64, m: I64, t: int) -> None:
+    """Find the first command from `t` on: column commands before row commands, then by age."""
+    allowed = m[ACTIVE] & m[ALLOWED]
+    best, bank, best_kind, best_age = LATER, 0, NOTHING, LATER
+    while allowed:
+        local = lowest(allowed)
+        allowed &= allowed - 1
+        b = BANK_STATE + local * BANK_FIELDS
+        for kind in range(SEVERAL):
+            at, only = LATER, m[NEXT_KIND + local]
+            if only == SEVERAL:
+                at = _earliest(c, m, b, kind, t)
+            elif only == kind:
+                at = _first_of_bank(c, m, local, t)[0]
+            if at >= LATER:
+                continue
+            age = _age(c, m, local, kind) + (LATER if kind == ROW_COMMAND else 0)
+            if at < best or (at == best and age < best_age):
+                best, bank, best_kind, best_age = at, local, kind, age
+    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
+
+
+@njit(allocates=False, inlined=True)
+def pick(c: I64, m: I64, t: int) -> None:
+    """Find the first command that can be issued from `t` on."""
+    if c[SINGLE]:
+        _pick_oldest(c, m, t)
+    else:
+        _pick_in_turn(c, m, t)
+
+
+@njit(allocates=False, inlined=True)
+def consider(c: I64, m: I64, local: int, t: int) -> None:
+    """Take a bank's new request into account for the next command from `t` on."""
+    if m[STALE]:
+        return
+    if c[SINGLE] or local == m[BEST_BANK]:
+        m[STALE] = 1
+    elif (m[ALLOWED] >> local) & 1:
+        at, kind = _first_of_bank(c, m, local, t)
+        last, wrap = m[POINTER] + 1, c[BANKS] - 1
+        sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
+        if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
+            m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
+
+
+@njit(allocates=False, inlined=True)
+def command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> int:
+    """Issue the picked command if it is ready and may follow `first` in the cycle.
+
+    Return its kind, or `NOTHING`.
+    """
+    if m[BEST_AT] > t:
+        return NOTHING
+    local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
+    m[POINTER], m[STALE] = local, 1
+    if first == NOTHING or (kind == ROW_COMMAND) != (first == ROW_COMMAND):
+        _issue(c, m, f, k, local, kind, t)
+    return kind

@@ -1,0 +1,218 @@
+"""The DRAM controller: FR-FCFS over bank queues, event-driven; docs/timing.md, "DRAM controller".
+
+Each channel has its own clock, in DRAM cycles, and never runs ahead of what its caller allows. An
+event loop that has come to cycle t calls `advance(s, ch, t)` and then `accept`; where that returns
+False, there is no room before a cycle at or after `next_event`. What a channel does next, with
+nothing more accepted, it does in cycle `next_event`; `advance(s, ch, next_event(s, ch) + 1)` does
+it. The completion of a read, in `tickets`, becomes known as its command is issued, tCL + burst
+cycles ahead, so that a loop which advances in such steps never learns of one too late.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.jit import njit
+from lepton.simulator.dram_commands import command, consider, pick, precharge
+from lepton.simulator.dram_queues import enter, offer, room, schedule, starts_drain
+from lepton.simulator.dram_state import (
+    ACT,
+    ALLOWED,
+    BANK_FIELDS,
+    BANK_GROUP,
+    BANK_STATE,
+    BEST_AT,
+    CHANNEL,
+    CLOCK,
+    DECIDED,
+    DRAIN,
+    DUAL,
+    ELIGIBLE,
+    FLUSH,
+    LATER,
+    LINE_MASK,
+    MASK,
+    NOTHING,
+    OPEN,
+    PER_RANK,
+    PRE,
+    PRECHARGE_GATE,
+    QUEUE_FIELDS,
+    QUEUES,
+    RANKS,
+    REFI,
+    REFRESH_AT,
+    REFRESHES,
+    REFRESHING,
+    RFC,
+    ROW_COMMAND,
+    SHIFT,
+    SINGLE,
+    STALE,
+    ControllerState,
+)
+
+__all__ = [
+    "accept",
+    "advance",
+    "advance_until_room",
+    "channel_of",
+    "flush",
+    "next_cycle",
+    "next_event",
+]
+__all__ += ["run"]
+
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+
+@njit(allocates=False, inlined=True)
+def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
+    """Return when, from `t` on, the refresh goes on, and the bank to close or -1 to refresh."""
+    begin = m[REFRESHING] * c[PER_RANK]
+    at, bank, ready = LATER, -1, t
+    for local in range(begin, begin + c[PER_RANK]):
+        b = BANK_STATE + local * BANK_FIELDS
+        if m[b + OPEN] >= 0:
+            close = max(m[b + PRE], m[PRECHARGE_GATE + m[b + BANK_GROUP]], t)
+            if close < at:
+                at, bank = close, local
+        else:
+            ready = max(ready, m[b + ACT])
+    return (ready, -1) if bank < 0 else (at, bank)
+
+
+@njit(allocates=False, inlined=True)
+def _begin_refresh(c: I64, m: I64) -> None:
+    """Keep the banks of the rank whose refresh is due from serving their queues."""
+    rank = m[REFRESHES] % c[RANKS]
+    banks = -1 if c[RANKS] == 1 else ((1 << c[PER_RANK]) - 1) << (rank * c[PER_RANK])
+    m[REFRESHING], m[ALLOWED], m[STALE] = rank, ~banks, 1
+
+
+@njit(allocates=False, inlined=True)
+def _refresh(c: I64, m: I64, t: int) -> bool:
+    """Go on with the refresh under way; tell if that took the command bus."""
+    at, bank = _refresh_step(c, m, t)
+    if at > t:
+        m[REFRESH_AT] = at
+        return False
+    m[STALE] = 1
+    if bank >= 0:
+        precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        offer(c, m, bank)
+        return True
+    begin = m[REFRESHING] * c[PER_RANK]
+    for local in range(begin, begin + c[PER_RANK]):
+        b = BANK_STATE + local * BANK_FIELDS
+        m[b + ACT] = max(m[b + ACT], t + c[RFC])
+        offer(c, m, local)
+    m[REFRESHES] += 1
+    m[REFRESHING], m[ALLOWED] = -1, -1
+    m[REFRESH_AT] = (m[REFRESHES] + 1) * c[REFI] - 1
+    return True
+
+
+@njit(allocates=False, inlined=True)
+def _moves(c: I64, m: I64) -> bool:
+    """Tell if a transaction can move into a bank's queue now, or a drain begin."""
+    drained = QUEUE_FIELDS if m[DRAIN] > 0 else 0
+    return m[QUEUES + drained + ELIGIBLE] != 0 or starts_drain(c, m)
+
+
+@njit(allocates=False, inlined=True)
+def _first_command(c: I64, m: I64, f: U8, k: I64, t: int) -> int:
+    """Issue the cycle's command, for a refresh or a request; return its kind or `NOTHING`."""
+    if t >= m[REFRESH_AT]:
+        if m[REFRESHING] < 0:
+            _begin_refresh(c, m)
+            pick(c, m, t)
+        if _refresh(c, m, t):
+            return ROW_COMMAND
+    return command(c, m, f, k, NOTHING, t)
+
+
+@njit(allocates=False)
+def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int, stops: bool) -> None:
+    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0.
+
+    If it `stops`, not beyond the cycle in which the completion of a read is decided.
+    """
+    clock, first = m[CLOCK], NOTHING
+    while True:
+        if m[STALE]:
+            pick(c, m, clock)
+        if first == NOTHING:
+            t = clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+            if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
+                break
+            clock = t
+            first = _first_command(c, m, f, k, clock)
+            if first != NOTHING and c[DUAL]:
+                continue
+        else:
+            command(c, m, f, k, first, clock)
+        if not c[SINGLE]:
+            local = schedule(c, m, f)
+            if local >= 0:
+                consider(c, m, local, clock + 1)
+        clock, first = clock + 1, NOTHING
+        if stops and m[DECIDED] >= 0:
+            m[CLOCK] = clock
+            return
+    m[CLOCK] = max(clock, limit)
+
+
+@njit(allocates=False)
+def next_cycle(c: I64, m: I64) -> int:
+    """Return the channel's next cycle in which anything happens, with what is queued now."""
+    clock = m[CLOCK]
+    if m[STALE]:
+        pick(c, m, clock)
+    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+
+
+@njit(allocates=False, inlined=True)
+def next_event(s: ControllerState, ch: int) -> int:
+    """Return the channel's next cycle in which anything happens, with what is queued now."""
+    return next_cycle(s.configuration, s.blocks[ch])
+
+
+@njit(allocates=False, inlined=True)
+def advance(s: ControllerState, ch: int, limit: int) -> None:
+    """Run the channel's cycles before `limit`."""
+    run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0, False)
+
+
+@njit(allocates=False, inlined=True)
+def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is_write: int) -> int:
+    """Run the cycles before `limit`, and on until there is room for a request; return the clock."""
+    c, m = s.configuration, s.blocks[ch]
+    run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1, False)
+    return m[CLOCK]
+
+
+@njit(allocates=False, inlined=True)
+def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int) -> bool:
+    """Take a request at the channel's clock; return False if there is no room."""
+    c, m, f = s.configuration, s.blocks[ch], s.filters[ch]
+    line, is_write = address & c[LINE_MASK], is_write & 1
+    if not room(c, m, f, line, is_write):
+        return False
+    enter(c, m, f, s.tickets, line, is_write, ticket)
+    return True
+
+
+@njit(allocates=False, inlined=True)
+def channel_of(s: ControllerState, address: int) -> int:
+    """Return the channel of an address."""
+    c = s.configuration
+    return (address >> c[SHIFT + CHANNEL]) & c[MASK + CHANNEL]
+
+
+@njit(allocates=False, inlined=True)
+def flush(s: ControllerState, ch: int) -> None:
+    """Drain what writes are left, from now on, whenever no other request waits."""
+    s.blocks[ch, FLUSH] = 1

@@ -1,0 +1,352 @@
+"""The DRAM controller's queues: where a request waits until a command is issued for it.
+
+Masks that change nothing tell the compiler that an index is not negative, which saves it a test.
+
+Kernel arguments: `c` configuration, `m` the channel's block, `f` its filters, `k` the tickets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.jit import njit
+from lepton.simulator.dram_intrinsics import lowest
+from lepton.simulator.dram_state import (
+    ACT,
+    ACTIVATE_GATE,
+    ACTIVE,
+    BANK,
+    BANK_BITS,
+    BANK_COUNT,
+    BANK_FIELDS,
+    BANK_GROUP,
+    BANK_QUEUE,
+    BANK_STATE,
+    CHOOSERS,
+    CLOCK,
+    COLUMN_RD,
+    COLUMN_WR,
+    COUNT,
+    DONE,
+    DRAIN,
+    DRAIN_ABOVE,
+    ELIGIBLE,
+    END,
+    FILTER,
+    FLUSH,
+    GROUP,
+    GROUP_BITS,
+    HIT,
+    HIT_COUNT,
+    HIT_LIMIT,
+    LATER,
+    LINES,
+    LINK,
+    MASK,
+    MAX_BANKS,
+    MAX_QUEUE,
+    MERGED,
+    NEXT_AT,
+    NEXT_GATE,
+    NEXT_KIND,
+    NOTHING,
+    OPEN,
+    PICKED,
+    POSITION_BITS,
+    PRE,
+    PRECHARGE_GATE,
+    QUEUE,
+    QUEUE_BANKS,
+    QUEUE_FIELDS,
+    QUEUE_LINES,
+    QUEUE_MASKS,
+    QUEUE_TICKETS,
+    QUEUES,
+    RANK,
+    READ,
+    READ_COMMAND,
+    READ_GATE,
+    RIPE,
+    ROW,
+    ROW_COMMAND,
+    SEQUENCE,
+    SEQUENCES,
+    SEVERAL,
+    SHIFT,
+    SINGLE,
+    STALE,
+    TAIL,
+    TICKETS,
+    VALID,
+    WAITING,
+    WRITE_COMMAND,
+    WRITE_GATE,
+)
+
+__all__ = ["enter", "entries_of", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
+
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+
+@njit(allocates=False, inlined=True)
+def _bank_of(c: I64, line: int) -> int:
+    """Return the bank of an address, numbered over its channel."""
+    rank = (line >> c[SHIFT + RANK]) & c[MASK + RANK]
+    group = (line >> c[SHIFT + GROUP]) & c[MASK + GROUP]
+    bank = (line >> c[SHIFT + BANK]) & c[MASK + BANK]
+    return ((((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank) & (MAX_BANKS - 1)
+
+
+@njit(allocates=False, inlined=True)
+def entries_of(c: I64, local: int) -> int:
+    """Return the place of a bank's queue in `LINES`."""
+    return (local << c[POSITION_BITS]) & (MAX_BANKS * MAX_QUEUE - 1)
+
+
+@njit(allocates=False, inlined=True)
+def row_of(c: I64, line: int) -> int:
+    """Return the row of an address."""
+    return (line >> c[SHIFT + ROW]) & c[MASK + ROW]
+
+
+@njit(allocates=False, inlined=True)
+def _hash(line: int, is_write: int) -> int:
+    """Return an address's place in the filters."""
+    return (is_write * FILTER) | (((line >> 5) ^ (line >> 16)) & (FILTER - 1))
+
+
+@njit(allocates=False, inlined=True)
+def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
+    """Return the ticket of the request of an address that waits in a queue, or -1."""
+    if f[_hash(line, is_write)] == 0:
+        return -1
+    local = _bank_of(c, line)
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = entries_of(c, local)
+    waiting = m[b + WAITING] & (~m[b + READ] if is_write else m[b + READ])
+    while waiting:
+        at = entry + lowest(waiting)
+        if m[LINES + at] == line:
+            return m[TICKETS + at]
+        waiting &= waiting - 1
+    queued = m[QUEUES + is_write * QUEUE_FIELDS + VALID]
+    while queued:
+        at = is_write * MAX_QUEUE + lowest(queued)
+        if m[QUEUE_LINES + at] == line:
+            return m[QUEUE_TICKETS + at]
+        queued &= queued - 1
+    return -1
+
+
+@njit(allocates=False, inlined=True)
+def offer(c: I64, m: I64, local: int) -> None:
+    """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
+    b = BANK_STATE + local * BANK_FIELDS
+    waiting, hit = m[b + WAITING], m[b + HIT]
+    at, gate, kind = LATER, ACTIVATE_GATE, NOTHING
+    if waiting == 0:
+        pass
+    elif m[b + OPEN] < 0:
+        at, kind = m[b + ACT], ROW_COMMAND
+    else:
+        if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
+            at, gate, kind = m[b + PRE], PRECHARGE_GATE, ROW_COMMAND
+        if hit != 0:
+            reads = hit & m[b + READ]
+            if kind == ROW_COMMAND or (reads != 0 and reads != hit):
+                kind = SEVERAL
+            elif reads != 0:
+                at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
+            else:
+                at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
+    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate + m[b + BANK_GROUP]
+    m[NEXT_KIND + local] = kind
+    m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
+    ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
+    m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
+
+
+@njit(allocates=False, inlined=True)
+def _compact_bank(m: I64, b: int, entry: int) -> None:
+    """Move a bank's requests to the first positions."""
+    waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
+    to = hits = reads = 0
+    while waiting:
+        at = lowest(waiting)
+        for words in (LINES, TICKETS, SEQUENCES):
+            m[words + entry + to] = m[words + entry + at]
+        hits |= (hit >> at & 1) << to
+        reads |= (read >> at & 1) << to
+        to += 1
+        waiting &= waiting - 1
+    m[b + WAITING] = (2 << (to - 1)) - 1
+    m[b + HIT], m[b + READ], m[b + END] = hits, reads, to
+
+
+@njit(allocates=False, inlined=True)
+def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
+    """Put a request at the end of a bank's queue."""
+    b = BANK_STATE + local * BANK_FIELDS
+    entry = entries_of(c, local)
+    if m[b + END] >> c[POSITION_BITS]:
+        _compact_bank(m, b, entry)
+    at = m[b + END] & (MAX_QUEUE - 1)
+    m[b + END] = at + 1
+    m[LINES + entry + at], m[TICKETS + entry + at] = line, ticket
+    if c[SINGLE]:
+        m[SEQUENCES + entry + at] = m[SEQUENCE]
+        m[SEQUENCE] += 1
+    bit = 1 << at
+    m[b + WAITING] |= bit
+    if not is_write:
+        m[b + READ] |= bit
+    if m[b + OPEN] == row_of(c, line):
+        m[b + HIT] |= bit
+    m[b + BANK_COUNT] += 1
+    m[ACTIVE] |= 1 << local
+    offer(c, m, local)
+
+
+@njit(allocates=False, inlined=True)
+def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
+    """Take a request out of a bank's queue."""
+    b = BANK_STATE + local * BANK_FIELDS
+    f[_hash(m[LINES + entries_of(c, local) + at], is_write)] -= 1
+    if c[SINGLE]:
+        m[QUEUES + COUNT] -= 1
+    elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
+        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local]
+    m[b + BANK_COUNT] -= 1
+    kept = ~(1 << at)
+    m[b + HIT] &= kept
+    m[b + READ] &= kept
+    m[b + WAITING] &= kept
+    if m[b + WAITING] == 0:
+        m[ACTIVE] &= ~(1 << local)
+        m[b + END] = 0
+
+
+@njit(allocates=False, inlined=True)
+def _compact_queue(m: I64, q: int, is_write: int) -> None:
+    """Move a queue's transactions to the first positions."""
+    valid, eligible = m[q + VALID], m[q + ELIGIBLE]
+    base, masks = is_write * MAX_QUEUE, QUEUE_MASKS + is_write * MAX_BANKS
+    m[masks : masks + MAX_BANKS] = 0
+    to = kept = 0
+    while valid:
+        at = lowest(valid)
+        for words in (QUEUE_LINES, QUEUE_TICKETS, QUEUE_BANKS):
+            m[words + base + to] = m[words + base + at]
+        m[masks + m[QUEUE_BANKS + base + to]] |= 1 << to
+        kept |= (eligible >> at & 1) << to
+        to += 1
+        valid &= valid - 1
+    m[q + VALID] = (2 << (to - 1)) - 1
+    m[q + ELIGIBLE], m[q + TAIL] = kept, to
+
+
+@njit(allocates=False, inlined=True)
+def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
+    """Put a transaction at the end of the queue of reads or of writes."""
+    q = QUEUES + is_write * QUEUE_FIELDS
+    if m[q + TAIL] == MAX_QUEUE:
+        _compact_queue(m, q, is_write)
+    at = m[q + TAIL] & (MAX_QUEUE - 1)
+    m[q + TAIL] = at + 1
+    m[q + COUNT] += 1
+    local = _bank_of(c, line)
+    position = is_write * MAX_QUEUE + at
+    m[QUEUE_LINES + position], m[QUEUE_TICKETS + position] = line, ticket
+    m[QUEUE_BANKS + position] = local
+    bit = 1 << at
+    m[q + VALID] |= bit
+    m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
+    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE]:
+        m[q + ELIGIBLE] |= bit
+
+
+@njit(allocates=False, inlined=True)
+def starts_drain(c: I64, m: I64) -> bool:
+    """Tell if the writes are to be drained from now on."""
+    writes = m[QUEUES + QUEUE_FIELDS + COUNT]
+    if writes == 0 or m[DRAIN] > 0:
+        return False
+    if writes >= c[QUEUE]:
+        return True
+    return m[ACTIVE] == 0 and (writes > c[DRAIN_ABOVE] or m[FLUSH] != 0)
+
+
+@njit(allocates=False, inlined=True)
+def schedule(c: I64, m: I64, f: U8) -> int:
+    """Move the oldest transaction whose bank's queue has room there; return its bank or -1.
+
+    A write waits until a read of its address has left; the drain then ends, and a read moves.
+    """
+    if starts_drain(c, m):
+        m[DRAIN] = m[QUEUES + QUEUE_FIELDS + COUNT]
+    is_write = 1 if m[DRAIN] > 0 else 0
+    q = QUEUES + is_write * QUEUE_FIELDS
+    if m[q + ELIGIBLE] == 0:
+        return -1
+    at = lowest(m[q + ELIGIBLE])
+    if is_write and _find(c, m, f, m[QUEUE_LINES + MAX_QUEUE + at], 0) >= 0:
+        m[DRAIN] = 0
+        is_write, q = 0, QUEUES
+        if m[q + ELIGIBLE] == 0:
+            return -1
+        at = lowest(m[q + ELIGIBLE])
+    m[DRAIN] -= is_write
+    position = is_write * MAX_QUEUE + at
+    local = m[QUEUE_BANKS + position] & (MAX_BANKS - 1)
+    kept = ~(1 << at)
+    m[q + COUNT] -= 1
+    m[q + ELIGIBLE] &= kept
+    m[QUEUE_MASKS + is_write * MAX_BANKS + local] &= kept
+    m[q + VALID] &= kept
+    if m[q + VALID] == 0:
+        m[q + TAIL] = 0
+    _push(c, m, local, m[QUEUE_LINES + position], m[QUEUE_TICKETS + position], is_write)
+    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
+        m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
+    return local
+
+
+@njit(allocates=False, inlined=True)
+def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
+    """Tell if the channel takes a request now."""
+    if not c[SINGLE]:
+        return m[QUEUES + is_write * QUEUE_FIELDS + COUNT] < c[QUEUE]
+    return m[QUEUES + COUNT] < c[QUEUE] and not (is_write and _find(c, m, f, line, 0) >= 0)
+
+
+@njit(allocates=False, inlined=True)
+def enter(c: I64, m: I64, f: U8, k: I64, line: int, is_write: int, ticket: int) -> None:
+    """Take a request at the channel's present cycle; `room` must hold.
+
+    A write is done the cycle after. So is a read of an address that a queued write is for; a read
+    of an address that a queued read is for shares that read's command.
+    """
+    k[ticket, LINK] = -1
+    k[ticket, DONE] = m[CLOCK] + 1
+    if _find(c, m, f, line, 1) >= 0:
+        m[MERGED] += 1
+        return
+    if not is_write:
+        k[ticket, DONE] = -1
+        first = _find(c, m, f, line, 0)
+        if first >= 0:
+            m[MERGED] += 1
+            k[ticket, LINK] = k[first, LINK]
+            k[first, LINK] = ticket
+            return
+    f[_hash(line, is_write)] += 1
+    if c[SINGLE]:
+        m[QUEUES + COUNT] += 1
+        _push(c, m, _bank_of(c, line), line, ticket, is_write)
+        m[STALE] = 1
+    else:
+        _enqueue(c, m, line, ticket, is_write)

@@ -1,0 +1,116 @@
+"""Replay of a request trace through the DRAM controller alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+from lepton.jit import njit
+from lepton.simulator.dram_controller import (
+    accept,
+    advance,
+    advance_until_room,
+    channel_of,
+    next_event,
+)
+from lepton.simulator.dram_state import (
+    ACTIVATES,
+    DONE,
+    HITS,
+    READS,
+    REFRESHES,
+    WRITES,
+    ControllerState,
+    controller_state,
+)
+from lepton.simulator.dram_timing import Arbitration, DramTiming
+
+__all__ = ["Replay", "replay"]
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a trace; cycles of the DRAM's command clock."""
+
+    cycles: int
+    accepted: I64
+    done: I64
+    reads: int
+    writes: int
+    row_hits: int
+    activates: int
+    refreshes: int
+
+    @property
+    def row_hit_rate(self) -> float:
+        """Share of the column commands that were not the first in their row's activation."""
+        return self.row_hits / max(1, self.reads + self.writes)
+
+
+@njit(allocates=False, inlined=True)
+def _send(
+    s: ControllerState, address: I64, is_write: I64, earliest: I64, per_cycle: int, accepted: I64
+) -> None:
+    """Send all requests in order, at most `per_cycle` in a cycle, each as soon as it is taken."""
+    now = sent = 0
+    for i in range(len(address)):
+        ch = channel_of(s, address[i])
+        if earliest[i] > now:
+            now, sent = earliest[i], 0
+        if sent == per_cycle:
+            now, sent = now + 1, 0
+        clock = advance_until_room(s, ch, now, address[i], is_write[i])
+        if clock > now:
+            now, sent = clock, 0
+        accept(s, ch, address[i], is_write[i], i)
+        accepted[i] = now
+        sent += 1
+
+
+@njit(allocates=False, inlined=True)
+def _finish(s: ControllerState, address: I64) -> int:
+    """Run until all requests are done; return the cycle after that."""
+    end = 0
+    for i in range(len(address)):
+        ch = channel_of(s, address[i])
+        while s.tickets[i, DONE] < 0:
+            advance(s, ch, next_event(s, ch) + 1)
+        end = max(end, s.tickets[i, DONE])
+    for ch in range(len(s.blocks)):
+        advance(s, ch, end + 1)
+    return end + 1
+
+
+def replay(
+    timing: DramTiming,
+    arbitration: Arbitration,
+    address: I64,
+    is_write: NDArray[np.bool_],
+    earliest: I64 | None = None,
+) -> Replay:
+    """Send a trace through a DRAM in order, at most as many requests per cycle as channels."""
+    count = len(address)
+    if count and int(address.min()) < 0:
+        raise InputError("DRAM trace: addresses must not be negative")
+    if earliest is None:
+        earliest = np.zeros(count, np.int64)
+    state = controller_state(timing, arbitration, count)
+    accepted = np.zeros(count, np.int64)
+    _send(state, address, is_write.astype(np.int64), earliest, timing.channels, accepted)
+    cycles = _finish(state, address)
+    total = state.blocks.sum(axis=0)
+    return Replay(
+        cycles,
+        accepted,
+        state.tickets[:, DONE].copy(),
+        int(total[READS]),
+        int(total[WRITES]),
+        int(total[HITS]),
+        int(total[ACTIVATES]),
+        int(total[REFRESHES]),
+    )

@@ -1,0 +1,151 @@
+"""The state of a DRAM controller, as the kernels of `dram_queues` and `dram_controller` share it.
+
+Each channel has one block of integers. A set of banks or of queue positions is a bit mask; a
+queue's positions are in order of age.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.simulator.dram_timing import (
+    FIELDS,
+    MAX_BANKS,
+    MAX_GROUPS,
+    MAX_QUEUE,
+    Arbitration,
+    DramTiming,
+    mapping,
+    rules,
+)
+
+__all__ = ["ControllerState", "controller_state"]
+
+I64 = NDArray[np.int64]
+
+LATER = 1 << 50
+"""The time of what does not happen."""
+
+# configuration: scalars, shift and mask of each address field, then the gaps between commands
+(GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
+(DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(19, 23)
+SHIFT = 23
+MASK = SHIFT + len(FIELDS)
+# a row of gaps per group: from a read (write) there to reads and writes, from a row command
+READ_GAPS = MASK + len(FIELDS)
+WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
+ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
+WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
+PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
+ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
+
+# a channel's block: scalars and counters
+(CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
+(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
+(PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(16, 23)
+# the first of the reads whose completion the latest read command decided, -1 once that is noted
+DECIDED = 23
+# the queues of reads and of writes
+(VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
+QUEUES = 24
+# per rank: the last four activations and the slot of the oldest
+FAW_SLOT, FAW_FIELDS = 4, 5
+FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
+# per group: earliest activation, precharge, read, write as other banks' commands allow
+GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
+ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(
+    GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS
+)
+# per bank
+(OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
+BANK_COUNT, BANK_GROUP, BANK_FIELDS = 10, 11, 16
+# a power of two above the gates, so that a mask tells the compiler that a gate is no negative index
+BANK_STATE = 256
+# per bank, its next command: earliest cycle by its own timings, gate, kind
+NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
+NEXT_GATE = NEXT_AT + MAX_BANKS
+NEXT_KIND = NEXT_GATE + MAX_BANKS
+# per queue and position; per queue and bank
+QUEUE_LINES = NEXT_KIND + MAX_BANKS
+QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
+QUEUE_BANKS = QUEUE_TICKETS + 2 * MAX_QUEUE
+QUEUE_MASKS = QUEUE_BANKS + 2 * MAX_QUEUE
+# per bank and position
+LINES = QUEUE_MASKS + 2 * MAX_BANKS
+TICKETS = LINES + MAX_BANKS * MAX_QUEUE
+SEQUENCES = TICKETS + MAX_BANKS * MAX_QUEUE
+BLOCK = SEQUENCES + MAX_BANKS * MAX_QUEUE
+
+# kinds of command; several where a bank has a choice
+ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
+
+FILTER = 2048
+"""Counters of queued requests by a hash of their address; reads first, then writes."""
+
+(LINK, DONE) = range(2)
+
+TURN_BITS = 6
+"""Bits of a bank's place in the order of turns."""
+
+
+class ControllerState(NamedTuple):
+    """The controllers of one memory's channels."""
+
+    configuration: I64
+    blocks: I64
+    """[channels, BLOCK]"""
+    filters: NDArray[np.uint8]
+    """[channels, 2 * FILTER]"""
+    tickets: I64
+    """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
+
+
+def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
+    """Return the kernel's view of a memory and its controller."""
+    single = arbitration.kind == "single"
+    row = np.zeros(READ_GAPS, np.int64)
+    row[GROUPS], row[BANKS], row[RANKS] = timing.groups, timing.banks, timing.ranks
+    row[PER_RANK] = timing.banks // timing.ranks
+    row[SINGLE], row[QUEUE] = single, arbitration.queue
+    row[BANK_QUEUE] = arbitration.queue if single else arbitration.bank_queue
+    row[DRAIN_ABOVE], row[HIT_LIMIT] = arbitration.drain_above, arbitration.row_hit_limit
+    row[DUAL], row[RCD_RD], row[RCD_WR] = timing.dual_command, timing.tRCDRD, timing.tRCDWR
+    row[RP], row[RAS], row[RTP] = timing.tRP, timing.tRAS, timing.tRTP
+    row[RFC], row[REFI] = timing.tRFC, timing.refresh_interval
+    row[WRITE_PRE] = timing.tCWL + timing.burst_cycles + timing.tWR
+    row[READ_DONE] = timing.tCL + timing.burst_cycles + (0 if single else 1)
+    row[GROUP_BITS] = timing.bank_groups.bit_length() - 1
+    row[BANK_BITS] = timing.banks_per_group.bit_length() - 1
+    row[POSITION_BITS] = min(6, int(row[BANK_QUEUE]).bit_length() + 1)
+    row[LINE_MASK] = -timing.access_bytes
+    bits = mapping(timing)
+    row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
+    return np.concatenate([row, *(gaps.ravel() for gaps in rules(timing))])
+
+
+def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
+    """Return controllers at cycle 0: all banks closed, nothing queued.
+
+    `tickets` numbers tell requests apart; a number may be used again once it is done.
+    """
+    configuration = _configuration(timing, arbitration)
+    blocks = np.zeros((timing.channels, BLOCK), np.int64)
+    blocks[:, STALE], blocks[:, ALLOWED], blocks[:, REFRESHING] = 1, -1, -1
+    blocks[:, REFRESH_AT] = timing.refresh_interval - 1
+    blocks[:, DECIDED] = -1
+    blocks[:, FAW_TIMES:GATES] = -LATER
+    blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
+    banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
+    banks[:, :, OPEN] = -1
+    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_LINES] = LATER, NOTHING
+    banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
+    return ControllerState(
+        configuration,
+        blocks,
+        np.zeros((timing.channels, 2 * FILTER), np.uint8),
+        np.full((tickets, 2), -1, np.int64),
+    )

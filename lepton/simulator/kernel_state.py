@@ -1,0 +1,251 @@
+"""State of the timing kernel, and what retires an instruction. See docs/timing.md.
+
+The NPU's times are cycles, the memories' are ticks; `next` holds ticks, so that both compare.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.jit import njit
+from lepton.simulator.memories import MemoryState
+
+__all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State", "finish_request"]
+__all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
+
+I64 = NDArray[np.int64]
+NEVER = 1 << 62
+
+
+class Settings(NamedTuple):
+    """Scalars of the chip and of the region."""
+
+    ticks: int
+    """Base ticks of an NPU cycle."""
+    queues: int
+    transfer_queues: int
+    """Queues below this number move bytes; the last of them is the weight decoder's."""
+    queue_depth: int
+    burst_bytes: int
+    outstanding: int
+    setup_cycles: int
+    port_bytes: int
+    bank_bytes: int
+    decoder_bytes: int
+    program_memory: int
+    program_address: int
+    word_bytes: int
+    group: int
+    """Instructions that are fetched together."""
+    fetch_outstanding: int
+    start: int
+    stop: int
+    base: int
+    """Cycle at which the region begins."""
+    first_channel: int
+    """Actor of the first DRAM channel."""
+
+
+WORK = (
+    "queue", "preload", "stream", "last", "drain", "reads", "writes", "reads_sums", "writes_sums",
+    "memory", "address", "run", "rows", "row_stride", "planes", "plane_stride", "scratchpad",
+    "row_pitch", "plane_pitch", "expanded",
+)  # fmt: skip
+"""What is known of an instruction beforehand: its queue; cycles as in `lepton.cost`; masks of the
+banks of scratchpad and accumulators that it reads and writes; and of a transfer the memory, the
+walk through it and through the scratchpad, and the decoded bytes."""
+
+TRACE = (
+    "arrive", "dispatch", "ready", "taken", "start", "end", "retire", "cause", "bank", "memory",
+)  # fmt: skip
+"""What the run finds out, in cycles, but `cause`: the instruction whose signal came last, or -1."""
+
+# columns of the instructions: WORK, TRACE, then what only the loop needs
+(
+    W_QUEUE,
+    W_PRELOAD,
+    W_STREAM,
+    W_LAST,
+    W_DRAIN,
+    W_READS,
+    W_WRITES,
+    W_READS_SUMS,
+    W_WRITES_SUMS,
+    W_MEMORY,
+    W_ADDRESS,
+    W_RUN,
+    W_ROWS,
+    W_ROW_STRIDE,
+    W_PLANES,
+    W_PLANE_STRIDE,
+    W_SCRATCHPAD,
+    W_ROW_PITCH,
+    W_PLANE_PITCH,
+    W_EXPANDED,
+) = range(len(WORK))
+FIRST_TRACE = len(WORK)
+(ARRIVE, DISPATCH, READY, TAKEN, START, END, RETIRE, CAUSE, BANK, MEMORY) = range(
+    FIRST_TRACE, FIRST_TRACE + len(TRACE)
+)
+(I_NEXT, I_OPEN, I_RANK, I_LEFT, I_DONE, I_EDGE) = range(
+    FIRST_TRACE + len(TRACE), FIRST_TRACE + len(TRACE) + 6
+)
+"""Next instruction of the queue, or -1; signals it still waits for; semaphore of the latest one so
+far; requests in flight and to come, -1 once all is known; latest cycle known of what it must wait
+for before it retires; its first edge to an instruction that waits for it."""
+INSTRUCTION_COLUMNS = I_EDGE + 1
+
+# columns of the queues' state
+(Q_HEAD, Q_HELD, Q_RETIRES) = range(3)
+"""Instruction at the head or -1, instructions held, next to retire or -1."""
+(Q_ACTIVE, Q_PLANE, Q_ROW, Q_BYTE, Q_SLOT, Q_FREE, Q_LATEST) = range(3, 10)
+"""Transfer under way or -1 with its position; slot of the next request; when the port or the
+unit is free; the latest retirement."""
+(Q_WAITING, Q_BEGIN, Q_STREAMING, Q_TAKES) = range(10, 14)
+"""Of a unit: instruction that waits to stream or -1, and when it does; instruction that streams or
+streamed last or -1; when the unit can take the next."""
+Q_SLOTS = 14
+"""The first of the slots: cycle at which the request in it finished, -1 while in flight."""
+
+# columns of the front end's state
+(F_FETCHED, F_FETCH, F_DISPATCHED, F_DISPATCH) = range(4)
+"""Instructions fetched, cycle of the latest fetch, the same of dispatch."""
+
+# columns of the state of requests in flight
+(T_OPEN, T_FINISH, T_OWNER, T_MEMORY, T_SIZE, T_ACCESSES) = range(6)
+"""Parts still open, latest cycle at which one finished, instruction, memory, bytes, accesses."""
+
+(FETCH, DISPATCHER, FIRST_QUEUE) = range(3)
+"""Actors: fetch, dispatch, the queues; behind them the channels of the DRAMs."""
+
+
+class State(NamedTuple):
+    """Mutable arrays of the loop."""
+
+    i: I64
+    """[n + 1, INSTRUCTION_COLUMNS]"""
+    edges: I64
+    """[edges, 2] instruction that waits, and its semaphore; sorted by the one that signals"""
+    q: I64
+    """[queues, Q_SLOTS + outstanding]"""
+    front: I64
+    """[4]"""
+    next: I64
+    """[actors] tick of the next action of each"""
+    tags: I64
+    """[queues * slots + groups, 6] requests in flight, those of the queues first"""
+    memories: MemoryState
+    bins: I64
+    """[memories + 1, bins] bytes per span of cycles; the last row begins with that span"""
+
+
+@njit(allocates=False, inlined=True)
+def head_cycle(s: State, q: int) -> int:
+    """Return the first cycle in which queue `q` could take its head, NEVER if not known yet."""
+    head = s.q[q, Q_HEAD]
+    if head < 0 or s.q[q, Q_HELD] == 0 or s.i[head, I_OPEN] > 0:
+        return NEVER
+    return max(s.i[head, READY], s.i[head, DISPATCH])
+
+
+@njit(allocates=False, inlined=True)
+def step_ahead(c: Settings, s: State, q: int) -> None:
+    """Set the tick of the next step of queue `q`, NEVER if something else must happen first."""
+    if s.q[q, Q_ACTIVE] >= 0:
+        slot = s.q[q, Q_SLOTS + s.q[q, Q_SLOT]]
+        cycle = NEVER if slot < 0 else max(slot, s.q[q, Q_FREE])
+    elif s.q[q, Q_WAITING] >= 0:
+        cycle = s.q[q, Q_BEGIN]
+    else:
+        cycle = head_cycle(s, q)
+        if cycle != NEVER:
+            cycle = max(cycle, s.q[q, Q_TAKES if q >= c.transfer_queues else Q_FREE])
+    s.next[FIRST_QUEUE + q] = NEVER if cycle == NEVER else cycle * c.ticks
+
+
+@njit(allocates=False, inlined=True)
+def _fire(c: Settings, s: State, i: int, cycle: int) -> None:
+    """Give an instruction's signals to those that wait for them."""
+    for edge in range(s.i[i, I_EDGE], s.i[i + 1, I_EDGE]):
+        j, semaphore = s.edges[edge, 0], s.edges[edge, 1]
+        s.i[j, I_OPEN] -= 1
+        known = s.i[j, READY]
+        if cycle > known or (cycle == known and semaphore > s.i[j, I_RANK]):
+            s.i[j, READY], s.i[j, CAUSE], s.i[j, I_RANK] = cycle, i, semaphore
+        q = s.i[j, W_QUEUE]
+        if s.i[j, I_OPEN] == 0 and s.q[q, Q_HEAD] == j:
+            step_ahead(c, s, q)
+
+
+@njit(allocates=False)
+def mark_done(c: Settings, s: State, i: int) -> None:
+    """Retire instruction `i`, of which all is known, and what waited behind it in its queue."""
+    s.i[i, I_LEFT] = -1
+    q = s.i[i, W_QUEUE]
+    j = s.q[q, Q_RETIRES]
+    while j >= 0 and s.i[j, I_LEFT] < 0:
+        cycle = max(s.i[j, I_DONE], s.q[q, Q_LATEST])
+        s.i[j, RETIRE] = cycle
+        s.q[q, Q_LATEST] = cycle
+        s.q[q, Q_RETIRES] = s.i[j, I_NEXT]
+        _fire(c, s, j, cycle)
+        j = s.q[q, Q_RETIRES]
+
+
+@njit(allocates=False, inlined=True)
+def _count(bins: I64, m: int, cycle: int, size: int) -> None:
+    """Add bytes to the bandwidth profile; halve its resolution when it is full."""
+    count = bins.shape[1]
+    while cycle >= bins[-1, 0] * count:
+        for row in range(len(bins) - 1):
+            for index in range(count // 2):
+                bins[row, index] = bins[row, 2 * index] + bins[row, 2 * index + 1]
+            for index in range(count // 2, count):
+                bins[row, index] = 0
+        bins[-1, 0] *= 2
+    bins[m, cycle // bins[-1, 0]] += size
+
+
+@njit(allocates=False, inlined=True)
+def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
+    """Set the tick of the next dispatch, not before cycle `earliest`."""
+    i = s.front[F_DISPATCHED]
+    s.next[DISPATCHER] = NEVER
+    if i >= s.front[F_FETCHED]:
+        return
+    arrival = s.i[i, ARRIVE]
+    q = s.i[i, W_QUEUE]
+    if arrival < 0 or (q >= 0 and s.q[q, Q_HELD] >= c.queue_depth):
+        return
+    s.next[DISPATCHER] = max(arrival, s.front[F_DISPATCH] + 1, earliest) * c.ticks
+
+
+@njit(allocates=False)
+def finish_request(c: Settings, s: State, tag: int, tick: int) -> None:
+    """Take note that a part of a request finishes at a tick."""
+    cycle = (tick + c.ticks - 1) // c.ticks
+    s.tags[tag, T_OPEN] -= 1
+    if cycle > s.tags[tag, T_FINISH]:
+        s.tags[tag, T_FINISH] = cycle
+    if s.tags[tag, T_OPEN] > 0:
+        return
+    cycle = s.tags[tag, T_FINISH]
+    _count(s.bins, s.tags[tag, T_MEMORY], cycle, s.tags[tag, T_SIZE])
+    owner = s.tags[tag, T_OWNER]
+    q = tag // c.outstanding
+    if q >= c.queues:
+        for i in range(owner, min(owner + c.group, c.stop)):
+            s.i[i, ARRIVE] = cycle
+        if s.next[DISPATCHER] == NEVER:
+            dispatch_ahead(c, s, 0)
+        return
+    s.q[q, Q_SLOTS + tag % c.outstanding] = cycle
+    s.i[owner, I_LEFT] -= 1
+    s.i[owner, I_DONE] = max(s.i[owner, I_DONE], cycle)
+    if s.i[owner, I_LEFT] == 0:
+        mark_done(c, s, owner)
+    if s.q[q, Q_ACTIVE] >= 0:
+        step_ahead(c, s, q)

@@ -1,0 +1,159 @@
+"""The chip's memories: what the timing kernel keeps of each, and flat memories' answers.
+
+A flat memory answers at once with the tick of its finish. A DRAM's requests are cut into accesses,
+each with a ticket, that wait in order of arrival in front of their channel's controller
+(`lepton.simulator.channels`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Chip, Dram
+from lepton.chip.description import Flat
+from lepton.isa import WORD_BYTES
+from lepton.jit import njit
+from lepton.simulator.dram_state import controller_state
+from lepton.simulator.dram_timing import controller_of
+
+__all__ = ["MemoryState", "burst_of", "flat_request", "memory_state"]
+
+I64 = NDArray[np.int64]
+
+# columns of a memory; the first channel of a DRAM is -1 for a flat memory
+(FIRST_CHANNEL, ACCESS, TICKS, PORTS, NUMERATOR, DENOMINATOR) = range(6)
+(READ_LATENCY, WRITE_LATENCY, READS, WRITES, FLAT_BURST) = range(6, 11)
+(READ_BYTES, WRITE_BYTES) = range(11, 13)
+MEMORY_COLUMNS = 13
+
+# columns of a channel: its DRAM, ticks of its clock, oldest and youngest access that has not been
+# accepted or -1, accesses that are under way
+(C_DRAM, C_TICKS, C_HEAD, C_TAIL, C_OPEN) = range(5)
+CHANNEL_COLUMNS = 5
+
+# columns of a ticket's access; the next one waiting for the same channel or -1
+(A_ADDRESS, A_IS_WRITE, A_ARRIVAL, A_NEXT) = range(4)
+
+
+_NONE = np.zeros((0, 1), np.int64)
+_NO_FILTERS = np.zeros((0, 1), np.uint8)
+
+
+class MemoryState(NamedTuple):
+    """All memories of a chip."""
+
+    memories: I64
+    """[memories, MEMORY_COLUMNS]"""
+    ports: I64
+    """[memories, ports] tick at which a flat memory's port is free"""
+    flight: I64
+    """[memories, 2, slots] finish of reads and writes in flight in a flat memory"""
+    heads: I64
+    """[memories, 2] next slot of `flight`"""
+    configurations: I64
+    """[DRAMs, ...] as `lepton.simulator.dram_state` has it; so are the next three"""
+    blocks: I64
+    """[channels of all DRAMs, ...]"""
+    filters: NDArray[np.uint8]
+    """[channels, ...]"""
+    tickets: I64
+    """[tickets, 2]"""
+    accesses: I64
+    """[tickets, 4] what each ticket is for"""
+    channels: I64
+    """[channels, CHANNEL_COLUMNS]"""
+    parts: int
+    """Tickets of one request."""
+
+
+def _flat_row(chip: Chip, memory: Flat) -> I64:
+    """Return the columns of a flat memory; its byte time is a fraction of ticks."""
+    row = np.zeros(MEMORY_COLUMNS, np.int64)
+    ticks = chip.ticks(memory.clock_mhz)
+    per_byte = ticks / memory.bytes_per_cycle
+    row[FIRST_CHANNEL], row[TICKS], row[PORTS] = -1, ticks, memory.ports
+    row[NUMERATOR], row[DENOMINATOR] = per_byte.numerator, per_byte.denominator
+    row[READ_LATENCY] = memory.read_latency_cycles * ticks
+    row[WRITE_LATENCY] = memory.write_latency_cycles * ticks
+    row[READS], row[WRITES] = memory.reads_in_flight, memory.writes_in_flight
+    row[FLAT_BURST] = memory.burst_bytes
+    return row
+
+
+def _parts(chip: Chip, drams: list[Dram]) -> int:
+    """Return the most accesses that one request of the DMA, or one fetch, can take."""
+    smallest = min((dram.access_bytes for dram in drams), default=1)
+    fetched = max(chip.control.fetch_bytes // WORD_BYTES, 1) * WORD_BYTES
+    bursts = fetched // chip.dma.burst_bytes + 2
+    longest = max(chip.dma.burst_bytes // smallest + 2, fetched // smallest + 2 * bursts)
+    return longest if drams else 1
+
+
+def memory_state(chip: Chip, tags: int) -> MemoryState:
+    """Return the memories of a chip at tick 0: all banks closed, nothing in flight.
+
+    Args:
+        chip: whose memories.
+        tags: requests that can be in flight.
+    """
+    drams = [memory for memory in chip.memories if isinstance(memory, Dram)]
+    parts = _parts(chip, drams)
+    states = [controller_state(*controller_of(memory), 0) for memory in drams]
+    rows: list[I64] = []
+    channels: list[list[int]] = []
+    for memory in chip.memories:
+        if isinstance(memory, Flat):
+            rows.append(_flat_row(chip, memory))
+            continue
+        row = np.zeros(MEMORY_COLUMNS, np.int64)
+        row[FIRST_CHANNEL], row[ACCESS] = len(channels), memory.access_bytes
+        rows.append(row)
+        ticks = chip.ticks(memory.clock_mhz)
+        channels += [[drams.index(memory), ticks, -1, -1, 0]] * memory.channels
+    memories = np.array(rows, np.int64)
+    count = len(rows)
+    flight = int(max(memories[:, READS].max(), memories[:, WRITES].max(), 1))
+    tickets = tags * parts if drams else 0
+    return MemoryState(
+        memories,
+        np.zeros((count, int(memories[:, PORTS].max(initial=1)) or 1), np.int64),
+        np.zeros((count, 2, flight), np.int64),
+        np.zeros((count, 2), np.int64),
+        np.stack([state.configuration for state in states]) if states else _NONE,
+        np.concatenate([state.blocks for state in states]) if states else _NONE,
+        np.concatenate([state.filters for state in states]) if states else _NO_FILTERS,
+        np.full((tickets, 2), -1, np.int64),
+        np.zeros((tickets, 4), np.int64),
+        np.array(channels, np.int64).reshape(-1, CHANNEL_COLUMNS),
+        parts,
+    )
+
+
+@njit(allocates=False)
+def burst_of(memories: I64, m: int, burst: int) -> int:
+    """Return the bytes of whose multiples no request crosses one."""
+    return min(burst, memories[m, FLAT_BURST]) if memories[m, FIRST_CHANNEL] < 0 else burst
+
+
+@njit(allocates=False)
+def flat_request(s: MemoryState, m: int, size: int, is_write: int, t: int) -> int:
+    """Do a request on the port that is free first, within the limit of requests in flight."""
+    c = s.memories[m]
+    limit = c[WRITES] if is_write else c[READS]
+    latency = c[WRITE_LATENCY] if is_write else c[READ_LATENCY]
+    slot = s.heads[m, is_write]
+    port = 0
+    for other in range(1, c[PORTS]):
+        if s.ports[m, other] < s.ports[m, port]:
+            port = other
+    start = max(t, s.ports[m, port], s.flight[m, is_write, slot])
+    start = -(-start // c[TICKS]) * c[TICKS]
+    busy = -(-size * c[NUMERATOR] // c[DENOMINATOR])
+    s.ports[m, port] = start + busy
+    end = start + latency + busy
+    s.flight[m, is_write, slot] = end
+    s.heads[m, is_write] = (slot + 1) % limit
+    return end

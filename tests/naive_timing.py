@@ -1,0 +1,213 @@
+"""The chip's time in plain loops, one step per cycle: docs/timing.md written out.
+
+Nothing looks ahead: a cycle goes through the phases of section 3 and sees only what has happened.
+Numbers in brackets are sections of that page. Sections 10 and 11 are `lepton.cost`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Flat
+from lepton.cost import instruction_costs
+from lepton.isa import records
+from lepton.isa.footprints import queue_count, queues
+from lepton.program import Program
+from lepton.trace import RECORD
+from tests.naive_banks import banks_of
+from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
+from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
+
+__all__ = ["Deadlock", "NaiveTiming", "naive_timing"]
+
+
+class Deadlock(Exception):
+    """Nothing can happen any more; `args[0]` is the first instruction that was never taken (4)."""
+
+
+class NaiveRegion:
+    """One NPU region, cycle by cycle."""
+
+    def __init__(self, program: Program, items: list[Item], memories: list[Memory]) -> None:
+        chip = self._chip = program.chip
+        self._items, self._memories = items, memories
+        self._program_memory = memories[program.program_memory]
+        self._address = program.program_address
+        self._ticks = chip.ticks(chip.array.clock_mhz)
+        self._group = max(chip.control.fetch_bytes // 64, 1)
+        self._fetched = self._dispatched = self._retired = 0
+        self._arriving: list[tuple[list[Item], list[Request]]] = []
+        self._semaphores = Semaphores()
+        matrix, vector = ComputeUnit(self._semaphores, True), ComputeUnit(self._semaphores, False)
+        matrix.other, vector.other = vector, matrix
+        channels = chip.dma.load_channels + chip.dma.store_channels
+        transfers = [
+            TransferUnit(self._semaphores, chip, memories, self._ticks) for _ in range(channels + 1)
+        ]
+        for unit in transfers:
+            unit.compute = (matrix, vector)
+        self._units: list[Unit] = [*transfers, matrix, vector]
+
+    def run(self, cycle: int) -> int:
+        """Return the cycle at which a region that begins at `cycle` ends (12)."""
+        while True:
+            for memory in self._memories:
+                memory.advance(cycle * self._ticks)
+            moved = self._effects(cycle)
+            moved |= self._fetch(cycle)
+            moved |= self._dispatch(cycle)
+            for unit in self._units:
+                moved |= unit.turn(cycle)
+            if self._retired == len(self._items):
+                break
+            if not moved and not self._arriving and not any(u.in_flight for u in self._units):
+                raise Deadlock(next(item.number for item in self._items if item.taken < 0))
+            cycle += 1
+        drained = max(memory.drain(cycle * self._ticks) for memory in self._memories)
+        return divide_up(drained, self._ticks)
+
+    def _effects(self, cycle: int) -> bool:
+        """Let groups arrive and instructions retire."""
+        tick, moved = cycle * self._ticks, False
+        for group in list(self._arriving):
+            items, requests = group
+            if all(request.finished(tick) for request in requests):
+                self._arriving.remove(group)
+                moved = True
+                for item in items:
+                    item.arrive = cycle
+        for unit in self._units:
+            while unit.in_flight and unit.is_done(unit.in_flight[0], cycle):
+                item = unit.in_flight.pop(0)
+                item.retire, moved = cycle, True
+                self._retired += 1
+                self._semaphores.fire(item, cycle)
+        return moved
+
+    def _fetch(self, cycle: int) -> bool:
+        """Ask for the next group, if there is room for it (5)."""
+        if self._fetched == len(self._items):
+            return False
+        room = self._group * self._chip.control.fetch_outstanding
+        if self._fetched - self._dispatched >= room:
+            return False
+        items = self._items[self._fetched : self._fetched + self._group]
+        address, size = self._address + 64 * items[0].number, 64 * len(items)
+        requests = [
+            self._program_memory.request(cycle * self._ticks, address + offset, count, False)
+            for offset, count in cut(address, size, self._program_memory.largest_request)
+        ]
+        self._arriving.append((items, requests))
+        self._fetched += len(items)
+        return True
+
+    def _dispatch(self, cycle: int) -> bool:
+        """Move the next instruction into its queue, if it is there and has room (6)."""
+        if self._dispatched == len(self._items):
+            return False
+        item = self._items[self._dispatched]
+        if item.arrive < 0:
+            return False
+        if item.queue < 0:
+            item.taken = item.start = item.end = item.retire = cycle
+            self._retired += 1
+        elif len(self._units[item.queue].queue) < self._chip.control.queue_depth:
+            self._units[item.queue].queue.append(item)
+        else:
+            return False
+        item.dispatch = cycle
+        self._dispatched += 1
+        return True
+
+
+@dataclass(frozen=True)
+class NaiveTiming:
+    """What `naive_timing` finds; `attribution` is where each queue's cycles went."""
+
+    records: NDArray[np.void]
+    cycles: int
+    regions: tuple[tuple[int, int], ...]
+    attribution: list[dict[str, int]]
+
+
+def _items(program: Program) -> list[Item]:
+    """Return the instructions with their costs and banks."""
+    chip, decoded = program.chip, program.decoded
+    table = records(decoded)
+    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
+    costs = np.stack(instruction_costs(table, chip), axis=1).tolist()
+    return [
+        Item(number, item, int(queue[number]), *costs[number], banks=banks_of(item, chip))
+        for number, item in enumerate(decoded)
+    ]
+
+
+def _stalls(item: Item, free: int) -> dict[str, int]:
+    """Return the stalls between `free` and the start (15)."""
+    until = {
+        "fetch": item.arrive,
+        "dispatch": item.dispatch,
+        "semaphore": item.fired,
+        "preload": item.start,
+    }
+    stalls: dict[str, int] = {}
+    for name, cycle in until.items():
+        reached = min(max(cycle, free), item.start)
+        stalls[name], free = reached - free, reached
+    return stalls
+
+
+def _record(
+    items: list[Item], begin: int, out: NDArray[np.void], causes: list[dict[str, int]]
+) -> None:
+    """Add a region's records and where its units' cycles went."""
+    free = [begin] * len(causes)
+    for item in items:
+        row = out[item.number]
+        row["instruction"], row["queue"], row["dispatch"] = item.number, item.queue, item.dispatch
+        row["arrive"], row["taken"] = item.arrive, item.taken
+        row["start"], row["end"], row["retire"] = item.start, item.end, item.retire
+        row["cause"], row["cause_queue"] = item.cause, item.cause_queue
+        if item.queue < 0:
+            continue
+        stalls = _stalls(item, free[item.queue])
+        free[item.queue] = item.end
+        stalls |= {"bank": item.bank_cycles, "memory": item.memory_cycles}
+        unit = causes[item.queue]
+        for name, cycles in stalls.items():
+            row[f"stall_{name}"] = cycles
+            unit[name] = unit.get(name, 0) + cycles
+        lost = item.bank_cycles + item.memory_cycles
+        unit["busy"] = unit.get("busy", 0) + item.end - item.start - lost
+
+
+def naive_timing(program: Program, memories: list[Memory] | None = None) -> NaiveTiming:
+    """Return the timing of a program, on memories that are given or on the chip's own.
+
+    Raises:
+        Deadlock: the program deadlocks.
+    """
+    chip, items = program.chip, _items(program)
+    if memories is None:
+        memories = [
+            FlatMemory(m, chip) if isinstance(m, Flat) else DramMemory(m, chip)
+            for m in chip.memories
+        ]
+    cycle, spans = 0, list[tuple[int, int]]()
+    out = np.zeros(len(items), RECORD)
+    count = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+    causes: list[dict[str, int]] = [{} for _ in range(count)]
+    for region in program.regions:
+        if region.device == "npu":
+            mine = items[region.start : region.stop]
+            end = NaiveRegion(program, mine, memories).run(cycle)
+            _record(mine, cycle, out, causes)
+            spans.append((cycle, end))
+            cycle = end
+    out["operator"] = program.operator_of
+    for unit in causes:
+        unit["idle"] = cycle - sum(unit.values())
+    return NaiveTiming(out, cycle, tuple(spans), causes)
