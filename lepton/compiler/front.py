@@ -283,9 +283,11 @@ class _Front:
         source = source_of(binding.value)
         name = source.operator if source is not None else binding.var.name
         rule, unmatched = self._reasons.get(name, ""), self._unmatched[binding.var]
-        # a rule is about the operator that it names and what dresses that between 8-bit tensors
-        is_ruled = rule.startswith(f"{kind}: ") or (rule and is_between(unmatched))
-        reason = rule if is_ruled else unmatched
+        # a rule is about the operator that it names, what that was rewritten into and what dresses
+        # it between 8-bit tensors, but not about a quantize elsewhere that bears its name
+        is_elsewhere = kind in ("quantize", "dequantize") and not is_between(unmatched)
+        is_ruled = rule.startswith(f"{kind}: ") or not is_elsewhere
+        reason = rule if rule and is_ruled else unmatched
         return [HostOperator(name, kind, host_macs(binding.value), reason)]
 
     def _npu(self, binding: Any, function: Any, arguments: list[Any]) -> None:
