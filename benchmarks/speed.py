@@ -205,6 +205,10 @@ def acceptance(figures: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+NOTES = "## Changes of presets"
+"""What follows this heading in docs/results.md is written by hand and kept."""
+
+
 def page(rows: dict[str, Measured], chip: str, *, with_limits: bool) -> str:
     """Return docs/results.md."""
     from lepton.jit import sources_hash
@@ -239,7 +243,9 @@ def main() -> None:
     text = page(rows, options.chip, with_limits=has_limits)
     print(text)
     if options.write:
-        (ROOT / "docs" / "results.md").write_text(text)
+        results = ROOT / "docs" / "results.md"
+        _, found, notes = results.read_text().partition(NOTES)
+        results.write_text(text + ("\n" + found + notes if found else ""))
 
 
 if __name__ == "__main__":
