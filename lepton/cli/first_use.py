@@ -35,7 +35,7 @@ def _teller(event: Any, out: TextIO) -> Any:
 
         def on_start(self, event: Any) -> None:
             self.count += 1
-            text = "compiling the simulator's kernels, once per installation (about 20 s)"
+            text = "compiling the simulator's kernels, once per installation (about a minute)"
             if out.isatty():
                 out.write(f"\r{text}: {self.count}")
             elif self.count == 1:
