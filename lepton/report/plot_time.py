@@ -55,7 +55,8 @@ def _strip(rows: NDArray[np.void], edges: F64) -> F64:
         return image
     start, end = rows["start"], rows["end"]
     occupied = _shares(start, end, edges)[:, None]
-    waited = rows["stall_fetch"] + rows["stall_semaphore"]
+    stalls = ("stall_fetch", "stall_dispatch", "stall_semaphore", "stall_preload")
+    waited = np.sum([rows[name] for name in stalls], axis=0)
     waiting = _shares(start - waited, start, edges)[:, None]
     middle = (edges[:-1] + edges[1:]) / 2
     at = np.clip(np.searchsorted(start, middle, "right") - 1, 0, len(rows) - 1)
