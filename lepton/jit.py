@@ -1,16 +1,18 @@
 """`njit` with an on-disk cache that can be trusted.
 
 Numba keys its cache by the file of the compiled function only, not by what that function calls or
-reads in other files, so an edit elsewhere would still hit the stale machine code. The cache folder
-here is named by a hash of all of the package's sources.
+reads in other files, so an edit elsewhere would still hit the stale machine code. Here the kernels
+of a module are cached in a folder named by a hash of its source and of every module of the package
+that it imports, directly or through others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -18,35 +20,76 @@ from typing import Any, Literal, TypeVar, overload
 import numba
 from numba.core import config
 
-__all__ = ["cache_folder", "njit", "sources_hash"]
+__all__ = ["cache_folder", "imported_files", "njit", "sources_hash"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ErrorModel = Literal["python", "numpy"]
 
+_PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(
+    r"^\s*from (lepton[\w.]*) import (\([^)]*\)|[^\n]*)|^\s*import (lepton[\w.]*)", re.M
+)
+
+
+def sources_hash(files: Iterable[Path] | None = None) -> str:
+    """Return the SHA-256 of sources, by default the whole package's, 16 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py") if files is None else files):
+        sha.update(str(path.relative_to(_PACKAGE.parent)).encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of a module of the package, or None if there is no such module."""
+    path = _PACKAGE.parent.joinpath(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
 
 @cache
-def sources_hash() -> str:
-    """Return the SHA-256 of the package's Python sources, 16 hexadecimal digits."""
-    root = Path(__file__).parent
-    sha = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        sha.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()[:16]
+def _imports(file: Path) -> frozenset[Path]:
+    """Return the files of the package that a file names in its imports, late ones included."""
+    found: set[Path | None] = set()
+    for module, names, plain in _IMPORT.findall(file.read_text(encoding="utf-8")):
+        found.add(_file_of(module or plain))
+        found.update(_file_of(f"{module}.{name}") for name in re.findall(r"\w+", names))
+    return frozenset(path for path in found if path)
+
+
+def imported_files(file: Path) -> frozenset[Path]:
+    """Return a file of the package and all those that it imports, directly or through others."""
+    known = {file}
+    waiting = [file]
+    while waiting:
+        new = _imports(waiting.pop()) - known
+        known |= new
+        waiting += new
+    return frozenset(known)
 
 
 @cache
 def cache_folder() -> Path:
     """Return the folder of compiled kernels: in the user's cache, or temporary if unwritable."""
-    base = Path(os.path.expanduser("~")) / ".cache" / "lepton"
-    folder = base / f"numba-{numba.__version__}-{sources_hash()}"
+    folder = Path(os.path.expanduser("~")) / ".cache" / "lepton" / f"numba-{numba.__version__}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        fallback = Path(tempfile.gettempdir()) / f"lepton-{os.getuid()}-{sources_hash()}"
+        fallback = Path(tempfile.gettempdir()) / f"lepton-{os.getuid()}-{numba.__version__}"
         fallback.mkdir(mode=0o700, parents=True, exist_ok=True)
         return fallback
+
+
+@cache
+def _folder_of(name: str) -> str:
+    """Return the folder of the kernels of the file called `name`."""
+    file = Path(name)
+    if not file.is_relative_to(_PACKAGE):
+        return str(cache_folder() / f"{file.stem}-{sources_hash()}")
+    return str(cache_folder() / f"{file.stem}-{sources_hash(imported_files(file))}")
 
 
 @overload
@@ -69,10 +112,13 @@ def njit(
     counts no references to arrays, which small functions of many spend most of their time with.
     One that is `inlined` becomes part of its callers.
     """
-    # Numba makes the attributes of its configuration at run time.
-    config.CACHE_DIR = str(cache_folder())  # pyright: ignore[reportAttributeAccessIssue]
     options: dict[str, Any] = {"forceinline": True} if inlined else {}
     if not allocates:
         options["_nrt"] = False
-    compiler: Any = numba.njit(cache=True, nogil=True, error_model=error_model, **options)
-    return compiler if function is None else compiler(function)
+
+    def compiled(python: Callable[..., Any]) -> Any:
+        # Numba makes the attributes of its configuration at run time.
+        config.CACHE_DIR = _folder_of(python.__code__.co_filename)  # pyright: ignore[reportAttributeAccessIssue]
+        return numba.njit(cache=True, nogil=True, error_model=error_model, **options)(python)
+
+    return compiled if function is None else compiled(function)
