@@ -1,7 +1,8 @@
 """The chip's time in plain loops, one step per cycle: docs/timing.md written out.
 
 Nothing looks ahead: a cycle goes through the phases of section 3 and sees only what has happened.
-Numbers in brackets are sections of that page. Sections 10 and 11 are `lepton.cost`'s.
+Numbers in brackets are sections of that page. `depthwise` of section 10 and section 11 are
+`lepton.cost`'s.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 
 from lepton.chip import Flat
 from lepton.cost import instruction_costs
+from lepton.isa import instructions as isa
 from lepton.isa import records
 from lepton.isa.footprints import queue_count, queues
 from lepton.program import Program
 from lepton.trace import RECORD
 from tests.naive_banks import banks_of
+from tests.naive_matrix import matmul_cost
 from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
@@ -139,6 +142,9 @@ def _items(program: Program) -> list[Item]:
     table = records(decoded)
     queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
     costs = np.stack(instruction_costs(table, chip), axis=1).tolist()
+    for number, item in enumerate(decoded):
+        if isinstance(item, isa.Matmul):
+            costs[number] = matmul_cost(item, chip)
     return [
         Item(number, item, int(queue[number]), *costs[number], banks=banks_of(item, chip))
         for number, item in enumerate(decoded)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton.chip import Chip, Dram, Flat, load_chip
+from lepton.chip import Chip, Dataflow, Dram, Flat, load_chip
 from lepton.isa import Instruction, encode_all
 from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
@@ -80,7 +80,8 @@ def random_chip(r: random.Random, drams: float) -> Chip:
         array=replace(
             chip.array, rows=r.randint(2, 16), columns=r.randint(2, 16), count=r.randint(1, 2),
             clock_mhz=Fraction(r.choice(CLOCKS_MHZ)), feed_words=r.randint(1, 4),
-            issue_cycles=r.choice((0, 1, 4)),
+            issue_cycles=r.choice((0, 1, 4)), overlap=r.random() < 0.7,
+            dataflow=r.choice((Dataflow.WEIGHT_STATIONARY, *Dataflow)),
         ),
         accumulators=replace(chip.accumulators, size_kib=24, banks=r.choice((1, 2, 3, 4, 8))),
         vector=replace(
