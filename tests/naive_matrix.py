@@ -1,7 +1,8 @@
 """The passes of a matmul one after the other: section 10 of docs/timing.md written out.
 
-No formula of `lepton.cost` is used: each pass, block, pixel and fetch is walked through, and what the
-page says can never happen (a register filled before it is empty, two results on a bus) is checked.
+No formula of `lepton.cost` is used: each pass, block, pixel and fetch is walked through, and what
+the page says can never happen (a register filled before it is empty, two results on a bus) is
+checked.
 """
 
 from __future__ import annotations
