@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,8 @@ def scalesim(python: str, layer: TableLayer, array: int, dataflow: Dataflow) -> 
         )
         found = root / "found.json"
         if done.returncode or not found.exists():
-            raise RuntimeError(f"{python}: SCALE-Sim failed: {done.stderr[-500:]}")
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise RuntimeError(f"{python}: SCALE-Sim failed: {reason}")
         read = json.loads(found.read_text())
     if read["version"] != VERSION:
         raise RuntimeError(f"{python} has SCALE-Sim {read['version']}, not {VERSION}")
@@ -145,10 +147,18 @@ def compare(python: str, layers: Sequence[TableLayer], array: int) -> list[dict[
                 f"{mine.seconds:8.4f} {theirs.seconds:8.2f}{mark}"
             )
             facts.append(
-                {"row": _row(layer).strip(), "array": array, "dataflow": dataflow.value}
-                | {"cycles": theirs.cycles}
+                {"array": array, "dataflow": dataflow.value, "cycles": theirs.cycles}
+                | {"layer": asdict(layer)}
             )
     return facts
+
+
+def _record(path: Path, facts: list[dict[str, Any]]) -> None:
+    """Add facts to a file, a line each."""
+    before = json.loads(path.read_text())["layers"] if path.exists() else []
+    lines = ",\n".join(json.dumps(fact) for fact in [*before, *facts])
+    source = f"scalesim {VERSION}, run by benchmarks/scalesim.py"
+    path.write_text(f'{{"source": "{source}", "layers": [\n{lines}\n]}}\n')
 
 
 def main() -> None:
@@ -163,9 +173,7 @@ def main() -> None:
     chosen = [layers[number] for number in options.layer] or layers
     facts = compare(options.python, chosen, options.array)
     if options.record:
-        before = json.loads(options.record.read_text()) if options.record.exists() else []
-        lines = ",\n".join(json.dumps(fact) for fact in [*before, *facts])
-        options.record.write_text(f"[\n{lines}\n]\n")
+        _record(options.record, facts)
 
 
 if __name__ == "__main__":

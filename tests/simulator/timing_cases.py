@@ -20,7 +20,7 @@ from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
 from lepton.program import Operator, Program, Region
 
-__all__ = ["program_of", "random_chip", "random_program"]
+__all__ = ["program_of", "random_chip", "random_instruction", "random_program"]
 
 CLOCKS_MHZ = (500, 500, 400, 300, 333, 700, 1000, Fraction(500, 3), Fraction(133, 2))
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32)
@@ -274,6 +274,13 @@ _INSTRUCTIONS: dict[str, Callable[[_Draw], Instruction]] = {
     "softmax": _softmax,
     "resize": _resize,
 }
+
+
+def random_instruction(r: random.Random, chip: Chip, mnemonic: str) -> Instruction:
+    """Return a random instruction that waits for nothing."""
+    return _INSTRUCTIONS[mnemonic](_Draw(r, chip))
+
+
 _TRANSFERS = ("load", "load", "store", "weights")
 _COMPUTE = tuple(name for name in _INSTRUCTIONS if name not in _TRANSFERS)
 
