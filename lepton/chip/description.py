@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -11,6 +12,7 @@ __all__ = [
     "Array",
     "Chip",
     "Control",
+    "Dataflow",
     "Dma",
     "Dram",
     "Flat",
@@ -22,9 +24,17 @@ __all__ = [
 ]
 
 
+class Dataflow(StrEnum):
+    """Which operand of a matmul stays in the array while the others stream."""
+
+    WEIGHT_STATIONARY = "weight-stationary"
+    OUTPUT_STATIONARY = "output-stationary"
+    INPUT_STATIONARY = "input-stationary"
+
+
 @dataclass(frozen=True)
 class Array:
-    """The matrix unit: `count` weight-stationary arrays of rows x columns int8 MACs."""
+    """The matrix unit: `count` systolic arrays of rows x columns int8 MACs."""
 
     rows: int
     columns: int
@@ -34,6 +44,11 @@ class Array:
     """Words of `rows` bytes that the line buffer takes from the scratchpad in a cycle."""
     issue_cycles: int
     """Cycles from the start of an instruction to its first step, address generator set-up."""
+    dataflow: Dataflow = Dataflow.WEIGHT_STATIONARY
+    """Of `matmul`; `depthwise` has a mode of its own."""
+    overlap: bool = True
+    """Whether the passes of a `matmul` overlap: each element has a second register, and the next
+    pass can begin before the results of this one have left."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
+from enum import StrEnum
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,10 @@ _SECTIONS: dict[str, type[Any]] = {
     "dma": d.Dma,
     "control": d.Control,
     "placement": d.Placement,
+}
+_CHOICES: dict[str, tuple[bool | StrEnum, ...]] = {
+    "bool": (True, False),
+    "Dataflow": tuple(d.Dataflow),
 }
 _KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
 _MAY_BE_ZERO = {
@@ -74,6 +79,8 @@ def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
         if isinstance(value, str) and value:
             return value
         bad.append(f"{key} must be a text, not {_shown(value)}")
+    elif kind in _CHOICES:
+        return _convert_choice(kind, value, key, bad)
     elif kind == "tuple[str, ...]":
         names = cast(list[object], value) if isinstance(value, list) else []
         if names and all(isinstance(item, str) for item in names):
@@ -81,6 +88,16 @@ def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
         bad.append(f"{key} must be a list of names, not {_shown(value)}")
     else:
         return _convert_number(kind, value, key, name in _MAY_BE_ZERO, bad)
+    return None
+
+
+def _convert_choice(kind: str, value: object, key: str, bad: list[str]) -> object:
+    """Return the one of the kind's values that `value` is."""
+    for choice in _CHOICES[kind]:
+        if isinstance(value, bool) == isinstance(choice, bool) and value == choice:
+            return choice
+    names = " or ".join(str(choice).lower() for choice in _CHOICES[kind])
+    bad.append(f"{key} must be {names}, not {_shown(value)}")
     return None
 
 
@@ -136,9 +153,10 @@ def _build(cls: type[Any], table: object, prefix: str, bad: list[str]) -> Any:
         return None
     given = cast(dict[str, object], table)
     known = {item.name: str(item.type) for item in dataclasses.fields(cls)}
+    optional = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
     before = len(bad)
     bad.extend(f"{prefix}.{key} is not a known key" for key in given if key not in known)
-    bad.extend(f"{prefix}.{key} is missing" for key in known if key not in given)
+    bad.extend(f"{prefix}.{key} is missing" for key in known if key not in {*given, *optional})
     values = {
         key: _convert(known[key], value, f"{prefix}.{key}", bad)
         for key, value in given.items()
@@ -337,6 +355,8 @@ def _plain(value: object) -> object:
     """Return a TOML-ready value."""
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else str(value)
+    if isinstance(value, StrEnum):
+        return value.value
     return list(cast(tuple[str, ...], value)) if isinstance(value, tuple) else value
 
 

@@ -12,10 +12,9 @@ from lepton.cost.closed_forms import (
     Walk,
     depthwise_cycles,
     divide_up,
-    matmul_passes,
-    scratchpad_passes,
     vector_cycles,
 )
+from lepton.cost.dataflows import Product, matmul_cost
 from lepton.cost.scalars import CostScalars, cost_scalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
@@ -41,7 +40,8 @@ class InstructionCosts(NamedTuple):
     stream: NDArray[np.int64]
     """Cycles the unit is occupied."""
     last: NDArray[np.int64]
-    """Cycles from the beginning of the last pass to the end; the next instruction may preload."""
+    """Cycles from the beginning of the last pass to the end, in which the next instruction may
+    preload; 0 where it may not."""
     drain: NDArray[np.int64]
     """Cycles between the end of the stream and the last result."""
 
@@ -56,8 +56,6 @@ _POOL = BY_MNEMONIC["pool"].opcode
 _SOFTMAX = BY_MNEMONIC["softmax"].opcode
 _RESIZE = BY_MNEMONIC["resize"].opcode
 _ONES = int(Stationary.ONES)
-_SCRATCHPAD = int(Stationary.SCRATCHPAD)
-_TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _NEAREST = int(ResizeMode.NEAREST)
 _AVERAGE_FLOAT32 = int(PoolMode.AVERAGE_FLOAT32)
 _MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
@@ -104,25 +102,17 @@ def _walk(r: NDArray[np.int64]) -> Walk:
 @njit
 def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain of a matmul or depthwise record."""
-    pixels = r[_OFM_H] * r[_OFM_W]
-    drain = p.rows + p.columns - 2
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
-        preload = 0
-        if r[_STATIONARY] == _SCRATCHPAD or r[_STATIONARY] == _TRANSPOSED:
-            stream, last = scratchpad_passes(
-                p, reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY] == _TRANSPOSED
-            )
-        else:
-            preload = min(reduction, p.rows)
-            stream, last = matmul_passes(p, reduction, r[_COLUMNS], pixels, _walk(r))
-        return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
+        pixels = r[_OFM_H] * r[_OFM_W]
+        return matmul_cost(p, Product(reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY]))
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     preload = 0 if r[_STATIONARY] == _ONES else min(taps, p.rows)
     stream, last = depthwise_cycles(
         p, (r[_KERNEL_H], r[_KERNEL_W]), r[_STRIDE_X], r[_DILATION_X], (r[_OFM_H], r[_OFM_W]),
         r[_CHANNELS] * r[_MULTIPLIER],
     )  # fmt: skip
+    drain = p.rows + p.columns - 2
     return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
 
 

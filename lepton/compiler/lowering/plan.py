@@ -16,7 +16,7 @@ from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.tiling import halo
 from lepton.cost import cost_scalars
-from lepton.cost.closed_forms import matmul_cycles
+from lepton.cost.dataflows import matmul_cycles
 from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
@@ -152,7 +152,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     dense = node.window.dilation[1] == 1 and node.inputs[0].shape[3] == plan.channels
     run = plan.channels * (kw if dense else 1)
     reduction = plan.kernel_rows * kw * plan.channels
-    stream, _ = matmul_cycles(cost_scalars(chip), reduction, plan.columns, pixels, run)
+    stream = matmul_cycles(cost_scalars(chip), reduction, plan.columns, pixels, run)
     steps = tiles_y * tiles_x * blocks_n * blocks_k
     compute = steps * (stream + chip.array.issue_cycles + 8)
     drain = (
