@@ -100,7 +100,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if s.energy_joules is not None and s.milliseconds:
         watts = s.energy_joules / s.milliseconds * 1000
         lines.append(
-            f"energy {joules_text(s.energy_joules)}, {watts:,.3g} W on average, "
+            f"energy {joules_text(s.energy_joules)}, {watts:,.3g} W, "
             f"{s.tops_per_watt or 0:,.3g} TOPS/W; {_main_energy(s)}; NPU {s.area_mm2:,.3g} mm2"
         )
     lines.append(
