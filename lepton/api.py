@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from lepton.chip import Chip, load_chip
 from lepton.errors import InputError
 from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
+
+if TYPE_CHECKING:
+    from lepton.report.energy import Energy
 
 __all__ = ["Model", "RunResult", "check", "compile", "load_model", "load_program", "simulate"]
 
@@ -33,6 +36,13 @@ class RunResult:
     program: Program
     outputs: Arrays
     trace: Trace | None
+
+    @property
+    def energy(self) -> Energy | None:
+        """What the run cost, per layer and component; None without timing."""
+        from lepton.report.energy import energy_of
+
+        return None if self.trace is None else energy_of(self.program, self.trace)
 
     def report(self) -> str:
         """Return the per-layer table."""

@@ -19,6 +19,7 @@ __all__ = [
     "Memory",
     "Placement",
     "Scratchpad",
+    "Technology",
     "Vector",
     "WeightBuffer",
 ]
@@ -229,6 +230,16 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Technology:
+    """What energy and area are reckoned with; time and values do not depend on it."""
+
+    node: str
+    """"7nm" to "45nm"."""
+    memories: tuple[str, ...]
+    """Kind of each `[[memory]]`, in their order, in the energy tables."""
+
+
+@dataclass(frozen=True)
 class Chip:
     """A whole chip with the memories it is wired to.
 
@@ -247,6 +258,7 @@ class Chip:
     control: Control
     memories: tuple[Memory, ...]
     placement: Placement
+    technology: Technology
     sources: dict[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton.program import Program, atomic_write
-from lepton.report.names import size_text, tidy_names
+from lepton.report.names import joules_text, size_text, tidy_names
 from lepton.report.occupancy import occupancy
 from lepton.report.plot_roofline import roofline_points
 from lepton.report.plots import pictures, png_bytes
@@ -95,7 +95,9 @@ def _figures(summary: Summary) -> str:
         ("scratchpad touched", size_text(s.scratchpad_peak_bytes)),
         ("scratchpad live at once", size_text(s.scratchpad_live_bytes or 0)),
         ("program", f"{s.instructions:,} instructions, {size_text(s.program_bytes)}"),
-        ("energy", "no energy model yet" if s.energy_joules is None else f"{s.energy_joules:g} J"),
+        ("energy", "-" if s.energy_joules is None else joules_text(s.energy_joules)),
+        ("operations per joule", f"{s.tops_per_watt or 0:,.3g} TOPS/W"),
+        ("area of the NPU", f"{s.area_mm2:,.3g} mm²"),
     ]
     return _table(("figure", "value"), pairs)
 
@@ -234,11 +236,25 @@ def _memories(program: Program, trace: Trace, summary: Summary) -> str:
     return _table(heads, rows)
 
 
+def _energy(program: Program, trace: Trace, summary: Summary) -> str:
+    """Return the energy of every layer by component, in microjoules."""
+    names = tidy_names([layer.name for layer in summary.layers])
+    rows: list[tuple[Cell, ...]] = []
+    for layer, name in zip(summary.layers, names, strict=True):
+        spent = [1e6 * layer.energy.get(component, 0.0) for component in summary.energy]
+        rows.append((f"L{layer.index}", name, *spent, 1e6 * (layer.energy_joules or 0.0)))
+    whole = [1e6 * joules for joules in summary.energy.values()]
+    rows.append(("", "all layers", *whole, 1e6 * (summary.energy_joules or 0.0)))
+    parts = (f"{component.replace('_', ' ')} µJ" for component in summary.energy)
+    return _table(("#", "layer", *parts, "total µJ"), rows, total=True)
+
+
 _NUMBERS: dict[str, Callable[[Program, Trace, Summary], str]] = {
     "timeline": _units,
     "roofline": _roofline,
     "stalls_units": _unit_stalls,
     "stalls_layers": _layers,
+    "energy": _energy,
     "scratchpad": _scratchpad,
     "bandwidth": _memories,
 }

@@ -215,14 +215,13 @@ def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCount
     made: list[MemoryCounters] = []
     for index, memory in enumerate(chip.memories):
         row = memories.memories[index]
-        counts = np.zeros(5, np.int64)
+        counts = np.zeros(6, np.int64)
         if isinstance(memory, Dram):
             first = row[FIRST_CHANNEL]
             total = memories.blocks[first : first + memory.channels].sum(axis=0)
             misses = total[READS] + total[WRITES] - total[HITS]
-            counts = np.array(
-                [total[HITS], misses, total[ACTIVATES], total[PRECHARGES], total[REFRESHES]]
-            )
+            commands = [ACTIVATES, PRECHARGES, REFRESHES, WRITES]
+            counts = np.array([total[HITS], misses, *total[commands]])
         used = np.flatnonzero(bins[index])
         length = int(used[-1]) + 1 if len(used) else 0
         made.append(
