@@ -14,7 +14,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["DEPTH", "LANES", "TILE_ROWS", "dot_16", "dot_32", "dot_64", "has_dot"]
+__all__ = ["DEPTH", "LANES", "TILE_ROWS", "dot_16", "dot_32", "dot_64", "has_dot", "pack_panel"]
 
 Tile = Callable[[int, int, int, int, int, int], None]
 
@@ -48,10 +48,22 @@ def _vector(builder: Any, base: Any, *offsets: Any) -> Any:
 
 def _broadcast(builder: Any, address: Any) -> Any:
     """Return the four bytes at an address in every lane."""
-    word = builder.load(builder.inttoptr(address, _I32.as_pointer()), align=1)
+    return _broadcast_word(
+        builder, builder.load(builder.inttoptr(address, _I32.as_pointer()), align=1)
+    )
+
+
+def _broadcast_word(builder: Any, word: Any) -> Any:
+    """Return a word in every lane."""
     unset = ir.Constant(_SUMS, ir.Undefined)
     first = builder.insert_element(unset, word, _I32(0))
     return builder.shuffle_vector(first, unset, ir.Constant(_SUMS, None))
+
+
+def _adder(builder: Any) -> Any:
+    """Return the instruction as a function of sums, unsigned bytes and signed bytes."""
+    kind = ir.FunctionType(_SUMS, [_SUMS] * 3)
+    return cgutils.get_or_insert_function(builder.module, kind, _NAME)
 
 
 def _dot(vectors: int) -> Tile:
@@ -68,9 +80,7 @@ def _dot(vectors: int) -> Tile:
     ) -> Any:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x, x_pitch, w, w_pitch, count, out = args
-            add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_SUMS, [_SUMS] * 3), _NAME
-            )
+            add = _adder(builder)
             places = [(row, vector) for row in range(TILE_ROWS) for vector in range(vectors)]
             totals = {place: cgutils.alloca_once(builder, _SUMS) for place in places}
             for total in totals.values():
@@ -100,5 +110,48 @@ def _dot(vectors: int) -> Tile:
 
     return cast(Tile, intrinsic(dot))
 
+
+def _interleaved(builder: Any, rows: list[Any]) -> Any:
+    """Return a vector of four rows of bytes, column by column."""
+
+    def joined(a: Any, b: Any, order: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(_I32, len(order)), order)
+        return builder.shuffle_vector(a, b, mask)
+
+    pairs = [joined(*rows[at : at + 2], list(range(2 * LANES))) for at in (0, 2)]
+    return joined(*pairs, [row * LANES + n for n in range(LANES) for row in range(DEPTH)])
+
+
+def _pack_panel(
+    typingcontext: Any, rows: Any, row_pitch: Any, steps: Any, flip: Any, panel: Any, sums: Any
+) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, pitch, count, turned, target, out = args
+        bytes_ = ir.VectorType(ir.IntType(8), LANES)
+        add, total = _adder(builder), cgutils.alloca_once(builder, _SUMS)
+        builder.store(ir.Constant(_SUMS, None), total)
+        ones = ir.Constant(_SUMS, [0x01010101] * LANES)
+        flips = _broadcast_word(builder, builder.mul(builder.trunc(turned, _I32), _I32(0x01010101)))
+        with cgutils.for_range(builder, count) as loop:
+            first = builder.add(source, builder.mul(pitch, builder.mul(loop.index, _I64(DEPTH))))
+            places = [builder.add(first, builder.mul(pitch, _I64(row))) for row in range(DEPTH)]
+            raw = [builder.inttoptr(place, bytes_.as_pointer()) for place in places]
+            rows = _interleaved(builder, [builder.load(row, align=1) for row in raw])
+            values = builder.xor(builder.bitcast(rows, _SUMS), flips)
+            step = builder.mul(loop.index, _I64(LANES * DEPTH))
+            builder.store(values, _vector(builder, target, step), align=1)
+            builder.store(builder.call(add, [builder.load(total), ones, values]), total)
+        builder.store(builder.load(total), _vector(builder, out), align=1)
+        return context.get_dummy_value()
+
+    return types.none(*[types.int64] * 6), codegen
+
+
+pack_panel = cast(Tile, intrinsic(_pack_panel))
+"""Write a panel `[steps, LANES, DEPTH]` of rows of bytes, and the sums of its columns.
+
+The arguments are the address of `[steps * DEPTH, LANES]` bytes and the pitch of its rows, steps,
+what each byte is flipped by to be signed, the address of the panel, the address of the sums.
+"""
 
 dot_16, dot_32, dot_64 = _dot(1), _dot(2), _dot(4)

@@ -153,19 +153,14 @@ def _weight_values(i: isa.Matmul | isa.Depthwise, raw: Bytes) -> NDArray[np.int3
     return _values(raw, i.weight_unsigned) - np.int32(i.weight_zero_point)
 
 
-def _packed(
-    machine: Machine, i: isa.Matmul, reduction: int
-) -> tuple[matrix.Packed, tuple[int, int]]:
-    """Return the packed stationary operand, its columns and the zero point of what is packed."""
-    is_ones = i.stationary == isa.Stationary.ONES
-    flip = 128 if i.weight_unsigned and not is_ones else 0
-    stationary = (i.columns, 0 if is_ones else i.weight_zero_point - flip)
+def _packed(machine: Machine, i: isa.Matmul, reduction: int, flip: int) -> matrix.Packed:
+    """Return the packed stationary operand."""
     if i.stationary != isa.Stationary.BUFFER:
-        return matrix.pack(_stationary(machine, i, reduction, i.columns), flip), stationary
-    key = (i.stationary_address, reduction, i.columns, i.weight_unsigned)
+        return matrix.pack(_stationary(machine, i, reduction, i.columns), flip)
+    key = (i.stationary_address, reduction, i.columns, flip)
     if key not in machine.packed:
         machine.packed[key] = matrix.pack(_stationary(machine, i, reduction, i.columns), flip)
-    return machine.packed[key], stationary
+    return machine.packed[key]
 
 
 def _accumulators(machine: Machine, i: isa.Matmul | isa.Depthwise) -> matrix.Accumulators:
@@ -174,26 +169,29 @@ def _accumulators(machine: Machine, i: isa.Matmul | isa.Depthwise) -> matrix.Acc
     )
 
 
-def _check_overflow(totals: tuple[int, int], mnemonic: str) -> None:
-    """Raise unless the least and the largest total fit an int32."""
-    if totals[1] >= matrix.INT32_END or totals[0] < -matrix.INT32_END:
-        worst = max(totals[1], -totals[0])
+def _check_overflow(worst: int, mnemonic: str) -> None:
+    """Raise for a total that left int32."""
+    if worst:
         raise CheckError(f"{mnemonic}: an accumulator overflows int32 with {worst}")
 
 
 def _matmul(machine: Machine, i: isa.Matmul) -> None:
     reduction = i.kernel_height * i.kernel_width * i.channels
     x, window, target = _operand(i), _window(i), _accumulators(machine, i)
-    if has_dot() and matrix.can_multiply(reduction, x):
-        packed, stationary = _packed(machine, i, reduction)
-        totals = matrix.multiply(machine.scratchpad, x, window, packed, stationary, target)
+    is_ones = i.stationary == isa.Stationary.ONES
+    flip = 128 if i.weight_unsigned and not is_ones else 0
+    zero_point = 0 if is_ones else i.weight_zero_point - flip
+    if has_dot() and matrix.can_multiply(reduction, x, zero_point):
+        packed = _packed(machine, i, reduction, flip)
+        stationary = (i.columns, zero_point)
+        worst = matrix.multiply(machine.scratchpad, x, window, packed, stationary, target)
     else:
         weights = _weight_values(i, _stationary(machine, i, reduction, i.columns))
         operands = np.empty((i.ofm_height * i.ofm_width, reduction), np.float32)
         matrix.gather(machine.scratchpad, x, window, operands)
         sums = matrix.product(operands, weights.astype(np.float32), x.largest)
-        totals = matrix.accumulate(sums, target)
-    _check_overflow(totals, i.mnemonic)
+        worst = matrix.accumulate_rows(sums, target)
+    _check_overflow(worst, i.mnemonic)
 
 
 def _depthwise(machine: Machine, i: isa.Depthwise) -> None:
@@ -201,12 +199,12 @@ def _depthwise(machine: Machine, i: isa.Depthwise) -> None:
     weights = _weight_values(i, _stationary(machine, i, taps, outputs))
     x = _operand(i)
     largest = int(np.abs(weights).max(initial=0))
-    fits = taps * x.largest * largest < matrix.INT32_END
+    fits = taps * x.largest * largest < (1 << 31)
     row = np.empty(outputs, np.int32 if fits else np.int64)
-    totals = matrix.accumulate_depthwise(
+    worst = matrix.accumulate_depthwise(
         machine.scratchpad, x, _window(i), weights, row, _accumulators(machine, i)
     )
-    _check_overflow(totals, i.mnemonic)
+    _check_overflow(worst, i.mnemonic)
 
 
 _REQUANTIZE: dict[int, Any] = {

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dot_tile import DEPTH, LANES, TILE_ROWS, dot_16, dot_32, dot_64
+from lepton.simulator.dot_tile import DEPTH, LANES, TILE_ROWS, dot_16, dot_32, dot_64, pack_panel
 
-__all__ = ["INT32_END", "Accumulators", "Operand", "Packed", "Window", "accumulate"]
-__all__ += ["accumulate_depthwise", "can_multiply", "gather", "multiply", "pack", "product"]
+__all__ = ["Accumulators", "Operand", "Packed", "Window", "accumulate_depthwise"]
+__all__ += ["accumulate_rows", "can_multiply", "gather", "multiply", "pack", "product"]
 
 FLOAT32_EXACT = 1 << 24
 INT32_END = 1 << 31
@@ -78,9 +78,10 @@ class Packed(NamedTuple):
     sums: NDArray[np.int32]
 
 
-def can_multiply(depth: int, x: Operand) -> bool:
-    """Return whether `multiply` is exact: it sums bytes in int32, padding among them."""
-    return depth * 255 * 128 < INT32_END and 0 <= x.zero_point <= 255
+def can_multiply(depth: int, x: Operand, weight_zero_point: int) -> bool:
+    """Return whether `multiply` is exact: padding is a byte, and each sum fits int32."""
+    largest = max(128 + weight_zero_point, 127 - weight_zero_point)
+    return 0 <= x.zero_point <= 255 and depth * x.largest * largest < INT32_END
 
 
 @njit
@@ -88,18 +89,19 @@ def pack(raw: NDArray[np.uint8], flip: int) -> Packed:
     """Pack `raw [depth, columns]`, which holds int8 once its bytes are flipped."""
     depth, columns = raw.shape
     steps, count = -(-depth // DEPTH), -(-columns // LANES)
-    panels = np.zeros((count, steps, LANES * DEPTH), np.int8)
-    sums = np.zeros(count * LANES, np.int32)
-    for k in range(depth):
-        step, place = k // DEPTH, k % DEPTH
-        for panel in range(count):
-            first = panel * LANES
-            target = panels[panel, step]
-            for n in range(min(LANES, columns - first)):
-                value = np.int8(raw[k, first + n] ^ flip)
-                target[n * DEPTH + place] = value
-                sums[first + n] += value
-    return Packed(panels, sums)
+    panels = np.empty((count, steps, LANES * DEPTH), np.int8)
+    sums = np.empty((count, LANES), np.int32)
+    edge = np.empty((steps * DEPTH, LANES), np.uint8)
+    edge[:] = flip
+    for panel in range(count):
+        block = raw[:, panel * LANES : (panel + 1) * LANES]
+        start, pitch = block.ctypes.data, columns
+        if depth % DEPTH or block.shape[1] < LANES:
+            edge[:depth, : block.shape[1]] = block
+            start, pitch = edge.ctypes.data, LANES
+        target = panels[panel].ctypes.data
+        pack_panel(start, pitch, steps, flip, target, sums[panel].ctypes.data)
+    return Packed(panels, sums.ravel())
 
 
 @njit
@@ -107,8 +109,10 @@ def _gather_run(
     scratchpad: NDArray[np.uint8], start: int, operand: Operand, row: NDArray[np.generic]
 ) -> None:
     """Fill a row from neighbouring bytes."""
+    source = scratchpad[start : start + row.size]
+    flip = np.uint8(operand.flip)
     for c in range(row.size):
-        row[c] = np.uint8(scratchpad[start + c] ^ operand.flip)
+        row[c] = source[c] ^ flip
 
 
 @njit
@@ -156,33 +160,58 @@ def gather(
 
 
 @njit
-def _add_row(
-    row: NDArray[np.generic],
-    offset: int,
-    corrections: NDArray[np.int64],
-    target: Accumulators,
-    start: int,
-) -> tuple[int, int]:
-    """Write or add one row of sums; return the least and the largest total, or 0."""
+def _accumulate(row: NDArray[np.generic], old: NDArray[np.int32], is_added: int) -> int:
+    """Write or add integer-valued sums; return the largest magnitude that leaves int32, or 0."""
     low, high = np.int64(0), np.int64(0)
     for n in range(row.size):
-        total = np.int64(row[n]) + corrections[n] + offset
-        if target.is_added:
-            total += target.flat[start + n]
+        total = np.int64(row[n])
+        if is_added:
+            total += old[n]
         low, high = min(low, total), max(high, total)
-        target.flat[start + n] = np.int32(total)
-    return low, high
+        old[n] = np.int32(total)
+    return max(high, -low) if high >= INT32_END or low < -INT32_END else 0
 
 
 @njit
-def accumulate(sums: NDArray[np.generic], target: Accumulators) -> tuple[int, int]:
-    """Write or add integer-valued `sums [pixels, columns]`; return the range of the totals."""
-    low, high = np.int64(0), np.int64(0)
-    none = np.zeros(sums.shape[1], np.int64)
+def accumulate_rows(sums: NDArray[np.generic], target: Accumulators) -> int:
+    """Write or add `sums [pixels, columns]` as `_accumulate` does."""
+    worst = 0
     for pixel in range(len(sums)):
-        ends = _add_row(sums[pixel], 0, none, target, target.start + pixel * target.pitch)
-        low, high = min(low, ends[0]), max(high, ends[1])
-    return low, high
+        start = target.start + pixel * target.pitch
+        old = target.flat[start : start + sums.shape[1]]
+        worst = max(worst, _accumulate(sums[pixel], old, target.is_added))
+    return worst
+
+
+@njit
+def _largest(row: NDArray[np.int32], new: NDArray[np.int32]) -> int:
+    """Return the largest magnitude of the totals of which `new` has the low 32 bits."""
+    largest = 0
+    for n in range(row.size):
+        largest = max(largest, abs(np.int64(row[n]) + np.int32(new[n] - row[n])))
+    return largest
+
+
+@njit
+def _add_sums(
+    row: NDArray[np.int32],
+    offset: int,
+    corrections: NDArray[np.int32],
+    old: NDArray[np.int32],
+    is_added: int,
+) -> int:
+    """Correct a row of sums, which then fit int32, and write or add it as `_accumulate` does."""
+    overflow = np.int32(0)
+    for n in range(row.size):
+        row[n] = np.int32(row[n] + corrections[n] + offset)
+    if not is_added:
+        old[:] = row
+        return 0
+    for n in range(row.size):
+        new = np.int32(row[n] + old[n])
+        overflow |= np.int32((row[n] ^ new) & (old[n] ^ new))
+        old[n] = new
+    return _largest(row, old) if overflow < 0 else 0
 
 
 @njit
@@ -205,11 +234,11 @@ def _multiply_block(
     rows: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     packed: Packed,
-    corrections: NDArray[np.int64],
+    corrections: NDArray[np.int32],
     target: Accumulators,
-) -> tuple[int, int]:
+) -> int:
     """Multiply gathered rows; `offsets [pixels]` and `corrections [columns]` are added."""
-    low, high = np.int64(0), np.int64(0)
+    worst = 0
     sums = np.empty(TILE_ROWS * _MOST_VECTORS * LANES, np.int32)
     columns, panels = corrections.size, len(packed.panels)
     panel = 0
@@ -220,12 +249,13 @@ def _multiply_block(
         for top in range(0, offsets.size, TILE_ROWS):
             _dot_tile(rows[top : top + TILE_ROWS], packed, panel, vectors, sums)
             for r in range(min(TILE_ROWS, offsets.size - top)):
-                start = target.start + (top + r) * target.pitch + n0
+                start = target.start + (top + r) * target.pitch
+                old = target.flat[start + n0 : start + n1]
                 row = sums[r * wide : r * wide + n1 - n0]
-                ends = _add_row(row, offsets[top + r], corrections[n0:n1], target, start)
-                low, high = min(low, ends[0]), max(high, ends[1])
+                found = _add_sums(row, offsets[top + r], corrections[n0:n1], old, target.is_added)
+                worst = max(worst, found)
         panel += vectors
-    return low, high
+    return worst
 
 
 @njit
@@ -236,8 +266,8 @@ def multiply(
     packed: Packed,
     stationary: tuple[int, int],
     target: Accumulators,
-) -> tuple[int, int]:
-    """Convolve a tile by the CPU's dot product; return the range of the accumulated totals.
+) -> int:
+    """Convolve a tile by the CPU's dot product, as `_accumulate` does.
 
     Args:
         scratchpad: holds the tile.
@@ -251,10 +281,10 @@ def multiply(
     depth = w.kernel_height * w.kernel_width * w.channels
     rows = np.empty((_BLOCK_ROWS, packed.panels.shape[1] * DEPTH), np.uint8)
     offsets = np.zeros(_BLOCK_ROWS, np.int64)
-    corrections = np.empty(columns, np.int64)
+    corrections = np.empty(columns, np.int32)
     for n in range(columns):
-        corrections[n] = x.zero_point * (depth * weight_zero_point - np.int64(packed.sums[n]))
-    low, high = np.int64(0), np.int64(0)
+        corrections[n] = x.zero_point * (depth * weight_zero_point - packed.sums[n])
+    worst = 0
     pixels = w.ofm_height * w.ofm_width
     for first in range(0, pixels, _BLOCK_ROWS):
         count = min(_BLOCK_ROWS, pixels - first)
@@ -266,9 +296,8 @@ def multiply(
         block = Accumulators(
             target.flat, target.start + first * target.pitch, target.pitch, target.is_added
         )
-        ends = _multiply_block(rows, offsets[:count], packed, corrections, block)
-        low, high = min(low, ends[0]), max(high, ends[1])
-    return low, high
+        worst = max(worst, _multiply_block(rows, offsets[:count], packed, corrections, block))
+    return worst
 
 
 @njit
@@ -283,6 +312,7 @@ def _depthwise_pixel(
     """Fill `row [channels * multiplier]` with the sums of one output pixel."""
     row[:] = 0
     multiplier = row.size // w.channels
+    flip = np.uint8(x.flip)
     for ky in range(w.kernel_height):
         y = place[0] * w.stride_y - w.pad_top + ky * w.dilation_y
         if y < 0 or y >= w.height:
@@ -292,14 +322,14 @@ def _depthwise_pixel(
             if at < 0 or at >= w.width:
                 continue
             base = w.ifm + y * w.row_pitch + at * w.pixel_pitch
+            source = scratchpad[base : base + w.channels]
             tap = weights[ky * w.kernel_width + kx]
             if multiplier == 1:
                 for c in range(w.channels):
-                    value = np.int32(scratchpad[base + c] ^ x.flip) - x.zero_point
-                    row[c] += value * tap[c]
+                    row[c] += (np.int32(source[c] ^ flip) - x.zero_point) * tap[c]
             else:
                 for n in range(row.size):
-                    value = np.int32(scratchpad[base + n // multiplier] ^ x.flip) - x.zero_point
+                    value = np.int32(source[n // multiplier] ^ flip) - x.zero_point
                     row[n] += value * tap[n]
 
 
@@ -311,8 +341,8 @@ def accumulate_depthwise(
     weights: NDArray[np.int32],
     row: NDArray[np.signedinteger],
     target: Accumulators,
-) -> tuple[int, int]:
-    """Convolve each channel on its own; return the range of the accumulated totals.
+) -> int:
+    """Convolve each channel on its own, as `_accumulate` does.
 
     Args:
         scratchpad: holds the tile.
@@ -322,14 +352,14 @@ def accumulate_depthwise(
         row: `[channels * multiplier]` room for the sums of a pixel, of a type that holds them.
         target: the accumulators.
     """
-    low, high = np.int64(0), np.int64(0)
-    none = np.zeros(row.size, np.int64)
+    worst = 0
     for pixel in range(w.ofm_height * w.ofm_width):
         place = (pixel // w.ofm_width, pixel % w.ofm_width)
         _depthwise_pixel(scratchpad, x, w, weights, place, row)
-        ends = _add_row(row, 0, none, target, target.start + pixel * target.pitch)
-        low, high = min(low, ends[0]), max(high, ends[1])
-    return low, high
+        start = target.start + pixel * target.pitch
+        old = target.flat[start : start + row.size]
+        worst = max(worst, _accumulate(row, old, target.is_added))
+    return worst
 
 
 def product(
