@@ -26,7 +26,6 @@ from lepton.isa import instructions as isa
 from lepton.isa.declaration import Instruction
 from lepton.simulator import matrix_kernels as matrix
 from lepton.simulator import vector_kernels as vector
-from lepton.simulator.dot_tile import has_dot
 from lepton.simulator.machine import Machine
 
 __all__ = ["SEMANTICS", "execute"]
@@ -181,16 +180,13 @@ def _matmul(machine: Machine, i: isa.Matmul) -> None:
     is_ones = i.stationary == isa.Stationary.ONES
     flip = 128 if i.weight_unsigned and not is_ones else 0
     zero_point = 0 if is_ones else i.weight_zero_point - flip
-    if has_dot() and matrix.can_multiply(reduction, x, zero_point):
+    if matrix.can_multiply(reduction, x, zero_point):
         packed = _packed(machine, i, reduction, flip)
         stationary = (i.columns, zero_point)
         worst = matrix.multiply(machine.scratchpad, x, window, packed, stationary, target)
     else:
         weights = _weight_values(i, _stationary(machine, i, reduction, i.columns))
-        operands = np.empty((i.ofm_height * i.ofm_width, reduction), np.float32)
-        matrix.gather(machine.scratchpad, x, window, operands)
-        sums = matrix.product(operands, weights.astype(np.float32), x.largest)
-        worst = matrix.accumulate_rows(sums, target)
+        worst = matrix.multiply_wide(machine.scratchpad, x, window, weights, target)
     _check_overflow(worst, i.mnemonic)
 
 
@@ -199,7 +195,7 @@ def _depthwise(machine: Machine, i: isa.Depthwise) -> None:
     weights = _weight_values(i, _stationary(machine, i, taps, outputs))
     x = _operand(i)
     largest = int(np.abs(weights).max(initial=0))
-    fits = taps * x.largest * largest < (1 << 31)
+    fits = taps * x.largest * largest < matrix.INT32_END
     row = np.empty(outputs, np.int32 if fits else np.int64)
     worst = matrix.accumulate_depthwise(
         machine.scratchpad, x, _window(i), weights, row, _accumulators(machine, i)

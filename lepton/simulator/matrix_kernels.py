@@ -1,8 +1,7 @@
 """Values of the matrix unit: gathers, exact integer products, depthwise convolution.
 
-Where the CPU has a dot-product instruction, `multiply` sums bytes in int32. Elsewhere the product
-runs through BLAS: in float32 where every partial sum is an integer below 2**24, which float32
-holds exactly, else in float64, exact below 2**53.
+Bytes are multiplied as they are, unsigned by signed, and summed in int32; the zero points and what
+makes a byte signed or not are corrected in the sums.
 """
 
 from __future__ import annotations
@@ -13,15 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dot_tile import DEPTH, LANES, TILE_ROWS, dot_16, dot_32, dot_64, pack_panel
+from lepton.simulator.dot_tile import (
+    DEPTH,
+    LANES,
+    MOST_VECTORS,
+    TILE_ROWS,
+    dot_16,
+    dot_32,
+    dot_64,
+    pack_panel,
+)
 
-__all__ = ["Accumulators", "Operand", "Packed", "Window", "accumulate_depthwise"]
-__all__ += ["accumulate_rows", "can_multiply", "gather", "multiply", "pack", "product"]
+__all__ = ["INT32_END", "Accumulators", "Operand", "Packed", "Window", "accumulate_depthwise"]
+__all__ += ["can_multiply", "multiply", "multiply_wide", "pack"]
 
-FLOAT32_EXACT = 1 << 24
 INT32_END = 1 << 31
 _BLOCK_ROWS = 8 * TILE_ROWS
-_MOST_VECTORS = 4
 
 
 class Window(NamedTuple):
@@ -148,18 +154,6 @@ def _gather_row(
 
 
 @njit
-def gather(
-    scratchpad: NDArray[np.uint8], operand: Operand, w: Window, out: NDArray[np.float32]
-) -> None:
-    """Fill `out [pixels, taps * channels] float32` with the operands of each output pixel."""
-    for pixel in range(len(out)):
-        place = (pixel // w.ofm_width, pixel % w.ofm_width)
-        _gather_row(scratchpad, operand, w, place, out[pixel])
-        for k in range(out.shape[1]):
-            out[pixel, k] -= np.float32(operand.zero_point)
-
-
-@njit
 def _accumulate(row: NDArray[np.generic], old: NDArray[np.int32], is_added: int) -> int:
     """Write or add integer-valued sums; return the largest magnitude that leaves int32, or 0."""
     low, high = np.int64(0), np.int64(0)
@@ -169,18 +163,7 @@ def _accumulate(row: NDArray[np.generic], old: NDArray[np.int32], is_added: int)
             total += old[n]
         low, high = min(low, total), max(high, total)
         old[n] = np.int32(total)
-    return max(high, -low) if high >= INT32_END or low < -INT32_END else 0
-
-
-@njit
-def accumulate_rows(sums: NDArray[np.generic], target: Accumulators) -> int:
-    """Write or add `sums [pixels, columns]` as `_accumulate` does."""
-    worst = 0
-    for pixel in range(len(sums)):
-        start = target.start + pixel * target.pitch
-        old = target.flat[start : start + sums.shape[1]]
-        worst = max(worst, _accumulate(sums[pixel], old, target.is_added))
-    return worst
+    return int(max(high, -low)) if high >= INT32_END or low < -INT32_END else 0
 
 
 @njit
@@ -188,7 +171,7 @@ def _largest(row: NDArray[np.int32], new: NDArray[np.int32]) -> int:
     """Return the largest magnitude of the totals of which `new` has the low 32 bits."""
     largest = 0
     for n in range(row.size):
-        largest = max(largest, abs(np.int64(row[n]) + np.int32(new[n] - row[n])))
+        largest = max(largest, abs(int(row[n]) + int(np.int32(new[n] - row[n]))))
     return largest
 
 
@@ -239,11 +222,13 @@ def _multiply_block(
 ) -> int:
     """Multiply gathered rows; `offsets [pixels]` and `corrections [columns]` are added."""
     worst = 0
-    sums = np.empty(TILE_ROWS * _MOST_VECTORS * LANES, np.int32)
+    sums = np.empty(TILE_ROWS * MOST_VECTORS * LANES, np.int32)
     columns, panels = corrections.size, len(packed.panels)
     panel = 0
     while panel < panels:
-        vectors = 4 if panels - panel >= 4 else 2 if panels - panel >= 2 else 1
+        vectors = MOST_VECTORS
+        while vectors > panels - panel:
+            vectors //= 2
         wide, n0 = vectors * LANES, panel * LANES
         n1 = min(n0 + wide, columns)
         for top in range(0, offsets.size, TILE_ROWS):
@@ -297,6 +282,39 @@ def multiply(
             target.flat, target.start + first * target.pitch, target.pitch, target.is_added
         )
         worst = max(worst, _multiply_block(rows, offsets[:count], packed, corrections, block))
+    return worst
+
+
+@njit
+def multiply_wide(
+    scratchpad: NDArray[np.uint8],
+    x: Operand,
+    w: Window,
+    weights: NDArray[np.int32],
+    target: Accumulators,
+) -> int:
+    """Convolve a tile in int64, where `multiply` is not exact; as `_accumulate` does.
+
+    Args:
+        scratchpad: holds the tile.
+        x: how a byte of the tile is read.
+        w: the window's walk.
+        weights: `[taps * channels, columns]` less their zero point.
+        target: the accumulators.
+    """
+    depth, columns = weights.shape
+    values, row = np.empty(depth, np.int16), np.empty(columns, np.int64)
+    worst = 0
+    for pixel in range(w.ofm_height * w.ofm_width):
+        _gather_row(scratchpad, x, w, (pixel // w.ofm_width, pixel % w.ofm_width), values)
+        row[:] = 0
+        for k in range(depth):
+            value = values[k] - x.zero_point
+            for n in range(columns):
+                row[n] += value * weights[k, n]
+        start = target.start + pixel * target.pitch
+        old = target.flat[start : start + columns]
+        worst = max(worst, _accumulate(row, old, target.is_added))
     return worst
 
 
@@ -360,19 +378,3 @@ def accumulate_depthwise(
         old = target.flat[start : start + row.size]
         worst = max(worst, _accumulate(row, old, target.is_added))
     return worst
-
-
-def product(
-    x: NDArray[np.float32], weights: NDArray[np.float32], largest: int = 255
-) -> NDArray[np.floating]:
-    """Return the exact product of integer-valued `x [m, k]` and `weights [k, n]`.
-
-    Args:
-        x: values of magnitude up to `largest`.
-        weights: the stationary operand.
-        largest: bound on the magnitudes of `x`.
-    """
-    bound = largest * float(np.abs(weights).sum(axis=0, dtype=np.float64).max(initial=0.0))
-    if bound < FLOAT32_EXACT:
-        return x @ weights
-    return x.astype(np.float64) @ weights.astype(np.float64)
