@@ -25,7 +25,6 @@ from lepton.isa.footprints import (
 from lepton.isa.instructions import (
     BinaryMode,
     PoolMode,
-    RequantizeMode,
     ResizeMode,
     Stationary,
 )
@@ -64,16 +63,14 @@ _LOAD, _STORE = BY_MNEMONIC["load"].opcode, BY_MNEMONIC["store"].opcode
 _WEIGHTS, _MATMUL = BY_MNEMONIC["weights"].opcode, BY_MNEMONIC["matmul"].opcode
 _DEPTHWISE, _REQUANTIZE = BY_MNEMONIC["depthwise"].opcode, BY_MNEMONIC["requantize"].opcode
 _BINARY, _LUT = BY_MNEMONIC["binary"].opcode, BY_MNEMONIC["lut"].opcode
-_COPY, _FILL = BY_MNEMONIC["copy"].opcode, BY_MNEMONIC["fill"].opcode
+_COPY = BY_MNEMONIC["copy"].opcode
 _POOL, _SOFTMAX = BY_MNEMONIC["pool"].opcode, BY_MNEMONIC["softmax"].opcode
 _RESIZE = BY_MNEMONIC["resize"].opcode
 
 _BUFFER, _SCRATCHPAD = int(Stationary.BUFFER), int(Stationary.SCRATCHPAD)
-_TRANSPOSED, _ONES = int(Stationary.SCRATCHPAD_TRANSPOSED), int(Stationary.ONES)
-_Q31, _FLOAT32, _FLOAT64 = (int(mode) for mode in RequantizeMode)
+_TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
 _FIRST_FLOAT = int(BinaryMode.ADD_RATIO)
-_FIRST_Q31 = int(BinaryMode.ADD_Q31)
 _POOL_MAXIMUM, _POOL_MINIMUM = int(PoolMode.MAXIMUM), int(PoolMode.MINIMUM)
 _POOL_FLOAT32 = int(PoolMode.AVERAGE_FLOAT32)
 _NEAREST = int(ResizeMode.NEAREST)
@@ -98,7 +95,9 @@ _ROW_BYTES, _PLANES, _TABLE_PITCH = COLUMNS["row_bytes"], COLUMNS["planes"], COL
 
 
 @njit
-def _slices(word: int, length: int, base: int, height: tuple[int, int], width: tuple[int, int]):
+def _slices(
+    word: int, length: int, base: int, height: tuple[int, int], width: tuple[int, int]
+) -> int:
     """Return the slices that hold a run of `length` bytes, over all pixels.
 
     `word` bytes are in a slice; the runs start at `base` + y x pitch + x x pitch for `(count,

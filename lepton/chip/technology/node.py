@@ -95,8 +95,9 @@ def _published(name: str) -> Node:
     """Return a node of the package."""
     file = resources.files("lepton.chip.technology") / f"{name}.toml"
     table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    lists = {key: tuple(table[key]) for key in ("sram_kib", "sram_read_64_pj")}
-    return Node(**(table | lists))
+    for key in ("sram_kib", "sram_read_64_pj"):
+        table[key] = tuple(table[key])
+    return Node(**table)
 
 
 def is_node(name: str) -> bool:
@@ -131,7 +132,8 @@ def node(name: str) -> Node:
             values[item.name] = _between(a, b, share)
     text = f"estimate: interpolated between {large.nanometres} and {small.nanometres} nm"
     values["sources"] = dict.fromkeys(large.sources, text)
-    return Node(**(values | {"nanometres": nanometres}))
+    values["nanometres"] = nanometres
+    return Node(**values)
 
 
 def _between(large: float, small: float, share: float) -> float:
