@@ -12,6 +12,7 @@ MatMulInteger.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -195,19 +196,29 @@ def print_whole(program: Program, path: Path) -> None:
         )
 
 
+_WAIT = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+child.returncode = os.waitstatus_to_exitcode(status)
+wall = time.perf_counter() - began
+print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
+sys.exit(child.returncode)
+"""
+"""Waits from a small process: a child's peak memory starts at that of the process it came from."""
+
+
 def command(path: Path, option: list[str]) -> tuple[float, float, float]:
     """Return wall seconds, CPU seconds and peak MB of `lepton run` in a fresh process."""
-    arguments = [sys.executable, "-m", "lepton", "run", str(path), *option]
-    began = time.perf_counter()
-    child = subprocess.Popen(
-        arguments, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}")
-    wall = time.perf_counter() - began
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    run = [sys.executable, "-m", "lepton", "run", str(path), *option]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", _WAIT, *run],
+        env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    wall, cpu, peak = json.loads(ended.stdout)
+    return wall, cpu, peak
 
 
 def main() -> None:
