@@ -26,7 +26,7 @@ from tests.simulator.timing_cases import program_of
 def flat_chip(memory: dict[str, Any] | None = None, **dma: int) -> Chip:
     """Return `nano` with instructions in memory 0 and one flat memory more for data."""
     chip = load_chip("nano")
-    plain = {
+    plain: dict[str, Any] = {
         "name": "data", "size_mib": Fraction(1), "clock_mhz": chip.array.clock_mhz,
         "bytes_per_cycle": Fraction(4), "ports": 1, "burst_bytes": 64, "read_latency_cycles": 9,
         "write_latency_cycles": 5, "reads_in_flight": 64, "writes_in_flight": 64,
