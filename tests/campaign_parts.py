@@ -176,7 +176,7 @@ PARTS = {
     "timing": Part(
         "random programs on random chips: every figure of the kernel's records against the plain "
         "simulator of docs/timing.md",
-        20_000,
+        5_000,
         "tests.simulator.timing_comparison",
         _start_timing,
         timing_verdict,
