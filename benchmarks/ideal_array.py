@@ -58,6 +58,7 @@ def ideal_chip(rows: int, columns: int, dataflow: Dataflow) -> Chip:
             chip.control, queue_depth=256, fetch_bytes=_WIDEST, fetch_outstanding=4
         ),
         memories=(memory,),
+        technology=replace(chip.technology, memories=("sram",)),
         placement=replace(
             chip.placement, program="memory", constants="memory", activations=("memory",)
         ),
@@ -66,7 +67,7 @@ def ideal_chip(rows: int, columns: int, dataflow: Dataflow) -> Chip:
 
 
 _SECTIONS = ("array", "accumulators", "vector", "weight_buffer", "scratchpad", "dma", "control")
-_SECTIONS += ("placement", "memory.memory")
+_SECTIONS += ("placement", "technology", "memory.memory")
 
 
 def _ofm(layer: TableLayer) -> tuple[int, int]:
