@@ -100,18 +100,19 @@ def _depthwise(i: isa.Depthwise, chip: Chip, n: Counts) -> None:
 
 
 def _requantize(i: isa.Requantize, n: Counts) -> None:
+    mode = isa.RequantizeMode(i.mode)
     for _ in range(i.height * i.width * i.channels):
         n["ACCUMULATOR_READ"] += 1
-        n[f"REQUANTIZE_{i.mode.name}"] += 1
+        n[f"REQUANTIZE_{mode.name}"] += 1
         n["LANE_STEP"] += 1
         n["VECTOR_WRITE"] += 1
     for _ in range(i.channels):
-        n["PARAMETER_READ"] += {"Q31": 9, "FLOAT32": 8, "FLOAT64": 12}[i.mode.name]
+        n["PARAMETER_READ"] += {"Q31": 9, "FLOAT32": 8, "FLOAT64": 12}[mode.name]
 
 
 def _binary(i: isa.Binary, n: Counts) -> None:
     is_plain = i.mode in (isa.BinaryMode.MAXIMUM, isa.BinaryMode.MINIMUM)
-    kind = "BINARY_Q31" if i.mode.name.endswith("Q31") else "BINARY_FLOAT"
+    kind = "BINARY_Q31" if isa.BinaryMode(i.mode).name.endswith("Q31") else "BINARY_FLOAT"
     for _ in range(i.height * i.width * i.channels):
         n["VECTOR_READ"] += 2
         n["COMPARE" if is_plain else kind] += 1
