@@ -1,0 +1,123 @@
+"""The memories of the estimate: streams of service that share each memory's capacity.
+
+A client is a transfer queue, or fetch. What its transfers ask of the memory lies behind one
+another on one axis of service, of which the client has so far got `served`; between two events
+each client gets it at a constant rate. docs/estimate.md derives the rates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.cost.service import (
+    BUFFER,
+    CAPACITY,
+    READ_LATENCY,
+    READS,
+    WRITE_LATENCY,
+    WRITES,
+)
+from lepton.jit import njit
+
+__all__ = ["CLIENT_COLUMNS", "Clients", "share_memories"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+# columns of a client: service got, service asked for, cycles of service per cycle
+(SERVED, ASKED, RATE) = range(3)
+"""The rest describe the transfer being served."""
+(SERVICE, PORT, WINDOW, IS_WRITE, IDLE_FROM) = range(3, 8)
+"""Service and port cycles per request, requests in flight at most, 1 for a store; when the client
+last ran out of work."""
+(WHOLE, CREDIT) = range(8, 10)
+"""Requests of the transfer; how many can be in flight beyond the steady window at its start."""
+CLIENT_COLUMNS = 10
+
+
+class Clients(NamedTuple):
+    """All clients of all memories."""
+
+    state: F64
+    """[clients, CLIENT_COLUMNS]"""
+    memory: I64
+    """[clients] that each is served by, -1 while it asks for nothing"""
+    busy: I64
+    """[clients] 1 if a bank that the transfer uses is in use by a unit"""
+    memories: F64
+    """[memories, MEMORY_COLUMNS]"""
+    caps: F64
+    """[clients] the most requests per cycle that each can make by itself"""
+
+
+@njit(allocates=False)
+def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
+    """Return the requests per cycle that a client alone in its memory would have done.
+
+    It makes a window of requests at the pace of its port; from then on, one for each that returns.
+    """
+    x = s.state[k]
+    pace = max(x[PORT] * (2 if s.busy[k] else 1), 1.0)
+    window = min(x[WINDOW], in_flight)
+    turn = max((latency + x[SERVICE]) / window, pace)
+    free = min(x[CREDIT], x[WHOLE])
+    return x[WHOLE] / ((x[WHOLE] - free) * turn + free * pace)
+
+
+@njit(allocates=False)
+def _level(s: Clients, m: int, reads: int, capacity: float) -> float:
+    """Return requests per cycle and place in flight at which clients use up a capacity.
+
+    Those that their own limits keep below it get what they can use, the others alike. Capacity is
+    service if `reads` is -1, else requests of reads (1) or writes (0).
+    """
+    level = 0.0
+    for _ in range(len(s.memory)):
+        left, places = capacity, 0.0
+        for k in range(len(s.memory)):
+            x = s.state[k]
+            if s.memory[k] != m or x[IS_WRITE] == reads:
+                continue
+            weight = x[SERVICE] if reads < 0 else 1.0
+            window = min(x[WINDOW], x[WHOLE])
+            if s.caps[k] <= level * window:
+                left -= s.caps[k] * weight
+            else:
+                places += window * weight
+        if places == 0:
+            return 1e18
+        found = left / places
+        if found <= level * (1 + 1e-9):
+            return found
+        level = found
+    return level
+
+
+@njit(allocates=False)
+def share_memories(s: Clients) -> None:
+    """Set the rate of every client."""
+    for m in range(len(s.memories)):
+        c = s.memories[m]
+        count = 0
+        for k in range(len(s.memory)):
+            if s.memory[k] != m:
+                continue
+            is_write = s.state[k, IS_WRITE] > 0
+            latency = c[WRITE_LATENCY] if is_write else c[READ_LATENCY]
+            s.caps[k] = _own_limit(s, k, latency, c[WRITES] if is_write else c[READS])
+            count += 1
+        if count == 0:
+            continue
+        level = _level(s, m, -1, c[CAPACITY])
+        if count > 1 and c[BUFFER] == 0:
+            for reads in range(2):
+                latency = c[READ_LATENCY] if reads else c[WRITE_LATENCY]
+                limit = c[READS] if reads else c[WRITES]
+                level = min(level, _level(s, m, reads, limit / latency))
+        for k in range(len(s.memory)):
+            if s.memory[k] == m:
+                x = s.state[k]
+                x[RATE] = min(s.caps[k], level * min(x[WINDOW], x[WHOLE])) * x[SERVICE]
