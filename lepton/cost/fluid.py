@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.cost.service import (
-    BUFFER,
     CAPACITY,
+    CHANNELS,
     READ_LATENCY,
     READS,
     WRITE_LATENCY,
@@ -35,7 +35,9 @@ I64 = NDArray[np.int64]
 last ran out of work."""
 (WHOLE, CREDIT) = range(8, 10)
 """Requests of the transfer; how many can be in flight beyond the steady window at its start."""
-CLIENT_COLUMNS = 10
+(BARRIER, OPENS) = range(10, 12)
+"""Where on the axis the requests wait for those of the transfer before, and until when."""
+CLIENT_COLUMNS = 12
 
 
 class Clients(NamedTuple):
@@ -44,7 +46,7 @@ class Clients(NamedTuple):
     state: F64
     """[clients, CLIENT_COLUMNS]"""
     memory: I64
-    """[clients] that each is served by, -1 while it asks for nothing"""
+    """[clients] that each is served by, -1 while it asks for nothing, -2 - memory while it may not"""
     busy: I64
     """[clients] 1 if a bank that the transfer uses is in use by a unit"""
     memories: F64
@@ -67,12 +69,21 @@ def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
     return x[WHOLE] / ((x[WHOLE] - free) * turn + free * pace)
 
 
+@njit(allocates=False, inlined=True)
+def _place(x: F64, c: F64) -> float:
+    """Return a client's weight in a memory that is short: requests in flight, or equal service.
+
+    A flat memory serves in order of arrival, a DRAM's banks take turns.
+    """
+    return min(x[WINDOW], x[WHOLE]) if c[CHANNELS] == 0 else 1 / x[SERVICE]
+
+
 @njit(allocates=False)
-def _level(s: Clients, m: int, reads: int, capacity: float) -> float:
+def _level(s: Clients, m: int, reads: int, capacity: float, latency: float) -> float:
     """Return requests per cycle and place in flight at which clients use up a capacity.
 
     Those that their own limits keep below it get what they can use, the others alike. Capacity is
-    service if `reads` is -1, else requests of reads (1) or writes (0).
+    service if `reads` is -1, else reads (1) or writes (0) in flight.
     """
     level = 0.0
     for _ in range(len(s.memory)):
@@ -81,12 +92,12 @@ def _level(s: Clients, m: int, reads: int, capacity: float) -> float:
             x = s.state[k]
             if s.memory[k] != m or x[IS_WRITE] == reads:
                 continue
-            weight = x[SERVICE] if reads < 0 else 1.0
-            window = min(x[WINDOW], x[WHOLE])
-            if s.caps[k] <= level * window:
+            weight = x[SERVICE] + latency
+            place = _place(x, s.memories[m])
+            if s.caps[k] <= level * place:
                 left -= s.caps[k] * weight
             else:
-                places += window * weight
+                places += place * weight
         if places == 0:
             return 1e18
         found = left / places
@@ -97,8 +108,15 @@ def _level(s: Clients, m: int, reads: int, capacity: float) -> float:
 
 
 @njit(allocates=False)
-def share_memories(s: Clients) -> None:
+def share_memories(s: Clients, now: float) -> None:
     """Set the rate of every client."""
+    for k in range(len(s.memory)):
+        x = s.state[k]
+        if s.memory[k] >= 0 and x[OPENS] > now and x[SERVED] >= x[BARRIER]:
+            s.memory[k] = -2 - s.memory[k]
+            x[RATE] = 0.0
+        elif s.memory[k] < -1 and x[OPENS] <= now:
+            s.memory[k] = -2 - s.memory[k]
     for m in range(len(s.memories)):
         c = s.memories[m]
         count = 0
@@ -111,13 +129,13 @@ def share_memories(s: Clients) -> None:
             count += 1
         if count == 0:
             continue
-        level = _level(s, m, -1, c[CAPACITY])
-        if count > 1 and c[BUFFER] == 0:
+        level = _level(s, m, -1, c[CAPACITY], 0.0)
+        if count > 1 and c[CHANNELS] == 0:
             for reads in range(2):
                 latency = c[READ_LATENCY] if reads else c[WRITE_LATENCY]
                 limit = c[READS] if reads else c[WRITES]
-                level = min(level, _level(s, m, reads, limit / latency))
+                level = min(level, _level(s, m, reads, limit, latency))
         for k in range(len(s.memory)):
             if s.memory[k] == m:
                 x = s.state[k]
-                x[RATE] = min(s.caps[k], level * min(x[WINDOW], x[WHOLE])) * x[SERVICE]
+                x[RATE] = min(s.caps[k], level * _place(x, c)) * x[SERVICE]

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from lepton.cost.dependences import dependences
 from lepton.cost.fluid import (
     ASKED,
+    BARRIER,
     CLIENT_COLUMNS,
     CREDIT,
     IDLE_FROM,
     IS_WRITE,
+    OPENS,
     PORT,
     RATE,
     SERVED,
@@ -198,7 +200,7 @@ def _begin_unit(c: Scalars, s: Run, q: int, now: float) -> None:
 def _ask(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int, now: float) -> float:
     """Append a transfer's service to its client's axis; return where it ends."""
     x = s.clients.state[k]
-    if s.clients.memory[k] < 0:
+    if s.clients.memory[k] == -1:
         latency = s.clients.memories[m, WRITE_LATENCY if is_write else READ_LATENCY]
         fresh = min((now - x[IDLE_FROM]) / latency, 1.0)
         x[CREDIT] = c.outstanding * fresh
@@ -231,6 +233,8 @@ def _end_of_port(c: Scalars, s: Run, q: int, cycle: float) -> None:
     port = s.needs[i, 1] * (2 if s.clients.busy[q] else 1)
     end = max(cycle, s.times[i, START] + c.setup_cycles + port)
     end = max(end, s.times[i, START] + s.facts[i, EXPAND])
+    if s.times[i, UNTIL] > s.clients.state[q, BARRIER]:
+        end = max(end, s.clients.state[q, OPENS])
     s.q[q, ACTIVE] = -1
     s.times[i, END] = s.at[q, FREE] = end
 
@@ -258,7 +262,11 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
         wait = row[WRITE_LATENCY] if s.facts[i, IS_STORE] else row[READ_LATENCY] + row[OPEN_CYCLES]
         s.q[q, SERVING] = s.facts[i, NEXT]
         _done(c, s, i, max(s.times[i, END], now + wait))
+        left = max(c.outstanding - s.needs[i, 0], 0.0)
+        x[BARRIER], x[OPENS] = s.times[i, UNTIL], s.times[i, DONE]
         i = s.q[q, SERVING]
+        if i >= 0:
+            x[BARRIER] += left * s.needs[i, 2] / s.needs[i, 0]
         if i >= 0 and s.times[i, UNTIL] >= 0:
             _describe(c, s, q, s.facts[i, MEMORY_OF], s.needs[i], s.facts[i, IS_STORE])
     if x[SERVED] + eps >= x[ASKED] and s.clients.memory[q] >= 0:
@@ -273,7 +281,7 @@ def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
     s.at[q, EVENT] = NEVER
     m, is_store = s.facts[i, MEMORY_OF], s.facts[i, IS_STORE]
     s.times[i, UNTIL] = _ask(c, s, q, m, s.needs[i], is_store, now)
-    if s.q[q, SERVING] == i or s.clients.memory[q] < 0:
+    if s.q[q, SERVING] == i or s.clients.memory[q] == -1:
         _describe(c, s, q, m, s.needs[i], is_store)
     _settle(c, s, q, now)
 
@@ -287,7 +295,7 @@ def _fetch(c: Scalars, s: Run, now: float) -> None:
     s.times[first, FETCHED] = _ask(c, s, k, c.program_memory, need, 0, now)
     x = s.clients.state[k]
     x[CREDIT] = NEVER
-    if s.clients.memory[k] < 0:
+    if s.clients.memory[k] == -1:
         _describe(c, s, k, c.program_memory, need, 0)
     s.front[0] = min(first + c.group, c.stop)
     s.last[0], s.last[2] = now, NEVER
@@ -347,6 +355,8 @@ def _next_served(c: Scalars, s: Run, k: int) -> float:
     i = s.q[k, SERVING]
     if i >= 0 and i != s.q[k, WAITING] and s.times[i, UNTIL] >= 0:
         place = min(place, s.times[i, UNTIL] - _slack(s, k, s.facts[i, MEMORY_OF]))
+    if x[BARRIER] > x[SERVED]:
+        place = min(place, x[BARRIER])
     return max(place, x[SERVED])
 
 
@@ -357,17 +367,20 @@ def _loop(c: Scalars, s: Run) -> float:
     queues = c.transfer_queues + 2
     for step in range(100 * (c.stop - c.start) + 1000):
         unit_free = _mark_busy(c, s, now)
-        share_memories(s.clients)
-        actor, at = -1, s.last[2]
+        share_memories(s.clients, now)
+        actor, at, reached = -1, s.last[2], 0.0
         for q in range(queues):
             if s.at[q, EVENT] < at:
                 actor, at = q, s.at[q, EVENT]
         for k in range(c.transfer_queues + 1):
+            x = s.clients.state[k]
+            if s.clients.memory[k] < -1 and x[OPENS] < at:
+                actor, at = -2, x[OPENS]
             if s.clients.memory[k] >= 0:
-                x = s.clients.state[k]
-                when = now + (_next_served(c, s, k) - x[SERVED]) / x[RATE]
+                place = _next_served(c, s, k)
+                when = now + (place - x[SERVED]) / x[RATE]
                 if when < at:
-                    actor, at = queues + k, when
+                    actor, at, reached = queues + k, when, place
         if at == NEVER:
             return now
         if unit_free < at:
@@ -378,7 +391,7 @@ def _loop(c: Scalars, s: Run) -> float:
         now = max(at, now)
         if actor >= queues:
             k = actor - queues
-            s.clients.state[k, SERVED] = max(_next_served(c, s, k), s.clients.state[k, SERVED])
+            s.clients.state[k, SERVED] = reached
             if k == c.transfer_queues:
                 _settle_fetch(c, s, now)
             else:

@@ -2,7 +2,8 @@
 
 Service is the time for which the transfer, alone and without end, would keep the memory busy. A
 transfer's runs are cut into requests as docs/timing.md, 7.2, says; where its runs are many, what
-one costs is the mean of at most `_SAMPLED` of them, evenly spread. docs/estimate.md derives the
+one costs is the mean of at most `_SAMPLED` of them, spread by the golden
+ratio so that no stride keeps step with them. docs/estimate.md derives the
 rest.
 """
 
@@ -23,7 +24,8 @@ __all__ = ["MEMORY_COLUMNS", "Walks", "memory_rows", "service"]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-_SAMPLED = 8
+_SAMPLED = 16
+_GOLDEN = (5**0.5 - 1) / 2
 
 # columns of a memory: times are NPU cycles, sizes bytes
 (BURST, UNIT, UNIT_CYCLES, CAPACITY, READ_LATENCY, WRITE_LATENCY, READS, WRITES) = range(8)
@@ -151,7 +153,7 @@ def service(c: F64, port_bytes: int, w: Walks, out: F64) -> None:
         count = min(runs, _SAMPLED)
         requests, port, units = 0.0, 0.0, 0.0
         for sample in range(count):
-            r = sample * runs // count
+            r = int(sample * _GOLDEN % 1.0 * runs) if runs > count else sample
             at = (
                 w.address[i]
                 + r % w.rows[i] * w.row_stride[i]
