@@ -262,11 +262,11 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
         wait = row[WRITE_LATENCY] if s.facts[i, IS_STORE] else row[READ_LATENCY] + row[OPEN_CYCLES]
         s.q[q, SERVING] = s.facts[i, NEXT]
         _done(c, s, i, max(s.times[i, END], now + wait))
-        left = max(c.outstanding - s.needs[i, 0], 0.0)
-        x[BARRIER], x[OPENS] = s.times[i, UNTIL], s.times[i, DONE]
-        i = s.q[q, SERVING]
-        if i >= 0:
-            x[BARRIER] += left * s.needs[i, 2] / s.needs[i, 0]
+        j, i = i, s.q[q, SERVING]
+        if i >= 0 and s.facts[i, MEMORY_OF] != m:
+            left = max(c.outstanding - s.needs[j, 0], 0.0)
+            x[BARRIER] = s.times[j, UNTIL] + left * s.needs[i, 2] / s.needs[i, 0]
+            x[OPENS] = s.times[j, DONE]
         if i >= 0 and s.times[i, UNTIL] >= 0:
             _describe(c, s, q, s.facts[i, MEMORY_OF], s.needs[i], s.facts[i, IS_STORE])
     if x[SERVED] + eps >= x[ASKED] and s.clients.memory[q] >= 0:
