@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from lepton.cost.instructions import instruction_costs
 from lepton.cost.schedule_kernel import FACTS, TIMES, Scalars, schedule_region
-from lepton.cost.service import Walks, memory_rows, service
-from lepton.cost.work import bank_masks, transfer_columns
+from lepton.cost.service import memory_rows, service
+from lepton.cost.work import WALK, bank_masks, transfer_walks
 from lepton.isa import WORD_BYTES
+from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import Space, footprints, queues
+from lepton.isa.footprints import queues
 from lepton.program import Program, Region
 
 __all__ = ["Estimate", "estimate_program"]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+_NO_PORT = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -40,42 +42,36 @@ class Estimate:
     """Wall time of the estimate."""
 
 
-def _facts(program: Program) -> tuple[I64, F64, F64]:
+def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
+    """Return the facts of each instruction and what each transfer asks of its memory."""
     chip, table = program.chip, program.table
-    count = len(table)
-    costs = instruction_costs(table, chip)
-    boxes = footprints(table)
-    walk = transfer_columns(table)
-    facts = np.zeros((count + 1, FACTS), np.int64)
-    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    sums = bank_masks(boxes, count, Space.ACCUMULATORS, chip.accumulators.bank_elements)
-    banks = bank_masks(boxes, count, Space.SCRATCHPAD, chip.scratchpad.bank_bytes)
-    decoder = chip.weight_buffer.decoder_bytes_per_cycle
-    is_transfer = (queue >= 0) & (queue < chip.dma.load_channels + chip.dma.store_channels + 1)
-    is_store = is_transfer & (banks[0] != 0)
-    columns = (
-        queue, walk["memory"], *costs, -(-walk["expanded"] // decoder), is_store, *banks, *sums,
-    )  # fmt: skip
-    facts[:count, : len(columns)] = np.stack(columns, axis=1)
-    rows = memory_rows(chip)
-    needs = np.zeros((count, 3))
-    names = ("memory", "address", "run", "rows", "row_stride", "planes", "plane_stride")
-    walks = Walks(*(np.where(is_transfer, walk[name], 0) for name in names))
+    facts = np.zeros((len(table) + 1, FACTS), np.int64)
+    walks = transfer_walks(table)
+    parts = (
+        queues(table, chip.dma.load_channels, chip.dma.store_channels),
+        walks[:, 0],
+        *instruction_costs(table, chip),
+        -(-walks[:, -1] // chip.weight_buffer.decoder_bytes_per_cycle),
+        table[:, 0] == BY_MNEMONIC["store"].opcode,
+        bank_masks(table, chip),
+    )
+    filled = np.column_stack(parts)
+    facts[:-1, : filled.shape[1]] = filled
+    needs = np.zeros((len(table), 3))
     service(rows, chip.scratchpad.port_bytes, walks, needs)
-    return facts, rows, needs
+    return facts, needs
 
 
 def _fetches(program: Program, region: Region, rows: F64) -> F64:
+    """Return what each fetch of a region asks of its memory; it meets no port."""
     group = max(program.chip.control.fetch_bytes // WORD_BYTES, 1)
     first = np.arange(region.start, region.stop, group)
-    size = np.minimum(first + group, region.stop) - first
-    one = np.ones_like(first)
-    walks = Walks(
-        one * program.program_memory, program.program_address + first * WORD_BYTES,
-        size * WORD_BYTES, one, one * 0, one, one * 0,
-    )  # fmt: skip
+    walks = np.zeros((len(first), len(WALK)), np.int64)
+    walks[:, :7] = program.program_memory, 0, 0, 1, 0, 1, 0
+    walks[:, 1] = program.program_address + first * WORD_BYTES
+    walks[:, 2] = (np.minimum(first + group, region.stop) - first) * WORD_BYTES
     needs = np.zeros((len(first), 3))
-    service(rows, 1 << 20, walks, needs)
+    service(rows, _NO_PORT, walks, needs)
     return needs
 
 
@@ -83,7 +79,8 @@ def estimate_program(program: Program) -> Estimate:
     """Return the estimate of one inference from a cold chip."""
     began = time.perf_counter()
     chip = program.chip
-    facts, rows, needs = _facts(program)
+    rows = memory_rows(chip)
+    facts, needs = _facts(program, rows)
     times = np.zeros((len(program.table), TIMES))
     masks = program.table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     cycle = 0.0

@@ -10,8 +10,6 @@ rest.
 from __future__ import annotations
 
 from math import gcd
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,7 @@ from lepton.chip import Chip, Dram
 from lepton.chip.description import Flat
 from lepton.jit import njit
 
-__all__ = ["MEMORY_COLUMNS", "Walks", "memory_rows", "service"]
+__all__ = ["MEMORY_COLUMNS", "memory_rows", "service"]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -41,24 +39,15 @@ access of a row costs."""
 MEMORY_COLUMNS = 18
 NO_LIMIT = 1 << 30
 
-
-class Walks(NamedTuple):
-    """The memory side of transfers, `[n]` each, as `transfer_columns` gives it."""
-
-    memory: I64
-    address: I64
-    run: I64
-    rows: I64
-    row_stride: I64
-    planes: I64
-    plane_stride: I64
+# columns of `lepton.cost.work.WALK`
+(MEMORY, ADDRESS, RUN, ROWS, ROW_STRIDE, PLANES, PLANE_STRIDE) = range(7)
 
 
 def _flat_row(chip: Chip, memory: Flat) -> F64:
     row = np.zeros(MEMORY_COLUMNS)
-    ratio = chip.array.clock_mhz / memory.clock_mhz
+    ratio = float(chip.array.clock_mhz) / float(memory.clock_mhz)
     row[BURST] = min(chip.dma.burst_bytes, memory.burst_bytes)
-    row[UNIT], row[UNIT_CYCLES] = float(memory.bytes_per_cycle), float(ratio)
+    row[UNIT], row[UNIT_CYCLES] = float(memory.bytes_per_cycle), ratio
     row[CAPACITY] = memory.ports
     row[READ_LATENCY] = memory.read_latency_cycles * ratio
     row[WRITE_LATENCY] = memory.write_latency_cycles * ratio
@@ -83,7 +72,7 @@ def _bytes_below(memory: Dram) -> dict[str, int]:
 
 def _dram_row(chip: Chip, memory: Dram) -> F64:
     row = np.zeros(MEMORY_COLUMNS)
-    ratio = float(chip.array.clock_mhz / memory.clock_mhz)
+    ratio = float(chip.array.clock_mhz) / float(memory.clock_mhz)
     below = _bytes_below(memory)
     burst = memory.burst_cycles
     lost = (memory.tRP + memory.tRFC + memory.tRCD) / (memory.tREFI // memory.ranks)
@@ -120,60 +109,66 @@ def _up(size: float, unit: float) -> float:
 
 
 @njit
-def _dram_cycles(c: F64, w: Walks, i: int, accesses: float) -> float:
-    """Return the service of a transfer of so many accesses, of the kind of its first run."""
-    runs = w.rows[i] * w.planes[i]
-    stride = gcd(w.row_stride[i] if w.rows[i] > 1 else 0, w.plane_stride[i])
-    if w.planes[i] == 1:
-        stride = w.row_stride[i]
-    each = accesses / runs
-    line = c[INTERLEAVE] * c[CHANNELS]
-    phases = line // gcd(int(line), stride) if runs > 1 else 1.0
-    channels = min(c[CHANNELS], accesses, max(each, 1.0) * phases)
-    group = c[GROUP_BYTES]
-    is_near = w.run[i] * 2 <= group and runs > 1 and stride % int(group) == 0
+def _dram_cycles(c: F64, w: I64, accesses: float) -> float:
+    """Return the service of a transfer of so many accesses."""
+    runs = w[ROWS] * w[PLANES]
+    stride = gcd(w[ROW_STRIDE] if w[ROWS] > 1 else 0, w[PLANE_STRIDE] if w[PLANES] > 1 else 0)
+    line = int(c[INTERLEAVE] * c[CHANNELS])
+    phases = line // gcd(line, stride) if runs > 1 else 1
+    channels = min(c[CHANNELS], accesses, max(accesses / runs, 1.0) * phases)
+    group = int(c[GROUP_BYTES])
+    is_near = runs > 1 and 2 * w[RUN] <= group and stride % group == 0
     cycles = accesses / channels * (c[NEAR_CYCLES] if is_near else c[UNIT_CYCLES])
     if runs > 1 and stride >= c[ROW_BYTES]:
-        step = stride // int(c[ROW_BYTES])
-        banks = c[BANKS] // gcd(step, int(c[BANKS]))
-        cycles = max(cycles, runs * c[ROW_CYCLES] / banks)
+        banks = int(c[BANKS])
+        visited = banks // gcd(stride // int(c[ROW_BYTES]), banks)
+        cycles = max(cycles, runs * c[ROW_CYCLES] / visited)
     return cycles
 
 
 @njit
-def service(c: F64, port_bytes: int, w: Walks, out: F64) -> None:
-    """Fill `out [n, 3]` with requests, port cycles and service cycles of every transfer."""
-    for i in range(len(w.run)):
-        runs = w.rows[i] * w.planes[i]
-        if w.run[i] == 0 or runs == 0:
-            continue
-        m = c[w.memory[i]]
-        is_dram = m[CHANNELS] > 0
-        burst = int(m[BURST])
-        count = min(runs, _SAMPLED)
-        requests, port, units = 0.0, 0.0, 0.0
-        for sample in range(count):
-            r = int(sample * _GOLDEN % 1.0 * runs) if runs > count else sample
-            at = (
-                w.address[i]
-                + r % w.rows[i] * w.row_stride[i]
-                + r // w.rows[i] * w.plane_stride[i]
-            )
-            first = min(w.run[i], burst - at % burst)
-            whole, last = divmod(w.run[i] - first, burst)
-            requests += 1 + whole + (last > 0)
-            port += _up(first, port_bytes) + whole * _up(burst, port_bytes) + _up(last, port_bytes)
-            if is_dram:
-                size = int(m[UNIT])
-                units += (at + w.run[i] - 1) // size - at // size + 1
-            else:
-                units += _up(first, m[UNIT]) + whole * _up(burst, m[UNIT]) + _up(last, m[UNIT])
-        share = runs / count
-        out[i, 0], out[i, 1] = requests * share, port * share
-        if is_dram:
-            # accesses of one line that follow each other are one
-            span = (w.rows[i] - 1) * w.row_stride[i] + w.run[i]
-            lines = w.planes[i] * (span / m[UNIT] + 1)
-            out[i, 2] = _dram_cycles(m, w, i, max(min(units * share, lines), 1.0))
+def _requests(m: F64, port_bytes: int, w: I64, out: F64) -> float:
+    """Fill in requests and port cycles; return the units that a memory reads or writes for them."""
+    runs = w[ROWS] * w[PLANES]
+    burst, unit, run = int(m[BURST]), m[UNIT], w[RUN]
+    count = min(runs, _SAMPLED)
+    units = 0.0
+    for sample in range(count):
+        r = int(sample * _GOLDEN % 1.0 * runs) if runs > count else sample
+        at = w[ADDRESS] + r % w[ROWS] * w[ROW_STRIDE] + r // w[ROWS] * w[PLANE_STRIDE]
+        first = min(run, burst - at % burst)
+        whole, last = divmod(run - first, burst)
+        out[0] += 1 + whole + (last > 0)
+        out[1] += _up(first, port_bytes) + whole * _up(burst, port_bytes) + _up(last, port_bytes)
+        if m[CHANNELS] > 0:
+            units += (at + run - 1) // int(unit) - at // int(unit) + 1
         else:
-            out[i, 2] = units * share * m[UNIT_CYCLES]
+            units += _up(first, unit) + whole * _up(burst, unit) + _up(last, unit)
+    out[0] *= runs / count
+    out[1] *= runs / count
+    return units * runs / count
+
+
+@njit
+def service(memories: F64, port_bytes: int, walks: I64, out: F64) -> None:
+    """Fill `out [n, 3]` with requests, port cycles and service cycles of every transfer.
+
+    Args:
+        memories: `[memories, MEMORY_COLUMNS]`.
+        port_bytes: of a port of the scratchpad.
+        walks: `[n, ...]` as `lepton.cost.work.transfer_walks` gives them.
+        out: zeros.
+    """
+    for i in range(len(walks)):
+        w = walks[i]
+        if w[RUN] == 0 or w[ROWS] * w[PLANES] == 0:
+            continue
+        m = memories[w[MEMORY]]
+        units = _requests(m, port_bytes, w, out[i])
+        if m[CHANNELS] > 0:
+            # accesses of one line that follow each other are one
+            span = (w[ROWS] - 1) * w[ROW_STRIDE] + w[RUN]
+            lines = w[PLANES] * (span / m[UNIT] + 1)
+            out[i, 2] = _dram_cycles(m, w, max(min(units, lines), 1.0))
+        else:
+            out[i, 2] = units * m[UNIT_CYCLES]

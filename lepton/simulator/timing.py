@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.cost import instruction_costs
-from lepton.cost.work import bank_masks, transfer_columns
+from lepton.cost.work import bank_masks, transfer_walks
 from lepton.errors import CheckError
 from lepton.isa import WORD_BYTES
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import Space, footprints, queue_count, queue_names, queues
+from lepton.isa.footprints import queue_count, queue_names, queues
 from lepton.program import Program, Region
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import run_region
@@ -41,24 +41,12 @@ I64 = NDArray[np.int64]
 _BINS = 1024
 
 
-def _work(chip: Chip, table: I64, boxes: I64) -> I64:
+def _work(chip: Chip, table: I64) -> I64:
     """Return the kernel's array of instructions, `[n + 1, INSTRUCTION_COLUMNS]`, WORK filled in."""
-    costs = instruction_costs(table, chip)
-    count = len(table)
-    reads, writes = bank_masks(boxes, count, Space.SCRATCHPAD, chip.scratchpad.bank_bytes)
-    sums = bank_masks(boxes, count, Space.ACCUMULATORS, chip.accumulators.bank_elements)
-    columns = {
-        "queue": queues(table, chip.dma.load_channels, chip.dma.store_channels),
-        "reads": reads,
-        "writes": writes,
-        "reads_sums": sums[0],
-        "writes_sums": sums[1],
-        **costs._asdict(),
-        **transfer_columns(table),
-    }
-    made = np.zeros((count + 1, INSTRUCTION_COLUMNS), np.int64)
-    for place, name in enumerate(WORK):
-        made[:count, place] = columns[name]
+    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
+    made = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
+    parts = (queue, *instruction_costs(table, chip), bank_masks(table, chip), transfer_walks(table))
+    made[:-1, : len(WORK)] = np.column_stack(parts)
     return made
 
 
@@ -98,7 +86,7 @@ def simulate_timing(program: Program) -> Trace:
     began = time.perf_counter()
     chip = program.chip
     table = program.table
-    work = _work(chip, table, footprints(table))
+    work = _work(chip, table)
     memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
