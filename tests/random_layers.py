@@ -80,7 +80,9 @@ def random_layer(generator: np.random.Generator, kind: str) -> ir.Node:
     """Return a random layer of one of `KINDS`."""
     size = _extent(generator, 7, 128)
     if kind == "dense":
-        ifm = _tensor("x", 1, int(generator.choice([1, 1, 1, 16, 197])), _extent(generator, 16, 4096))
+        ifm = _tensor(
+            "x", 1, int(generator.choice([1, 1, 1, 16, 197])), _extent(generator, 16, 4096)
+        )
         return _weighted(generator, ifm, _extent(generator, 8, 4096), _window(generator, (1,)), 1)
     if kind == "convolution":
         ifm = _tensor("x", size, size, _channels(generator, 3, 256))
@@ -149,7 +151,9 @@ def random_program(seed: int) -> tuple[str, Program]:
     chip = load_chip(list(PRESETS)[seed // len(KINDS) % len(PRESETS)])
     while True:
         node = random_layer(generator, kind)
-        room = min(chip.memories[chip.memory_index(n)].size_bytes for n in chip.placement.activations)
+        room = min(
+            chip.memories[chip.memory_index(n)].size_bytes for n in chip.placement.activations
+        )
         moved = node.output.size_bytes + sum(t.size_bytes for t in node.inputs)
         if node.macs <= _LARGEST_MACS and moved <= room:
             break

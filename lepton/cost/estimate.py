@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.cost.instructions import instruction_costs
-from lepton.cost.schedule_kernel import FACTS, TIMES, Scalars, schedule_region
+from lepton.cost.schedule_kernel import schedule_region
+from lepton.cost.schedule_state import FACTS, TIMES, Scalars
 from lepton.cost.service import memory_rows, service
 from lepton.cost.work import WALK, bank_masks, transfer_walks
+from lepton.errors import CheckError
 from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
@@ -76,7 +78,11 @@ def _fetches(program: Program, region: Region, rows: F64) -> F64:
 
 
 def estimate_program(program: Program) -> Estimate:
-    """Return the estimate of one inference from a cold chip."""
+    """Return the estimate of one inference from a cold chip.
+
+    Raises:
+        CheckError: the program deadlocks.
+    """
     began = time.perf_counter()
     chip = program.chip
     rows = memory_rows(chip)
@@ -101,7 +107,11 @@ def estimate_program(program: Program) -> Estimate:
             base=cycle,
         )
         fetches = _fetches(program, region, rows)
-        end = float(schedule_region(scalars, facts, times, needs, fetches, masks, rows))
+        end, stuck = schedule_region(scalars, facts, times, needs, fetches, masks, rows)
+        if stuck >= 0:
+            raise CheckError(
+                f"instruction {stuck}: deadlock, it waits for a signal that never comes"
+            )
         spans.append((int(cycle), int(end)))
-        cycle = end
+        cycle = float(end)
     return Estimate(int(cycle), tuple(spans), times, time.perf_counter() - began)

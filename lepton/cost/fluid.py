@@ -46,7 +46,7 @@ class Clients(NamedTuple):
     state: F64
     """[clients, CLIENT_COLUMNS]"""
     memory: I64
-    """[clients] that each is served by, -1 while it asks for nothing, -2 - memory while it may not"""
+    """[clients] that each is served by, -1 while it asks for nothing, -2 - memory while it waits"""
     busy: I64
     """[clients] 1 if a bank that the transfer uses is in use by a unit"""
     memories: F64
@@ -55,7 +55,7 @@ class Clients(NamedTuple):
     """[clients] the most requests per cycle that each can make by itself"""
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
     """Return the requests per cycle that a client alone in its memory would have done.
 
@@ -69,7 +69,7 @@ def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
     return x[WHOLE] / ((x[WHOLE] - free) * turn + free * pace)
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _place(x: F64, c: F64) -> float:
     """Return a client's weight in a memory that is short: requests in flight, or equal service.
 
@@ -78,7 +78,7 @@ def _place(x: F64, c: F64) -> float:
     return min(x[WINDOW], x[WHOLE]) if c[CHANNELS] == 0 else 1 / x[SERVICE]
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _level(s: Clients, m: int, reads: int, capacity: float, latency: float) -> float:
     """Return requests per cycle and place in flight at which clients use up a capacity.
 
@@ -107,9 +107,9 @@ def _level(s: Clients, m: int, reads: int, capacity: float, latency: float) -> f
     return level
 
 
-@njit(allocates=False)
-def share_memories(s: Clients, now: float) -> None:
-    """Set the rate of every client."""
+@njit(allocates=False, error_model="numpy")
+def _open(s: Clients, now: float) -> None:
+    """Let clients go on whose time has come; stop those that have come to their barrier."""
     for k in range(len(s.memory)):
         x = s.state[k]
         if s.memory[k] >= 0 and x[OPENS] > now and x[SERVED] >= x[BARRIER]:
@@ -117,25 +117,34 @@ def share_memories(s: Clients, now: float) -> None:
             x[RATE] = 0.0
         elif s.memory[k] < -1 and x[OPENS] <= now:
             s.memory[k] = -2 - s.memory[k]
-    for m in range(len(s.memories)):
-        c = s.memories[m]
-        count = 0
-        for k in range(len(s.memory)):
-            if s.memory[k] != m:
-                continue
+
+
+@njit(allocates=False, error_model="numpy")
+def _share(s: Clients, m: int) -> None:
+    """Set the rates of a memory's clients."""
+    c = s.memories[m]
+    count = 0
+    for k in range(len(s.memory)):
+        if s.memory[k] == m:
             is_write = s.state[k, IS_WRITE] > 0
             latency = c[WRITE_LATENCY] if is_write else c[READ_LATENCY]
             s.caps[k] = _own_limit(s, k, latency, c[WRITES] if is_write else c[READS])
             count += 1
-        if count == 0:
-            continue
-        level = _level(s, m, -1, c[CAPACITY], 0.0)
-        if count > 1 and c[CHANNELS] == 0:
-            for reads in range(2):
-                latency = c[READ_LATENCY] if reads else c[WRITE_LATENCY]
-                limit = c[READS] if reads else c[WRITES]
-                level = min(level, _level(s, m, reads, limit, latency))
-        for k in range(len(s.memory)):
-            if s.memory[k] == m:
-                x = s.state[k]
-                x[RATE] = min(s.caps[k], level * _place(x, c)) * x[SERVICE]
+    if count == 0:
+        return
+    level = _level(s, m, -1, c[CAPACITY], 0.0)
+    if count > 1 and c[CHANNELS] == 0:
+        level = min(level, _level(s, m, 1, c[READS], c[READ_LATENCY]))
+        level = min(level, _level(s, m, 0, c[WRITES], c[WRITE_LATENCY]))
+    for k in range(len(s.memory)):
+        if s.memory[k] == m:
+            x = s.state[k]
+            x[RATE] = min(s.caps[k], level * _place(x, c)) * x[SERVICE]
+
+
+@njit(allocates=False, error_model="numpy")
+def share_memories(s: Clients, now: float) -> None:
+    """Set the rate of every client."""
+    _open(s, now)
+    for m in range(len(s.memories)):
+        _share(s, m)

@@ -6,8 +6,6 @@ stream of service (`lepton.cost.fluid`) and not a sequence of requests.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +27,38 @@ from lepton.cost.fluid import (
     Clients,
     share_memories,
 )
+from lepton.cost.schedule_queues import arm, begin_unit, can_fetch, dispatch, mark_done
+from lepton.cost.schedule_state import (
+    ACTIVE,
+    ARRIVE,
+    DONE,
+    END,
+    EVENT,
+    EXPAND,
+    FETCHED,
+    FIRST_EDGE,
+    FREE,
+    HEAD,
+    IS_STORE,
+    MEMORY_OF,
+    NEVER,
+    NEXT,
+    OPEN,
+    QUEUE,
+    QUEUE_COLUMNS,
+    READ_BANKS,
+    READY,
+    RETIRE,
+    SERVING,
+    START,
+    STREAMING,
+    TO_RETIRE,
+    UNTIL,
+    WAITING,
+    WRITE_BANKS,
+    Run,
+    Scalars,
+)
 from lepton.cost.service import (
     BUFFER,
     OPEN_CYCLES,
@@ -38,165 +68,16 @@ from lepton.cost.service import (
 )
 from lepton.jit import njit
 
-__all__ = ["FACTS", "TIMES", "Scalars", "schedule_region"]
+__all__ = ["schedule_region"]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
-NEVER = 1e18
-
-# columns of an instruction's facts
-(QUEUE, MEMORY_OF, PRELOAD, STREAM, LAST, DRAIN, EXPAND, IS_STORE) = range(8)
-(READ_BANKS, WRITE_BANKS, READ_SUMS, WRITE_SUMS, FIRST_EDGE, NEXT, OPEN) = range(8, 15)
-FACTS = 15
-
-# columns of an instruction's times
-(ARRIVE, DISPATCH, READY, START, END, RETIRE, DONE, UNTIL, FETCHED) = range(9)
-"""`DONE` is -1 until known; `UNTIL` is where its service ends on its client's axis,
-`FETCHED` where that of the group does which begins with it."""
-TIMES = 9
-
-# columns of a queue
-(HEAD, TO_RETIRE, SERVING, ACTIVE, WAITING, STREAMING) = range(6)
-"""Instructions or -1: next to be taken, next to retire, oldest whose service has not ended, the one
-whose requests are not all made, the one that waits to stream, the last that streamed."""
-QUEUE_COLUMNS = 6
-# columns of a queue's times
-(FREE, TAKES, LATEST, EVENT) = range(4)
-"""When its unit is free, can take the next; latest retirement; its next step."""
+_FETCH, _CHANGE = -1, -2
+_MOST_EVENTS = 64
+"""Of one instruction: far above what any has."""
 
 
-class Scalars(NamedTuple):
-    """Scalars of the chip and the region."""
-
-    transfer_queues: int
-    queue_depth: int
-    outstanding: int
-    setup_cycles: int
-    group: int
-    fetch_outstanding: int
-    program_memory: int
-    start: int
-    stop: int
-    base: float
-
-
-class Run(NamedTuple):
-    """Everything that the loop changes."""
-
-    facts: I64
-    times: F64
-    needs: F64
-    """[n, 3] of `lepton.cost.service.service`"""
-    fetches: F64
-    """[groups, 3] the same of fetches"""
-    edges: I64
-    q: I64
-    at: F64
-    """[queues, 4]"""
-    held: F64
-    """[queues, queue_depth] when the places of the latest instructions were left"""
-    count: I64
-    """[queues] instructions dispatched"""
-    taken: I64
-    """[queues] instructions taken"""
-    front: I64
-    """[3] instructions fetched, dispatched, group being served"""
-    last: F64
-    """[3] latest fetch, latest dispatch, next fetch"""
-    clients: Clients
-
-
-@njit(allocates=False)
-def _arm(c: Scalars, s: Run, q: int) -> None:
-    """Take the head of a queue as soon as everything that it waits for is known."""
-    i = s.q[q, HEAD]
-    is_transfer = q < c.transfer_queues
-    if i < 0 or i >= s.front[1] or s.facts[i, OPEN] > 0:
-        return
-    if s.q[q, ACTIVE] >= 0 or s.q[q, WAITING] >= 0:
-        return
-    cycle = max(s.times[i, READY], s.times[i, DISPATCH])
-    cycle = max(cycle, s.at[q, FREE if is_transfer else TAKES])
-    s.q[q, HEAD] = s.facts[i, NEXT]
-    s.held[q, s.taken[q] % c.queue_depth] = cycle
-    s.taken[q] += 1
-    s.q[q, WAITING] = i
-    if is_transfer:
-        s.times[i, START] = cycle
-        s.at[q, EVENT] = cycle + c.setup_cycles
-    else:
-        s.at[q, EVENT] = max(cycle + s.facts[i, PRELOAD], s.at[q, FREE])
-
-
-@njit(allocates=False)
-def _dispatch(c: Scalars, s: Run) -> None:
-    """Dispatch and arm all that can be; set the next fetch."""
-    while True:
-        i = s.front[1]
-        if i >= s.front[0] or s.times[i, ARRIVE] < 0:
-            break
-        q = s.facts[i, QUEUE]
-        cycle = max(s.times[i, ARRIVE], s.last[1] + 1)
-        if q >= 0:
-            if s.count[q] - s.taken[q] >= c.queue_depth:
-                break
-            if s.count[q] >= c.queue_depth:
-                cycle = max(cycle, s.held[q, s.count[q] % c.queue_depth] + 1)
-            s.count[q] += 1
-        s.times[i, DISPATCH] = s.last[1] = cycle
-        s.front[1] = i + 1
-        fetched = s.front[0]
-        if s.last[2] == NEVER and fetched < c.stop:
-            if i + 1 - fetched + c.group * c.fetch_outstanding > 0:
-                s.last[2] = max(cycle, s.last[0]) + 1
-        if q < 0:
-            s.times[i, START] = s.times[i, END] = s.times[i, RETIRE] = cycle
-        elif s.q[q, HEAD] == i:
-            _arm(c, s, q)
-
-
-@njit(allocates=False)
-def _done(c: Scalars, s: Run, i: int, cycle: float) -> None:
-    """Note when an instruction is done; retire what can, fire its signals."""
-    s.times[i, DONE] = cycle
-    q = s.facts[i, QUEUE]
-    j = s.q[q, TO_RETIRE]
-    while j >= 0 and s.times[j, DONE] >= 0:
-        latest = max(s.times[j, DONE], s.at[q, LATEST])
-        s.times[j, RETIRE] = s.at[q, LATEST] = latest
-        for edge in range(s.facts[j, FIRST_EDGE], s.facts[j + 1, FIRST_EDGE]):
-            other = s.edges[edge, 0]
-            s.facts[other, OPEN] -= 1
-            s.times[other, READY] = max(s.times[other, READY], latest)
-            if s.facts[other, OPEN] == 0 and s.q[s.facts[other, QUEUE], HEAD] == other:
-                _arm(c, s, s.facts[other, QUEUE])
-        j = s.facts[j, NEXT]
-    s.q[q, TO_RETIRE] = j
-
-
-@njit(allocates=False)
-def _begin_unit(c: Scalars, s: Run, q: int, now: float) -> None:
-    """Let an instruction stream in the matrix or the vector unit."""
-    i = s.q[q, WAITING]
-    other = 2 * c.transfer_queues + 1 - q
-    j = s.q[other, STREAMING]
-    lost = 0.0
-    if j >= 0 and s.at[other, FREE] > now:
-        shared = 0
-        for column in range(READ_BANKS, WRITE_SUMS + 1):
-            shared |= s.facts[i, column] & s.facts[j, column]
-        if shared:
-            lost = min(float(s.facts[i, STREAM]), np.ceil((s.at[other, FREE] - now) / 2))
-    end = now + s.facts[i, STREAM] + lost
-    s.q[q, WAITING], s.q[q, STREAMING] = -1, i
-    s.at[q, FREE], s.at[q, EVENT] = end, NEVER
-    s.at[q, TAKES] = max(end - s.facts[i, LAST], now) if s.facts[i, LAST] else end
-    s.times[i, START], s.times[i, END] = now, end
-    _done(c, s, i, end + s.facts[i, DRAIN])
-    _arm(c, s, q)
-
-
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _ask(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int, now: float) -> float:
     """Append a transfer's service to its client's axis; return where it ends."""
     x = s.clients.state[k]
@@ -210,7 +91,7 @@ def _ask(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int, now: floa
     return x[ASKED]
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _describe(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int) -> None:
     """Make a transfer the one that its client is served for."""
     x = s.clients.state[k]
@@ -219,14 +100,14 @@ def _describe(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int) -> N
     x[WHOLE], x[WINDOW] = need[0], c.outstanding
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _slack(s: Run, k: int, m: int) -> float:
     """Return the service of a store that a memory owes when it says that it is done."""
     row = s.clients.memories[m]
     return row[BUFFER] * row[UNIT_CYCLES] if s.clients.state[k, IS_WRITE] else 0.0
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _end_of_port(c: Scalars, s: Run, q: int, cycle: float) -> None:
     """Free a transfer queue whose last request is made not before `cycle`."""
     i = s.q[q, ACTIVE]
@@ -239,7 +120,7 @@ def _end_of_port(c: Scalars, s: Run, q: int, cycle: float) -> None:
     s.times[i, END] = s.at[q, FREE] = end
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
     """Note all that the service which a queue has got by now brings about."""
     x = s.clients.state[q]
@@ -252,7 +133,7 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
             row = s.clients.memories[m]
             wait = row[WRITE_LATENCY if x[IS_WRITE] else READ_LATENCY]
             _end_of_port(c, s, q, now + wait if s.needs[i, 0] > c.outstanding else now)
-            _arm(c, s, q)
+            arm(c, s, q)
     i = s.q[q, SERVING]
     while i >= 0 and i != s.q[q, WAITING] and s.times[i, UNTIL] >= 0:
         m = s.facts[i, MEMORY_OF]
@@ -261,7 +142,7 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
         row = s.clients.memories[m]
         wait = row[WRITE_LATENCY] if s.facts[i, IS_STORE] else row[READ_LATENCY] + row[OPEN_CYCLES]
         s.q[q, SERVING] = s.facts[i, NEXT]
-        _done(c, s, i, max(s.times[i, END], now + wait))
+        mark_done(c, s, i, max(s.times[i, END], now + wait))
         j, i = i, s.q[q, SERVING]
         if i >= 0 and s.facts[i, MEMORY_OF] != m:
             left = max(c.outstanding - s.needs[j, 0], 0.0)
@@ -273,7 +154,7 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
         s.clients.memory[q], x[IDLE_FROM], x[RATE] = -1, now, 0.0
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
     """Let a transfer make requests."""
     i = s.q[q, WAITING]
@@ -286,7 +167,7 @@ def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
     _settle(c, s, q, now)
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _fetch(c: Scalars, s: Run, now: float) -> None:
     """Ask for the next group of instructions."""
     k = c.transfer_queues
@@ -299,11 +180,11 @@ def _fetch(c: Scalars, s: Run, now: float) -> None:
         _describe(c, s, k, c.program_memory, need, 0)
     s.front[0] = min(first + c.group, c.stop)
     s.last[0], s.last[2] = now, NEVER
-    if s.front[0] < c.stop and s.front[1] - s.front[0] + c.group * c.fetch_outstanding > 0:
+    if can_fetch(c, s):
         s.last[2] = now + 1
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
     """Let the groups arrive that have been served."""
     k = c.transfer_queues
@@ -318,30 +199,26 @@ def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
         s.clients.memory[k], x[IDLE_FROM], x[RATE] = -1, now, 0.0
     else:
         x[WINDOW] = x[WHOLE] * ((s.front[0] - s.front[2] + c.group - 1) // c.group)
-    _dispatch(c, s)
+    dispatch(c, s)
 
 
-@njit(allocates=False)
-def _mark_busy(c: Scalars, s: Run, now: float) -> float:
-    """Tell the clients whose banks a unit uses; return when the next unit is free."""
-    following = NEVER
+@njit(allocates=False, error_model="numpy")
+def _mark_busy(c: Scalars, s: Run, now: float) -> bool:
+    """Tell the clients whose banks a unit uses; return whether that has changed."""
+    has_changed = False
     for k in range(c.transfer_queues - 1):
-        s.clients.busy[k] = 0
-    for unit in range(c.transfer_queues, c.transfer_queues + 2):
-        if s.at[unit, FREE] <= now or s.q[unit, STREAMING] < 0:
-            continue
-        following = min(following, s.at[unit, FREE])
-        u = s.facts[s.q[unit, STREAMING]]
-        for k in range(c.transfer_queues - 1):
-            i = s.q[k, ACTIVE]
-            if i >= 0:
-                mine = s.facts[i]
-                shared = mine[READ_BANKS] & u[READ_BANKS] | mine[WRITE_BANKS] & u[WRITE_BANKS]
-                s.clients.busy[k] |= shared != 0
-    return following
+        i, busy = s.q[k, ACTIVE], 0
+        for unit in range(c.transfer_queues, c.transfer_queues + 2):
+            j = s.q[unit, STREAMING]
+            if i >= 0 and j >= 0 and s.at[unit, FREE] > now:
+                reads = s.facts[i, READ_BANKS] & s.facts[j, READ_BANKS]
+                busy |= (reads | (s.facts[i, WRITE_BANKS] & s.facts[j, WRITE_BANKS])) != 0
+        has_changed |= s.clients.busy[k] != busy
+        s.clients.busy[k] = busy
+    return has_changed
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
 def _next_served(c: Scalars, s: Run, k: int) -> float:
     """Return the next place on a client's axis where something happens."""
     x = s.clients.state[k]
@@ -360,57 +237,77 @@ def _next_served(c: Scalars, s: Run, k: int) -> float:
     return max(place, x[SERVED])
 
 
-@njit(allocates=False)
+@njit(allocates=False, error_model="numpy")
+def _next_event(c: Scalars, s: Run, now: float) -> tuple[int, float, float]:
+    """Return who is next, when, and for a client the place on its axis that it reaches.
+
+    Queues come first, then clients; `_FETCH` is the front end, `_CHANGE` what only alters rates.
+    """
+    actor, at, reached = _FETCH, s.last[2], 0.0
+    queues = c.transfer_queues + 2
+    for q in range(queues):
+        if s.at[q, EVENT] < at:
+            actor, at = q, s.at[q, EVENT]
+        if q >= c.transfer_queues and now < s.at[q, FREE] < at:
+            actor, at = _CHANGE, s.at[q, FREE]
+    for k in range(c.transfer_queues + 1):
+        x = s.clients.state[k]
+        if s.clients.memory[k] >= 0:
+            place = _next_served(c, s, k)
+            when = now + (place - x[SERVED]) / x[RATE]
+            if when < at:
+                actor, at, reached = queues + k, when, place
+        elif s.clients.memory[k] < -1 and x[OPENS] < at:
+            actor, at = _CHANGE, x[OPENS]
+    return actor, at, reached
+
+
+@njit(allocates=False, error_model="numpy")
+def _take_event(c: Scalars, s: Run, actor: int, now: float, reached: float) -> None:
+    """Do what an event brings about."""
+    queues = c.transfer_queues + 2
+    if actor >= queues:
+        k = actor - queues
+        s.clients.state[k, SERVED] = reached
+        if k == c.transfer_queues:
+            _settle_fetch(c, s, now)
+        else:
+            _settle(c, s, k, now)
+    elif actor >= c.transfer_queues:
+        begin_unit(c, s, actor, now)
+    elif actor >= 0:
+        _begin_transfer(c, s, actor, now)
+    elif actor == _FETCH:
+        _fetch(c, s, now)
+    dispatch(c, s)
+
+
+@njit(allocates=False, error_model="numpy")
 def _loop(c: Scalars, s: Run) -> float:
     """Take events in the order of their times; return the time of the last."""
     now = c.base
-    queues = c.transfer_queues + 2
-    for step in range(100 * (c.stop - c.start) + 1000):
-        unit_free = _mark_busy(c, s, now)
-        share_memories(s.clients, now)
-        actor, at, reached = -1, s.last[2], 0.0
-        for q in range(queues):
-            if s.at[q, EVENT] < at:
-                actor, at = q, s.at[q, EVENT]
-        for k in range(c.transfer_queues + 1):
-            x = s.clients.state[k]
-            if s.clients.memory[k] < -1 and x[OPENS] < at:
-                actor, at = -2, x[OPENS]
-            if s.clients.memory[k] >= 0:
-                place = _next_served(c, s, k)
-                when = now + (place - x[SERVED]) / x[RATE]
-                if when < at:
-                    actor, at, reached = queues + k, when, place
+    for _ in range(_MOST_EVENTS * (c.stop - c.start + 1)):
+        actor, at, reached = _next_event(c, s, now)
         if at == NEVER:
-            return now
-        if unit_free < at:
-            actor, at = -2, unit_free
+            break
         for k in range(c.transfer_queues + 1):
             x = s.clients.state[k]
             x[SERVED] += x[RATE] * (at - now)
         now = max(at, now)
-        if actor >= queues:
-            k = actor - queues
-            s.clients.state[k, SERVED] = reached
-            if k == c.transfer_queues:
-                _settle_fetch(c, s, now)
-            else:
-                _settle(c, s, k, now)
-        elif actor >= c.transfer_queues:
-            _begin_unit(c, s, actor, now)
-        elif actor >= 0:
-            _begin_transfer(c, s, actor, now)
-        elif actor == -1:
-            _fetch(c, s, now)
-        _dispatch(c, s)
-    return 0.0
+        _take_event(c, s, actor, now, reached)
+        is_unit = c.transfer_queues <= actor < c.transfer_queues + 2
+        if _mark_busy(c, s, now) or not is_unit:
+            share_memories(s.clients, now)
+    return now
 
 
 @njit
 def schedule_region(
     c: Scalars, facts: I64, times: F64, needs: F64, fetches: F64, masks: I64, memories: F64
-) -> float:
-    """Schedule instructions [start, stop) from cycle `base`; return when the region ends.
+) -> tuple[float, int]:
+    """Schedule instructions [start, stop) from cycle `base`.
+
+    Return when the region ends, and the first instruction that never retires or -1.
 
     Args:
         c: scalars.
@@ -451,6 +348,8 @@ def schedule_region(
         clients,
     )  # fmt: skip
     end = _loop(c, s)
-    for q in range(queues):
-        end = max(end, at[q, LATEST])
-    return np.ceil(max(end, s.last[1]))
+    for i in range(c.start, c.stop):
+        if times[i, RETIRE] < 0:
+            return 0.0, i
+        end = max(end, times[i, RETIRE])
+    return np.ceil(end), -1

@@ -10,6 +10,7 @@ rest.
 from __future__ import annotations
 
 from math import gcd
+
 import numpy as np
 from numpy.typing import NDArray
 

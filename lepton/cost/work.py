@@ -165,7 +165,7 @@ def _parameter_bytes(r: I64) -> int:
     if r[0] == _REQUANTIZE:
         return r[_CHANNELS] * _REQUANTIZE_BYTES[mode]
     if r[0] == _BINARY:
-        return 0 if mode == _MAXIMUM or mode == _MINIMUM else _BINARY_BYTES
+        return 0 if mode in (_MAXIMUM, _MINIMUM) else _BINARY_BYTES
     if r[0] == _POOL:
         return _POOL_BYTES if mode == _AVERAGE_FLOAT else 0
     if r[0] == _SOFTMAX:
