@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
 from lepton.report.names import joules_text, size_text, tidy_names
 from lepton.report.occupancy import occupancy
@@ -78,11 +79,19 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], total: bool = F
     return f'<div class="scroll"><table>{head}<tbody>\n{joined}\n</tbody></table></div>'
 
 
+def _off(r: Layer | Summary) -> float | None:
+    """Return by how many percent of the simulated cycles an estimate differs from them."""
+    if r.estimated_cycles is None or not r.cycles:
+        return None
+    return 100.0 * (r.estimated_cycles / r.cycles - 1)
+
+
 def _figures(summary: Summary) -> str:
     """Return the table of the whole run's figures."""
     s = summary
     pairs: list[tuple[str, str]] = [
         ("cycles", _text(s.cycles)),
+        ("cycles, estimated", f"{_text(s.estimated_cycles)}, {_off(s) or 0:+.1f} %"),
         ("time", "-" if s.milliseconds is None else f"{s.milliseconds:,.4f} ms"),
         ("MACs", f"{_text(s.macs)}, {100 * s.macs_on_npu:.1f} % on the NPU"),
         ("use of the array's peak", f"{100 * (s.mac_utilization or 0):.2f} %"),
@@ -136,8 +145,9 @@ def _layer_row(layer: Layer, name: str, total: int) -> tuple[Cell, ...]:
     share = 100.0 * (layer.cycles or 0) / total if total else 0.0
     used = 100.0 * (layer.mac_utilization or 0.0)
     return (
-        f"L{layer.index}", name, layer.op, layer.device, layer.cycles, share, layer.macs, used,
-        layer.roofline_cycles, sum(layer.dram_bytes), layer.bound or "-", _parts(layer.busy) or "-",
+        f"L{layer.index}", name, layer.op, layer.device, layer.cycles, share,
+        layer.estimated_cycles, _off(layer), layer.macs, used, layer.roofline_cycles,
+        sum(layer.dram_bytes), layer.bound or "-", _parts(layer.busy) or "-",
         _parts(layer.stalls) or "-", layer.reason or "-",
     )  # fmt: skip
 
@@ -150,7 +160,8 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
     cycles = sum(layer.cycles or 0 for layer in summary.layers)
     moved = sum(sum(layer.dram_bytes) for layer in summary.layers)
     used = 100.0 * (summary.mac_utilization or 0.0)
-    totals = (cycles, 100.0, summary.macs, used, summary.roofline_cycles, moved)
+    both = (cycles, 100.0, summary.estimated_cycles, _off(summary))
+    totals = (*both, summary.macs, used, summary.roofline_cycles, moved)
     rows.append(("total", "", "", "", *totals, "", "", "", ""))
     heads = (
         "#",
@@ -159,6 +170,8 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
         "device",
         "cycles",
         "%",
+        "estimated",
+        "off by %",
         "MACs",
         "array %",
         "roofline cycles",
@@ -270,7 +283,7 @@ def _section(made: Picture, numbers: str) -> str:
 
 def html_page(program: Program, trace: Trace) -> str:
     """Return the report of a run as one page without any external request."""
-    summary = summarize(program, trace)
+    summary = summarize(program, trace, estimate_program(program))
     title = escape(f"{summary.model} on {summary.chip}")
     sections = [
         _section(made, _NUMBERS[made.name](program, trace, summary))

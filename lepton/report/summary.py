@@ -37,9 +37,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lepton.cost.area import part_areas
+from lepton.cost.estimate import Estimate
 from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
 from lepton.report.critical_path import path_cycles
 from lepton.report.energy import Energy, energy_of
+from lepton.report.estimated import estimated_layers
 from lepton.report.occupancy import occupancy, touched_bytes
 from lepton.report.traffic import (
     boundary_tensors,
@@ -65,6 +67,8 @@ class Layer:
     op: str
     device: str
     cycles: int | None
+    estimated_cycles: int | None
+    """Without a simulation (`lepton.cost.estimate`); None where nobody asked for an estimate."""
     macs: int
     mac_utilization: float | None
     bound: str | None
@@ -103,6 +107,7 @@ class Summary:
     clock_hz: int
     peak_macs_per_cycle: int
     cycles: int | None
+    estimated_cycles: int | None
     milliseconds: float | None
     host_milliseconds: float | None
     macs: int
@@ -219,7 +224,11 @@ def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str,
 
 
 def _layers(
-    program: Program, trace: Trace | None, spent: Attribution | None, energy: Energy | None
+    program: Program,
+    trace: Trace | None,
+    spent: Attribution | None,
+    energy: Energy | None,
+    estimate: Estimate | None,
 ) -> tuple[Layer, ...]:
     """Return the layers; the end of a region is one only if cycles fell to it."""
     paths = {} if trace is None else path_cycles(program, trace)
@@ -227,6 +236,7 @@ def _layers(
     roofline = _roofline(program)
     streams = weight_stream_bytes(program)
     peak = program.chip.peak_macs_per_cycle
+    estimated = None if estimate is None else estimated_layers(program, estimate)
     made: list[Layer] = []
     for index, operator in enumerate(program.operators):
         row = [] if spent is None else spent.table[index].tolist()
@@ -244,6 +254,7 @@ def _layers(
             op=operator.kind,
             device=operator.device,
             cycles=cycles,
+            estimated_cycles=None if estimated is None else int(estimated[index]),
             macs=operator.macs,
             mac_utilization=None if cycles is None else share,
             bound=None if cycles is None else _bound(operator, causes),
@@ -267,6 +278,7 @@ def _layers(
 def summarize(
     program: Program,
     trace: Trace | None = None,
+    estimate: Estimate | None = None,
     *,
     compile_seconds: float | None = None,
     simulate_seconds: float | None = None,
@@ -277,6 +289,7 @@ def summarize(
     Args:
         program: what ran.
         trace: its run; without one everything that needs cycles is None.
+        estimate: to show beside the run.
         compile_seconds: wall time of the compiler, if known.
         simulate_seconds: wall time of the simulation; the trace's own if not given.
         host_milliseconds: measured time of the host regions; 0 where there are none.
@@ -286,7 +299,7 @@ def summarize(
     spent = None if trace is None else attribute(trace, len(program.operators))
     energy = None if trace is None or spent is None else energy_of(program, trace, spent.cycles)
     joules = None if energy is None else energy.joules
-    layers = _layers(program, trace, spent, energy)
+    layers = _layers(program, trace, spent, energy, estimate)
     has_host = any(region.device == "host" for region in program.regions)
     cycles = None if trace is None else trace.cycles
     memories = () if trace is None else trace.memories
@@ -300,6 +313,7 @@ def summarize(
         clock_hz=clock,
         peak_macs_per_cycle=peak,
         cycles=cycles,
+        estimated_cycles=None if estimate is None else estimate.cycles,
         milliseconds=None if cycles is None else cycles * 1000 / clock,
         host_milliseconds=host_milliseconds if has_host else 0.0,
         macs=macs,

@@ -93,6 +93,11 @@ def summary_lines(summary: Summary) -> list[str]:
             f"{100 * (s.mac_utilization or 0):.1f} % of the array's peak, "
             f"{100 * s.macs_on_npu:.1f} % of the MACs on the NPU"
         )
+        if s.estimated_cycles is not None:
+            off = 100 * (s.estimated_cycles / s.cycles - 1) if s.cycles else 0.0
+            lines.append(
+                f"estimated {s.estimated_cycles:,} cycles, {off:+.1f} % of those simulated"
+            )
         lines.append(
             f"external memory: {size_text(s.dram_read_bytes or 0)} read, "
             f"{size_text(s.dram_write_bytes or 0)} written, program fetch included"
