@@ -71,11 +71,13 @@ def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
 
 @njit(allocates=False, error_model="numpy", inlined=True)
 def _place(x: F64, c: F64) -> float:
-    """Return a client's weight in a memory that is short: requests in flight, or equal service.
+    """Return a client's weight in a memory that is short: requests that wait, or equal service.
 
-    A flat memory serves in order of arrival, a DRAM's banks take turns.
+    A flat memory serves in order of arrival, a DRAM's banks take turns. At least one request waits.
     """
-    return min(x[WINDOW], x[WHOLE]) if c[CHANNELS] == 0 else 1 / x[SERVICE]
+    if c[CHANNELS] > 0:
+        return 1 / x[SERVICE]
+    return min(x[WINDOW], max((x[ASKED] - x[SERVED]) / x[SERVICE], 1.0))
 
 
 @njit(allocates=False, error_model="numpy")

@@ -168,17 +168,25 @@ def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
 
 
 @njit(allocates=False, error_model="numpy")
+def _describe_fetch(c: Scalars, s: Run) -> None:
+    """Make the oldest group the one that is served; all groups asked for are in flight."""
+    k = c.transfer_queues
+    need = s.fetches[(s.front[2] - c.start) // c.group]
+    groups = (s.front[0] - s.front[2] + c.group - 1) // c.group
+    _describe(c, s, k, c.program_memory, need, 0)
+    x = s.clients.state[k]
+    x[WHOLE] = x[WINDOW] = x[CREDIT] = need[0] * groups
+
+
+@njit(allocates=False, error_model="numpy")
 def _fetch(c: Scalars, s: Run, now: float) -> None:
     """Ask for the next group of instructions."""
     k = c.transfer_queues
     first = s.front[0]
     need = s.fetches[(first - c.start) // c.group]
     s.times[first, FETCHED] = _ask(c, s, k, c.program_memory, need, 0, now)
-    x = s.clients.state[k]
-    x[CREDIT] = NEVER
-    if s.clients.memory[k] == -1:
-        _describe(c, s, k, c.program_memory, need, 0)
     s.front[0] = min(first + c.group, c.stop)
+    _describe_fetch(c, s)
     s.last[0], s.last[2] = now, NEVER
     if can_fetch(c, s):
         s.last[2] = now + 1
@@ -198,7 +206,7 @@ def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
     if s.front[2] == s.front[0]:
         s.clients.memory[k], x[IDLE_FROM], x[RATE] = -1, now, 0.0
     else:
-        x[WINDOW] = x[WHOLE] * ((s.front[0] - s.front[2] + c.group - 1) // c.group)
+        _describe_fetch(c, s)
     dispatch(c, s)
 
 

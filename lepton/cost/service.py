@@ -34,10 +34,9 @@ latencies behind the service; requests in flight."""
 """Of a DRAM: bytes of consecutive addresses in one channel; time of a unit in the bank group of
 the one before, and the bytes over which all groups are visited; bytes of consecutive addresses
 that need no other row; time of a bank from one row to the next; how many take turns."""
-(BUFFER, TURN_CYCLES, OPEN_CYCLES) = range(15, 18)
-"""Units of a channel that are written later; what a batch of them costs besides; what the first
-access of a row costs."""
-MEMORY_COLUMNS = 18
+(BUFFER, OPEN_CYCLES) = range(15, 17)
+"""Units of a channel that are written later; what opening a row takes."""
+MEMORY_COLUMNS = 17
 NO_LIMIT = 1 << 30
 
 # columns of `lepton.cost.work.WALK`
@@ -89,8 +88,7 @@ def _dram_row(chip: Chip, memory: Dram) -> F64:
     row[ROW_CYCLES] = (memory.tRAS + memory.tRP) * ratio
     row[BANKS] = memory.banks_per_group * memory.ranks
     row[BUFFER] = memory.queue
-    turn = memory.tCL - memory.tCWL + memory.tRTRS + memory.tCWL + memory.tWTR_S
-    row[TURN_CYCLES], row[OPEN_CYCLES] = turn * ratio, memory.tRCD * ratio
+    row[OPEN_CYCLES] = memory.tRCD * ratio
     return row
 
 
