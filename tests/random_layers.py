@@ -73,7 +73,7 @@ def _window(generator: np.random.Generator, kernels: tuple[int, ...]) -> ir.Wind
     stride = int(generator.choice([1, 1, 2]))
     dilation = int(generator.choice([1, 1, 1, 2])) if kernel > 1 and stride == 1 else 1
     pad = (kernel - 1) // 2 * dilation
-    return ir.Window((kernel, kernel), (stride, stride), (dilation, dilation), (pad,) * 4)
+    return ir.Window((kernel, kernel), (stride, stride), (dilation, dilation), (pad, pad, pad, pad))
 
 
 def random_layer(generator: np.random.Generator, kind: str) -> ir.Node:
