@@ -21,6 +21,7 @@ from tests.naive_banks import banks_of
 from tests.naive_costs import cost_of
 from tests.naive_matrix import matmul_cost
 from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
+from tests.naive_stream import stored_lengths
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
 __all__ = ["Deadlock", "NaiveTiming", "naive_timing"]
@@ -37,10 +38,13 @@ class NaiveRegion:
         chip = self._chip = program.chip
         self._items, self._memories = items, memories
         self._program_memory = memories[program.program_memory]
-        self._address = program.program_address
         self._ticks = chip.ticks(chip.array.clock_mhz)
-        self._group = max(chip.control.fetch_bytes // 64, 1)
-        self._fetched = self._dispatched = self._retired = 0
+        self._block = max(chip.control.fetch_bytes // 64, 1) * 64
+        lengths, first = stored_lengths(program), items[0].number
+        self._address = program.program_address + sum(lengths[:first])
+        self._length = lengths[first : first + len(items)]
+        self._fetched_bytes = self._dispatched_bytes = 0
+        self._dispatched = self._retired = 0
         self._arriving: list[tuple[list[Item], list[Request]]] = []
         self._semaphores = Semaphores()
         matrix, vector = ComputeUnit(self._semaphores, True), ComputeUnit(self._semaphores, False)
@@ -91,19 +95,24 @@ class NaiveRegion:
 
     def _fetch(self, cycle: int) -> bool:
         """Ask for the next group, if there is room for it (5)."""
-        if self._fetched == len(self._items):
+        whole = sum(self._length)
+        if self._fetched_bytes == whole:
             return False
-        room = self._group * self._chip.control.fetch_outstanding
-        if self._fetched - self._dispatched >= room:
+        room = self._block * self._chip.control.fetch_outstanding
+        if self._fetched_bytes - self._dispatched_bytes >= room:
             return False
-        items = self._items[self._fetched : self._fetched + self._group]
-        address, size = self._address + 64 * items[0].number, 64 * len(items)
+        size = min(self._block, whole - self._fetched_bytes)
+        address, items, end = self._address + self._fetched_bytes, list[Item](), 0
+        for item, length in zip(self._items, self._length, strict=True):
+            end += length
+            if self._fetched_bytes < end <= self._fetched_bytes + size:
+                items.append(item)
         requests = [
             self._program_memory.request(cycle * self._ticks, address + offset, count, False)
             for offset, count in cut(address, size, self._program_memory.largest_request)
         ]
         self._arriving.append((items, requests))
-        self._fetched += len(items)
+        self._fetched_bytes += size
         return True
 
     def _dispatch(self, cycle: int) -> bool:
@@ -121,6 +130,7 @@ class NaiveRegion:
         else:
             return False
         item.dispatch = cycle
+        self._dispatched_bytes += self._length[self._dispatched]
         self._dispatched += 1
         return True
 

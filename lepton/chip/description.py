@@ -131,6 +131,8 @@ class Control:
     fetch_bytes: int
     """Bytes of one fetch request."""
     fetch_outstanding: int
+    packed: bool = False
+    """Whether the instruction stream is packed (`lepton.isa.pack`), or words as they are."""
 
 
 @dataclass(frozen=True)

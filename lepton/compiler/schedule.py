@@ -14,8 +14,8 @@ from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
-from lepton.isa import encode_all
-from lepton.isa.declaration import WORD_BYTES, Instruction
+from lepton.isa import encode_all, pack
+from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
 __all__ = ["Emission", "RegionWork", "emit_regions"]
@@ -76,10 +76,12 @@ def emit_regions(regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, 
         spans.append((begin, len(emitter.instructions)))
     constants_end = emitter.constants_base + len(emitter.constants)
     program_address = _program_base(chip, program_memory, constants_memory, constants_end, ends)
-    _check_room(chip, program_memory, program_address + len(stream) * WORD_BYTES)
+    words = encode_all(stream)
+    stored = pack(words)[0] if chip.control.packed else words
+    _check_room(chip, program_memory, program_address + len(stored))
     _check_room(chip, constants_memory, constants_end)
     return Emission(
-        instructions=encode_all(stream),
+        instructions=words,
         operator_of=np.array(emitter.operator_of, np.uint32),
         constants=np.frombuffer(bytes(emitter.constants), np.uint8),
         program_address=program_address,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lepton.chip import Chip
 from lepton.chip.technology import Node, node
+from lepton.isa import REGISTRY, WORD_BYTES
+from lepton.isa.stream import REFERENCES
 
 __all__ = ["PartArea", "element_mm2", "part_areas"]
 
@@ -76,6 +78,8 @@ def part_areas(chip: Chip) -> dict[str, PartArea]:
     channels = dma.load_channels + dma.store_channels + 1
     queued = (channels + 2) * control.queue_depth * 64
     fetched = control.fetch_outstanding * control.fetch_bytes
+    if control.packed:
+        fetched += REFERENCES * len(REGISTRY) * WORD_BYTES
     decoder_bits = 16 * chip.weight_buffer.decoder_bytes_per_cycle
     return {
         "array": _part(t, elements + _array_um2(chip, t), 0),

@@ -14,11 +14,11 @@ from lepton.cost.schedule_state import FACTS, TIMES, Scalars
 from lepton.cost.service import memory_rows, service
 from lepton.cost.work import WALK, bank_masks, transfer_walks
 from lepton.errors import CheckError
-from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import queues
-from lepton.program import Program, Region
+from lepton.program import Program
+from lepton.program.fetch import G_ADDRESS, G_BYTES, fetch_groups
 
 __all__ = ["Estimate", "estimate_program"]
 
@@ -64,15 +64,12 @@ def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
     return facts, needs
 
 
-def _fetches(program: Program, region: Region, rows: F64) -> F64:
+def _fetches(program: Program, groups: I64, rows: F64) -> F64:
     """Return what each fetch of a region asks of its memory; it meets no port."""
-    group = max(program.chip.control.fetch_bytes // WORD_BYTES, 1)
-    first = np.arange(region.start, region.stop, group)
-    walks = np.zeros((len(first), len(WALK)), np.int64)
+    walks = np.zeros((len(groups), len(WALK)), np.int64)
     walks[:, :7] = program.program_memory, 0, 0, 1, 0, 1, 0
-    walks[:, 1] = program.program_address + first * WORD_BYTES
-    walks[:, 2] = (np.minimum(first + group, region.stop) - first) * WORD_BYTES
-    needs = np.zeros((len(first), 3))
+    walks[:, 1], walks[:, 2] = groups[:, G_ADDRESS], groups[:, G_BYTES]
+    needs = np.zeros((len(groups), 3))
     service(rows, _NO_PORT, walks, needs)
     return needs
 
@@ -99,15 +96,14 @@ def estimate_program(program: Program) -> Estimate:
             queue_depth=chip.control.queue_depth,
             outstanding=chip.dma.outstanding,
             setup_cycles=chip.dma.setup_cycles,
-            group=max(chip.control.fetch_bytes // WORD_BYTES, 1),
-            fetch_outstanding=chip.control.fetch_outstanding,
             program_memory=program.program_memory,
             start=region.start,
             stop=region.stop,
             base=cycle,
         )
-        fetches = _fetches(program, region, rows)
-        end, stuck = schedule_region(scalars, facts, times, needs, fetches, masks, rows)
+        groups = fetch_groups(program, region)
+        asked = _fetches(program, groups, rows)
+        end, stuck = schedule_region(scalars, facts, times, needs, groups, asked, masks, rows)
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"

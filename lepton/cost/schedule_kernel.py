@@ -67,6 +67,7 @@ from lepton.cost.service import (
     WRITE_LATENCY,
 )
 from lepton.jit import njit
+from lepton.program.fetch import G_FIRST, G_STOP
 
 __all__ = ["schedule_region"]
 
@@ -171,8 +172,8 @@ def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
 def _describe_fetch(c: Scalars, s: Run) -> None:
     """Make the oldest group the one that is served; all groups asked for are in flight."""
     k = c.transfer_queues
-    need = s.fetches[(s.front[2] - c.start) // c.group]
-    groups = (s.front[0] - s.front[2] + c.group - 1) // c.group
+    need = s.fetches[s.front[2]]
+    groups = s.front[0] - s.front[2]
     _describe(c, s, k, c.program_memory, need, 0)
     x = s.clients.state[k]
     x[WHOLE] = x[WINDOW] = x[CREDIT] = need[0] * groups
@@ -182,13 +183,13 @@ def _describe_fetch(c: Scalars, s: Run) -> None:
 def _fetch(c: Scalars, s: Run, now: float) -> None:
     """Ask for the next group of instructions."""
     k = c.transfer_queues
-    first = s.front[0]
-    need = s.fetches[(first - c.start) // c.group]
-    s.times[first, FETCHED] = _ask(c, s, k, c.program_memory, need, 0, now)
-    s.front[0] = min(first + c.group, c.stop)
+    group = s.front[0]
+    need = s.fetches[group]
+    s.times[s.groups[group, G_FIRST], FETCHED] = _ask(c, s, k, c.program_memory, need, 0, now)
+    s.front[0] = group + 1
     _describe_fetch(c, s)
     s.last[0], s.last[2] = now, NEVER
-    if can_fetch(c, s):
+    if can_fetch(s):
         s.last[2] = now + 1
 
 
@@ -198,10 +199,12 @@ def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
     k = c.transfer_queues
     x = s.clients.state[k]
     row = s.clients.memories[c.program_memory]
-    while s.front[2] < s.front[0] and x[SERVED] + 1e-6 >= s.times[s.front[2], FETCHED]:
-        first = s.front[2]
-        s.front[2] = min(first + c.group, c.stop)
-        for i in range(first, s.front[2]):
+    while s.front[2] < s.front[0]:
+        first, stop = s.groups[s.front[2], G_FIRST], s.groups[s.front[2], G_STOP]
+        if x[SERVED] + 1e-6 < s.times[first, FETCHED]:
+            break
+        s.front[2] += 1
+        for i in range(first, stop):
             s.times[i, ARRIVE] = now + row[READ_LATENCY] + row[OPEN_CYCLES]
     if s.front[2] == s.front[0]:
         s.clients.memory[k], x[IDLE_FROM], x[RATE] = -1, now, 0.0
@@ -232,7 +235,7 @@ def _next_served(c: Scalars, s: Run, k: int) -> float:
     x = s.clients.state[k]
     place = x[ASKED]
     if k == c.transfer_queues:
-        return s.times[s.front[2], FETCHED]
+        return s.times[s.groups[s.front[2], G_FIRST], FETCHED]
     i = s.q[k, ACTIVE]
     if i >= 0:
         window = c.outstanding * s.needs[i, 2] / s.needs[i, 0]
@@ -311,7 +314,14 @@ def _loop(c: Scalars, s: Run) -> float:
 
 @njit
 def schedule_region(
-    c: Scalars, facts: I64, times: F64, needs: F64, fetches: F64, masks: I64, memories: F64
+    c: Scalars,
+    facts: I64,
+    times: F64,
+    needs: F64,
+    groups: I64,
+    fetches: F64,
+    masks: I64,
+    memories: F64,
 ) -> tuple[float, int]:
     """Schedule instructions [start, stop) from cycle `base`.
 
@@ -322,7 +332,8 @@ def schedule_region(
         facts: `[n + 1, FACTS]`, filled in but for the last three columns.
         times: `[n, TIMES]`, filled in here.
         needs: `[n, 3]` what each transfer asks of its memory.
-        fetches: `[groups, 3]` what each fetch does.
+        groups: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
+        fetches: `[groups, 3]` what each fetch asks of its memory.
         masks: `[n, 2]` semaphores that each instruction waits for and signals.
         memories: `[memories, MEMORY_COLUMNS]`.
     """
@@ -349,9 +360,9 @@ def schedule_region(
     )
     clients.state[:, IDLE_FROM] = -NEVER
     s = Run(
-        facts, times, needs, fetches, edges, heads, at,
+        facts, times, needs, groups, fetches, edges, heads, at,
         np.zeros((queues, c.queue_depth)), np.zeros(queues, np.int64), np.zeros(queues, np.int64),
-        np.array([c.start, c.start, c.start], np.int64),
+        np.array([0, c.start, 0], np.int64),
         np.array([c.base - 1, c.base - 1, c.base]),
         clients,
     )  # fmt: skip

@@ -36,6 +36,7 @@ from lepton.cost.schedule_state import (
     Scalars,
 )
 from lepton.jit import njit
+from lepton.program.fetch import G_ROOM
 
 __all__ = ["arm", "begin_unit", "can_fetch", "dispatch", "mark_done"]
 
@@ -63,9 +64,8 @@ def arm(c: Scalars, s: Run, q: int) -> None:
 
 
 @njit(allocates=False, error_model="numpy")
-def can_fetch(c: Scalars, s: Run) -> bool:
-    waiting = s.front[0] - s.front[1]
-    return s.front[0] < c.stop and waiting < c.group * c.fetch_outstanding
+def can_fetch(s: Run) -> bool:
+    return s.front[0] < len(s.groups) and s.front[1] >= s.groups[s.front[0], G_ROOM]
 
 
 @njit(allocates=False, error_model="numpy")
@@ -73,7 +73,7 @@ def dispatch(c: Scalars, s: Run) -> None:
     """Dispatch and arm all that can be; set the next fetch."""
     while True:
         i = s.front[1]
-        if i >= s.front[0] or s.times[i, ARRIVE] < 0:
+        if i >= c.stop or s.times[i, ARRIVE] < 0:
             break
         q = s.facts[i, QUEUE]
         cycle = max(s.times[i, ARRIVE], s.last[1] + 1)
@@ -85,7 +85,7 @@ def dispatch(c: Scalars, s: Run) -> None:
             s.dispatched[q] += 1
         s.times[i, DISPATCH] = s.last[1] = cycle
         s.front[1] = i + 1
-        if s.last[2] == NEVER and can_fetch(c, s):
+        if s.last[2] == NEVER and can_fetch(s):
             s.last[2] = max(cycle, s.last[0]) + 1
         if q < 0:
             s.times[i, START] = s.times[i, END] = s.times[i, RETIRE] = cycle

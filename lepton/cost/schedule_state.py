@@ -43,8 +43,6 @@ class Scalars(NamedTuple):
     queue_depth: int
     outstanding: int
     setup_cycles: int
-    group: int
-    fetch_outstanding: int
     program_memory: int
     start: int
     stop: int
@@ -58,8 +56,10 @@ class Run(NamedTuple):
     times: F64
     needs: F64
     """[n, 3] of `lepton.cost.service.service`"""
+    groups: I64
+    """[groups, GROUP_COLUMNS] of `lepton.program.fetch_groups`"""
     fetches: F64
-    """[groups, 3] the same of fetches"""
+    """[groups, 3] what fetches ask for, as `needs`"""
     edges: I64
     q: I64
     at: F64
@@ -71,7 +71,7 @@ class Run(NamedTuple):
     taken: I64
     """[queues] instructions taken"""
     front: I64
-    """[3] instructions fetched, dispatched, group being served"""
+    """[3] groups fetched, instructions dispatched, group being served"""
     last: F64
     """[3] latest fetch, latest dispatch, next fetch"""
     clients: Clients

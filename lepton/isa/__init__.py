@@ -12,6 +12,7 @@ from lepton.isa.declaration import (
 )
 from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records, records_of
 from lepton.isa.manual import manual
+from lepton.isa.stream import pack, unpack
 from lepton.isa.text import assemble, assemble_line, disassemble, disassemble_one
 
 VERSION = 1
@@ -34,6 +35,8 @@ __all__ = [
     "disassemble_one",
     "encode_all",
     "manual",
+    "pack",
     "records",
     "records_of",
+    "unpack",
 ]

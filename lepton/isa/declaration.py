@@ -19,6 +19,9 @@ from lepton.errors import EncodingError
 WORD_BYTES = 64
 """Bytes of one instruction."""
 
+OPCODE_BITS = 6
+"""Bits of the first byte that opcodes use; packed streams use the others."""
+
 SEMAPHORES = 56
 """Semaphores of the chip; a bit each in `wait` and `signal`."""
 
@@ -147,6 +150,8 @@ def instruction(opcode: int, unit: Unit) -> Callable[[C], C]:
         made.opcode = opcode
         made.unit = unit
         made.fields = _lay_out(made)
+        if opcode >> OPCODE_BITS:
+            raise TypeError(f"opcode {opcode:#x} does not fit in {OPCODE_BITS} bits")
         if opcode in REGISTRY:
             raise TypeError(f"opcode {opcode:#x} is declared twice")
         REGISTRY[opcode] = made

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from lepton.isa.declaration import REGISTRY, SEMAPHORES, WORD_BYTES, Field, Instruction
+from lepton.isa.declaration import OPCODE_BITS, REGISTRY, SEMAPHORES, WORD_BYTES, Field, Instruction
+from lepton.isa.stream import REFERENCES
 
 __all__ = ["manual"]
 
@@ -20,6 +21,22 @@ Instructions are fetched and dispatched in order to one queue per unit (each DMA
 queue). A queue works in order; queues run ahead of each other. An instruction starts when each
 semaphore of its wait mask has a signal that no earlier wait took, and takes it; its signals fire
 when it retires. Each semaphore has one signalling and one waiting queue.
+
+## Packed streams
+
+Chips with `control.packed` fetch a stream in which an instruction is what differs from an earlier
+one of its opcode. Its first byte holds the opcode in bits {OPCODE_BITS - 1}:0 and a reference in
+bits 7:{OPCODE_BITS}:
+
+- 0: the word follows as it is above ({WORD_BYTES} bytes with this first one).
+- 1 to {REFERENCES}: the word of that opcode that many before this one in its region, where the
+  words before the region's first are the opcode and zeros. A byte follows with a bit for each group
+  of eight bytes, lowest first, in which the word differs; for each such group a byte with a bit for
+  each byte of it that differs; then those bytes, lowest first, as they are in the word.
+
+The stream is canonical: each instruction takes the fewest bytes that it can, by the least reference
+that gives them, and is a plain word if no reference takes fewer than {WORD_BYTES}. Others are
+refused at load.
 """
 
 

@@ -31,7 +31,7 @@ def program_bytes(program: Program) -> bytes:
 def _arrays(program: Program) -> dict[str, NDArray[Any]]:
     """Return the binary parts of a program."""
     arrays: dict[str, NDArray[Any]] = {
-        "instructions": np.frombuffer(program.instructions, np.uint8),
+        "instructions": np.frombuffer(program.stream, np.uint8),
         "operator_of": program.operator_of.astype(np.uint32),
         "constants": program.constants,
     }

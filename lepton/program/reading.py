@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import chip_from_table
 from lepton.errors import ChipError, EncodingError, InputError, ProgramError
+from lepton.isa import WORD_BYTES, pack, unpack
 from lepton.program.container import opened, packed
 from lepton.program.files import read_file, refuse_special
 from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
@@ -75,11 +76,13 @@ def program_from_parts(
 ) -> Program:
     """Return the program of a manifest and its bytes, checked like a loaded file.
 
+    The instructions are words, whether the chip has them packed or not.
+
     Raises:
         ProgramError: they do not belong together.
     """
     arrays: dict[str, NDArray[Any]] = {
-        "instructions": np.frombuffer(instructions, np.uint8),
+        "instructions": np.frombuffer(_stream(manifest, instructions), np.uint8),
         "operator_of": operator_of,
         "constants": constants,
     }
@@ -88,17 +91,28 @@ def program_from_parts(
     return load_program(packed(arrays, manifest))
 
 
+def _stream(manifest: dict[str, object], words: bytes) -> bytes:
+    """Return the words as the manifest's chip has them in memory."""
+    chip = cast(dict[str, Any], manifest.get("chip"))
+    try:
+        is_packed = chip["control"]["packed"] is True and len(words) % WORD_BYTES == 0
+    except (KeyError, TypeError):
+        is_packed = False
+    return pack(words)[0] if is_packed else words
+
+
 def _parse(content: bytes) -> Program:
     """Return the program of a file's bytes; every inconsistency of types is a ProgramError."""
     arrays, manifest = opened(content)
     try:
         hosts = sum(name.startswith("host.") for name in arrays)
-        chip_table = cast(dict[str, object], manifest["chip"])
+        chip = chip_from_table(cast(dict[str, object], manifest["chip"]), "embedded chip")
+        stream = arrays["instructions"].tobytes()
         return Program(
             source=_text(manifest["source"]),
             golden=cast(Any, _one_of(manifest["golden"], ("onnx", "tflite"))),
-            chip=chip_from_table(chip_table, "embedded chip"),
-            instructions=arrays["instructions"].tobytes(),
+            chip=chip,
+            instructions=unpack(stream) if chip.control.packed else stream,
             operator_of=arrays["operator_of"],
             constants=arrays["constants"],
             program_address=_whole(manifest["program_address"]),

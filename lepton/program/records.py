@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.isa import Instruction, decode_all, records_of
+from lepton.isa import WORD_BYTES, Instruction, decode_all, pack, records_of
 
 __all__ = ["MAXIMUM_TENSOR_ELEMENTS", "Operator", "Program", "ProgramTensor", "Region"]
 
@@ -93,6 +93,23 @@ class Program:
     operators: tuple[Operator, ...]
     regions: tuple[Region, ...]
     host_models: tuple[bytes, ...]
+
+    @cached_property
+    def _packed(self) -> tuple[bytes, NDArray[np.int64]]:
+        if self.chip.control.packed:
+            return pack(self.instructions)
+        count = len(self.instructions) // WORD_BYTES
+        return self.instructions, np.arange(1, count + 1) * WORD_BYTES
+
+    @property
+    def stream(self) -> bytes:
+        """The instructions as they lie in memory."""
+        return self._packed[0]
+
+    @property
+    def stream_ends(self) -> NDArray[np.int64]:
+        """[instructions] where each ends in the stream."""
+        return self._packed[1]
 
     @cached_property
     def decoded(self) -> list[Instruction]:

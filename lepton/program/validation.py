@@ -51,7 +51,7 @@ def _validate_memory(program: Program) -> None:
     """Raise ProgramError unless segments and tensors lie inside their memories, inputs apart."""
     memories = program.chip.memories
     segments = [
-        ("program", program.program_memory, program.program_address, len(program.instructions)),
+        ("program", program.program_memory, program.program_address, len(program.stream)),
         ("constants", program.constants_memory, program.constants_address, len(program.constants)),
     ]
     spans: list[tuple[str, int, int, int]] = []

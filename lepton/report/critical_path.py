@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.isa import WORD_BYTES
 from lepton.program import Program, Region
+from lepton.program.fetch import G_FIRST, G_ROOM, G_STOP, fetch_groups
 from lepton.trace import Trace
 
 __all__ = ["Kind", "PathStep", "critical_path", "path_cycles"]
@@ -46,10 +46,9 @@ class _Walk:
             name: mine[name].tolist()
             for name in ("arrive", "dispatch", "taken", "start", "end", "retire", "cause")
         }
-        control = program.chip.control
-        self._group = max(control.fetch_bytes // WORD_BYTES, 1)
-        self._window = self._group * control.fetch_outstanding
-        self._depth = control.queue_depth
+        groups = fetch_groups(program, region) - region.start
+        self._room = np.repeat(groups[:, G_ROOM], groups[:, G_STOP] - groups[:, G_FIRST])
+        self._depth = program.chip.control.queue_depth
         self._before = _earlier_in_queue(mine["queue"])
         self._retires = mine["retire"]
         self.steps: list[PathStep] = []
@@ -110,7 +109,7 @@ class _Walk:
             if blocker >= 0:
                 self._add(i, dispatch - 1, dispatch, "dispatch")
                 return "taken", blocker
-        room = i // self._group * self._group - self._window
+        room = int(self._room[i]) - 1
         if room < 0:
             self._add(i, self._base, dispatch, "fetch")
             return None

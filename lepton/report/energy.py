@@ -19,7 +19,6 @@ from lepton.cost.action_names import Action
 from lepton.cost.actions import action_counts
 from lepton.cost.energy import COMPONENTS, MEMORY_EVENTS, action_energies, memory_energies
 from lepton.errors import LeptonError
-from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.footprints import BOX, Space, footprints
 from lepton.program import Program
@@ -103,8 +102,8 @@ def _owners(program: Program) -> I64:
 def _moved(program: Program, owners: I64) -> I64:
     """Return the bytes `[operators, memories, 2]` read and written, instruction fetch included."""
     made = operator_traffic(program)
-    fetched = np.bincount(owners, minlength=len(program.operators)) * WORD_BYTES
-    made[:, program.program_memory, 0] += fetched
+    fetched = np.diff(program.stream_ends, prepend=0)
+    np.add.at(made[:, program.program_memory, 0], owners, fetched)
     return made
 
 

@@ -161,7 +161,7 @@ def _bound_cycles(program: Program, macs: int) -> int:
     place = (program.constants_memory, program.constants_address, len(program.constants))
     stored = sum(o.stored_bytes for o in program.operators if o.device == "npu")
     sizes[program.constants_memory] += min(stored, read_within(program, *place))
-    sizes[program.program_memory] += len(program.instructions)
+    sizes[program.program_memory] += len(program.stream)
     times = [_cycles_at(program, memory, size) for memory, size in enumerate(sizes)]
     return ceil(max([Fraction(macs, program.chip.peak_macs_per_cycle), *times]))
 
@@ -331,7 +331,7 @@ def summarize(
         tops_per_watt=2e-12 * on_npu / joules if joules else None,
         area_mm2=sum(part.mm2 for part in part_areas(program.chip).values()),
         instructions=len(program.operator_of),
-        program_bytes=len(program.instructions),
+        program_bytes=len(program.stream),
         bound_cycles=_bound_cycles(program, on_npu),
         roofline_cycles=sum(layer.roofline_cycles for layer in layers),
         compile_seconds=compile_seconds,

@@ -132,7 +132,7 @@ def _check_bounds(program: Program, boxes: I64) -> None:
         )
     segments = [
         (program.constants_memory, program.constants_address, len(program.constants), "constant"),
-        (program.program_memory, program.program_address, len(program.instructions), "program"),
+        (program.program_memory, program.program_address, len(program.stream), "program"),
     ]
     for memory, start, size, name in segments:
         hits = np.flatnonzero(

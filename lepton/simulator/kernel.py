@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lepton.cost.dependences import dependences
 from lepton.jit import njit
+from lepton.program.fetch import G_ADDRESS, G_BYTES, G_ROOM
 from lepton.simulator.channels import drain_writes, step_channel
 from lepton.simulator.kernel_state import (
     ARRIVE,
@@ -62,24 +63,22 @@ I64 = NDArray[np.int64]
 @njit(allocates=False, inlined=True)
 def _fetch_ahead(c: Settings, s: State, earliest: int) -> None:
     """Set the tick of the next fetch, not before cycle `earliest`."""
-    waiting = s.front[F_FETCHED] - s.front[F_DISPATCHED]
+    group = s.front[F_FETCHED]
     s.next[FETCH] = NEVER
-    if s.front[F_FETCHED] < c.stop and waiting < c.group * c.fetch_outstanding:
+    if group < len(s.fetches) and s.front[F_DISPATCHED] >= s.fetches[group, G_ROOM]:
         s.next[FETCH] = max(s.front[F_FETCH] + 1, earliest) * c.ticks
 
 
 @njit(allocates=False, inlined=True)
 def _fetch(c: Settings, s: State, cycle: int) -> None:
     """Request the next group of instructions."""
-    first = s.front[F_FETCHED]
-    last = min(first + c.group, c.stop)
-    number = (first - c.start) // c.group
-    at = c.program_address + first * c.word_bytes
-    end = c.program_address + last * c.word_bytes
-    tag = c.queues * c.outstanding + number % c.fetch_outstanding
+    group = s.front[F_FETCHED]
+    at, length = s.fetches[group, G_ADDRESS], s.fetches[group, G_BYTES]
+    end = at + length
+    tag = c.queues * c.outstanding + group % c.fetch_outstanding
     burst = burst_of(s.memories.memories, c.program_memory, c.burst_bytes)
-    open_tag(s, tag, first, c.program_memory, end - at)
-    s.front[F_FETCHED] = last
+    open_tag(s, tag, group, c.program_memory, length)
+    s.front[F_FETCHED] = group + 1
     s.front[F_FETCH] = cycle
     while at < end:
         size = min(end - at, burst - at % burst)
@@ -111,7 +110,7 @@ def _dispatch(c: Settings, s: State, cycle: int) -> None:
 
 @njit
 def _new_state(
-    c: Settings, instructions: I64, masks: I64, memories: MemoryState, bins: I64
+    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64
 ) -> State:
     """Return the state of an idle chip at the region's first cycle."""
     first, edges, open_waits = dependences(masks, c.start, c.stop)
@@ -137,7 +136,8 @@ def _new_state(
         instructions,
         edges,
         queues,
-        np.array([c.start, c.base - 1, c.start, c.base - 1], np.int64),
+        np.array([0, c.base - 1, c.start, c.base - 1], np.int64),
+        fetches,
         actions,
         np.zeros((tags, T_ACCESSES + 1), np.int64),
         memories,
@@ -172,13 +172,14 @@ def _run(c: Settings, s: State) -> None:
 
 @njit
 def run_region(
-    c: Settings, instructions: I64, masks: I64, memories: MemoryState, bins: I64
+    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64
 ) -> tuple[int, int]:
     """Run instructions [start, stop) from cycle `base`.
 
     Args:
         c: scalars.
         instructions: `[n + 1, INSTRUCTION_COLUMNS]`, of which WORK is filled in.
+        fetches: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
         masks: `[n, 2]` semaphores that each instruction waits for and signals.
         memories: as the region before left them.
         bins: profile of the bandwidth.
@@ -187,7 +188,7 @@ def run_region(
         The cycle at which all has retired and every write has left, and the first instruction
         that could not run because of a deadlock, or -1.
     """
-    s = _new_state(c, instructions, masks, memories, bins)
+    s = _new_state(c, instructions, fetches, masks, memories, bins)
     _run(c, s)
     end = max(s.front[F_DISPATCH], c.base)
     stuck = s.front[F_DISPATCHED] if s.front[F_DISPATCHED] < c.stop else -1

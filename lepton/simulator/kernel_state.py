@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
+from lepton.program.fetch import G_FIRST, G_STOP
 from lepton.simulator.memories import MemoryState
 
 __all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State", "finish_request"]
@@ -36,10 +37,6 @@ class Settings(NamedTuple):
     bank_bytes: int
     decoder_bytes: int
     program_memory: int
-    program_address: int
-    word_bytes: int
-    group: int
-    """Instructions that are fetched together."""
     fetch_outstanding: int
     start: int
     stop: int
@@ -112,11 +109,12 @@ Q_SLOTS = 14
 
 # columns of the front end's state
 (F_FETCHED, F_FETCH, F_DISPATCHED, F_DISPATCH) = range(4)
-"""Instructions fetched, cycle of the latest fetch, the same of dispatch."""
+"""Groups fetched, cycle of the latest fetch; instructions dispatched, cycle of the latest."""
 
 # columns of the state of requests in flight
 (T_OPEN, T_FINISH, T_OWNER, T_MEMORY, T_SIZE, T_ACCESSES) = range(6)
-"""Parts still open, latest cycle at which one finished, instruction, memory, bytes, accesses."""
+"""Parts still open, latest cycle at which one finished, instruction or group of a fetch, memory,
+bytes, accesses."""
 
 (FETCH, DISPATCHER, FIRST_QUEUE) = range(3)
 """Actors: fetch, dispatch, the queues; behind them the channels of the DRAMs."""
@@ -133,6 +131,8 @@ class State(NamedTuple):
     """[queues, Q_SLOTS + outstanding]"""
     front: I64
     """[4]"""
+    fetches: I64
+    """[groups, GROUP_COLUMNS] of `lepton.program.fetch_groups`"""
     next: I64
     """[actors] tick of the next action of each"""
     tags: I64
@@ -214,7 +214,7 @@ def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
     """Set the tick of the next dispatch, not before cycle `earliest`."""
     i = s.front[F_DISPATCHED]
     s.next[DISPATCHER] = NEVER
-    if i >= s.front[F_FETCHED]:
+    if i >= c.stop:
         return
     arrival = s.i[i, ARRIVE]
     q = s.i[i, W_QUEUE]
@@ -237,7 +237,7 @@ def finish_request(c: Settings, s: State, tag: int, tick: int) -> None:
     owner = s.tags[tag, T_OWNER]
     q = tag // c.outstanding
     if q >= c.queues:
-        for i in range(owner, min(owner + c.group, c.stop)):
+        for i in range(s.fetches[owner, G_FIRST], s.fetches[owner, G_STOP]):
             s.i[i, ARRIVE] = cycle
         if s.next[DISPATCHER] == NEVER:
             dispatch_ahead(c, s, 0)

@@ -9,7 +9,6 @@ from lepton.simulator.kernel_state import (
     DISPATCHER,
     END,
     F_DISPATCHED,
-    F_FETCHED,
     FIRST_QUEUE,
     I_DONE,
     I_LEFT,
@@ -104,7 +103,7 @@ def _take(c: Settings, s: State, q: int, cycle: int) -> int:
     s.q[q, Q_HELD] -= 1
     s.i[i, TAKEN] = cycle
     waiting = s.front[F_DISPATCHED]
-    if s.next[DISPATCHER] == NEVER and waiting < s.front[F_FETCHED] and s.i[waiting, W_QUEUE] == q:
+    if s.next[DISPATCHER] == NEVER and waiting < c.stop and s.i[waiting, W_QUEUE] == q:
         dispatch_ahead(c, s, cycle + 1)
     return i
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.chip.description import Flat
-from lepton.isa import WORD_BYTES
 from lepton.jit import njit
+from lepton.program.fetch import fetch_block_bytes
 from lepton.simulator.dram_state import controller_state
 from lepton.simulator.dram_timing import controller_of
 
@@ -86,7 +86,7 @@ def _flat_row(chip: Chip, memory: Flat) -> I64:
 def _parts(chip: Chip, drams: list[Dram]) -> int:
     """Return the most accesses that one request of the DMA, or one fetch, can take."""
     smallest = min((dram.access_bytes for dram in drams), default=1)
-    fetched = max(chip.control.fetch_bytes // WORD_BYTES, 1) * WORD_BYTES
+    fetched = fetch_block_bytes(chip.control.fetch_bytes)
     bursts = fetched // chip.dma.burst_bytes + 2
     longest = max(chip.dma.burst_bytes // smallest + 2, fetched // smallest + 2 * bursts)
     return longest if drams else 1

@@ -11,10 +11,10 @@ from lepton.chip import Chip, Dram
 from lepton.cost import instruction_costs
 from lepton.cost.work import bank_masks, transfer_walks
 from lepton.errors import CheckError
-from lepton.isa import WORD_BYTES
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import queue_count, queue_names, queues
 from lepton.program import Program, Region
+from lepton.program.fetch import fetch_groups
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import run_region
 from lepton.simulator.kernel_state import (
@@ -66,9 +66,6 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
         bank_bytes=chip.scratchpad.bank_bytes,
         decoder_bytes=chip.weight_buffer.decoder_bytes_per_cycle,
         program_memory=program.program_memory,
-        program_address=program.program_address,
-        word_bytes=WORD_BYTES,
-        group=max(chip.control.fetch_bytes // WORD_BYTES, 1),
         fetch_outstanding=chip.control.fetch_outstanding,
         start=region.start,
         stop=region.stop,
@@ -97,7 +94,8 @@ def simulate_timing(program: Program) -> Trace:
         if region.device != "npu":
             continue
         settings = _settings(program, region, cycle)
-        end, stuck = run_region(settings, work, masks, memories, bins)
+        fetches = fetch_groups(program, region)
+        end, stuck = run_region(settings, work, fetches, masks, memories, bins)
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"

@@ -15,6 +15,7 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_it_holds_every_instruction_field_and_choice() -> None:
     sections = {part.split("\n", 1)[0]: part for part in manual().split("\n## ")[1:]}
+    assert "no reference takes fewer than 64" in sections.pop("Packed streams")
     assert list(sections) == [REGISTRY[opcode].mnemonic for opcode in sorted(REGISTRY)]
     for cls in REGISTRY.values():
         section = sections[cls.mnemonic]

@@ -87,7 +87,7 @@ def test_figures_of_a_network_with_host_regions(digits: Run) -> None:
     assert made.milliseconds == pytest.approx(trace.cycles / 500_000)
     # flash holds constants and program: 1 byte per cycle
     stored = sum(operator.stored_bytes for operator in program.operators)
-    assert made.bound_cycles == stored + len(program.instructions)
+    assert made.bound_cycles == stored + len(program.stream)
 
 
 def test_hand_written_program(assembly: Run) -> None:

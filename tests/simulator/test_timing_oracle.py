@@ -119,7 +119,7 @@ def plain_chip(**changed: dict[str, Any]) -> Chip:
     and a cycle for every 16 elements.
     """
     sections: dict[str, dict[str, Any]] = {
-        "control": {"fetch_bytes": 1024, "queue_depth": 8},
+        "control": {"fetch_bytes": 1024, "queue_depth": 8, "packed": False},
         "dma": {"burst_bytes": 1024, "setup_cycles": 2, "load_channels": 2, "outstanding": 4},
         "vector": {"latency_cycles": 4, "lanes": 16},
         "scratchpad": {"size_kib": 4, "banks": 4, "port_bytes": 16},

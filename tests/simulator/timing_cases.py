@@ -101,6 +101,7 @@ def random_chip(r: random.Random, drams: float) -> Chip:
         control=replace(
             chip.control, queue_depth=r.choice((1, 2, 3, 4, 9)),
             fetch_bytes=r.choice((1, 64, 128, 200, 256)), fetch_outstanding=r.randint(1, 4),
+            packed=r.random() < 0.5,
         ),
         memories=tuple(
             (_dram if r.random() < drams else _memory)(r, name) for name in names

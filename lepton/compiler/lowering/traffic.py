@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 
 from lepton.chip import Chip, Dram
 from lepton.isa.declaration import WORD_BYTES
+from lepton.program.fetch import fetch_block_bytes
 
 __all__ = ["Traffic"]
+
+_PACKED_BYTES = 10
+"""Of a packed instruction, about: 7 in long programs of one pattern, 15 in short ones."""
 
 
 @dataclass
@@ -29,9 +33,11 @@ class Traffic:
 
     def fetch(self, instructions: float) -> None:
         """Count the fetch of instructions."""
-        group = max(self.chip.control.fetch_bytes // WORD_BYTES, 1)
+        control = self.chip.control
+        block = fetch_block_bytes(control.fetch_bytes)
+        each = _PACKED_BYTES if control.packed else WORD_BYTES
         memory = self.chip.memory_index(self.chip.placement.program)
-        self.read(memory, group * WORD_BYTES, instructions / group)
+        self.read(memory, block, instructions * each / block)
 
     def _count(self, memory: int, run_bytes: int, runs: float, *, is_write: bool) -> None:
         if run_bytes <= 0 or runs <= 0:
