@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import ROOT
+from benchmarks.page import replace_part
 from lepton.chip import PRESETS, load_chip
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
@@ -26,7 +28,6 @@ from tests.random_layers import random_program
 
 __all__ = ["Agreement", "Pair", "agreement", "compare"]
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "estimate.md"
 HEADING = "## Figures"
 """What follows it in the page is written by this program."""
@@ -190,8 +191,7 @@ def main() -> None:
     made = "\n\n".join(text)
     print(made)
     if options.write:
-        before = PAGE.read_text().partition(HEADING)[0]
-        PAGE.write_text(f"{before}{HEADING}\n\n{made}\n")
+        replace_part(PAGE, HEADING, made)
 
 
 if __name__ == "__main__":

@@ -100,4 +100,4 @@ def test_an_interpreter_without_scalesim_is_refused() -> None:
     with pytest.raises(
         RuntimeError, match="SCALE-Sim failed: ModuleNotFoundError: No module named"
     ):
-        scalesim(sys.executable, layer, 8, WS)
+        scalesim(sys.executable, [layer], 8, WS)
