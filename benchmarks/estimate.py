@@ -26,7 +26,7 @@ from lepton.program import Program
 from lepton.simulator import simulate_timing
 from tests.random_layers import random_program
 
-__all__ = ["Agreement", "Pair", "agreement", "compare"]
+__all__ = ["Agreement", "Pair", "agreement", "compare", "model_programs"]
 
 PAGE = ROOT / "docs" / "estimate.md"
 HEADING = "## Figures"
@@ -116,18 +116,21 @@ def compare(name: str, kind: str, program: Program) -> Pair:
     )  # fmt: skip
 
 
-def _models(data: Path) -> Iterator[Pair]:
-    """Yield every model on every preset that holds it."""
+def model_programs(data: Path) -> Iterator[tuple[str, Program]]:
+    """Yield the path and the program of every model on every preset that holds it."""
     from lepton.compiler.compile import compile_model
 
     for path in MODELS:
         for preset in PRESETS:
             try:
-                program = compile_model(data / path, load_chip(preset))
+                yield path, compile_model(data / path, load_chip(preset))
             except CompileError:
                 continue
-            name = Path(path).stem
-            yield compare(name, "table" if path.endswith(".csv") else "network", program)
+
+
+def _models(data: Path) -> Iterator[Pair]:
+    for path, program in model_programs(data):
+        yield compare(Path(path).stem, "table" if path.endswith(".csv") else "network", program)
 
 
 def _row(title: str, pairs: Sequence[Pair]) -> str:

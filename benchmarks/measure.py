@@ -33,7 +33,7 @@ sys.exit(child.returncode != 0)
 
 @dataclass(frozen=True)
 class Best(Generic[T]):
-    """The fewest seconds of several runs, and what the last one returned."""
+    """The fewest seconds of several runs, and what the first one returned."""
 
     cpu_s: float
     wall_s: float
@@ -44,13 +44,14 @@ def best(
     function: Callable[[], T], runs: int = 3, cpu_clock: Callable[[], float] = time.process_time
 ) -> Best[T]:
     """Return what the best of several runs takes."""
-    cpu_s, wall_s = [], []
-    for _ in range(runs):
+
+    def run() -> Best[T]:
         wall, cpu = time.perf_counter(), cpu_clock()
         result = function()
-        cpu_s.append(cpu_clock() - cpu)
-        wall_s.append(time.perf_counter() - wall)
-    return Best(min(cpu_s), min(wall_s), result)
+        return Best(cpu_clock() - cpu, time.perf_counter() - wall, result)
+
+    made = [run() for _ in range(runs)]
+    return Best(min(m.cpu_s for m in made), min(m.wall_s for m in made), made[0].result)
 
 
 class Ended(NamedTuple):

@@ -244,8 +244,8 @@ def peers_table(found: Sequence[Comparison]) -> str:
         (_title(p), sum(p.ours.cycles), p.ours.seconds, p.theirs.seconds, _ratio(p)) for p in found
     ]
     text = (
-        f"Layers {', '.join(layer.name for layer in found[0].layers)} of the table: one encoded\n"
-        "program here, one table there, compute cycles equal layer by layer."
+        f"Layers {', '.join(layer.name for layer in found[0].layers)} of ResNet-50's table, in one "
+        "run of each, warm here.\nThe compute cycles are equal layer by layer."
     )
     return _section(title, text, markdown_table(head, rows, 1))
 
