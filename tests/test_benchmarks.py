@@ -12,7 +12,7 @@ from benchmarks.page import Limit, figure, limits_table, markdown_table, replace
 from benchmarks.scalesim import Comparison, Found
 from benchmarks.simulation_speed import HEADING, PAGE
 from benchmarks.speed_tables import Cold, Ideal, Network, Warm, bursts, limits, peers_table
-from lepton.chip import Dataflow
+from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.simulator import simulate_timing
 from tests.programs import hand_program, tensor
@@ -121,7 +121,9 @@ STORE = f"load {ROW} signal=1\nstore address=0x100 {ROW} wait=1\nhalt"
 def test_bursts_of_a_flat_memory_are_its_bytes_by_burst() -> None:
     program = hand_program(STORE, inputs=(tensor("x", (64,), 0),))
     # the SRAM has bursts of 32 bytes; the instructions come from the flash
-    fetched = len(program.instructions) / program.chip.memories[1].burst_bytes
+    flash = program.chip.memories[1]
+    assert isinstance(flash, Flat)
+    fetched = len(program.instructions) / flash.burst_bytes
     assert bursts(program.chip, simulate_timing(program)) == 4 + fetched
 
 
