@@ -42,7 +42,9 @@ def execute(notebook: Path) -> None:
     content = nbformat.read(notebook, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
-        NotebookClient(content, timeout=300, record_timing=False, resources=place).execute()
+        client = NotebookClient(content, timeout=300, resources=place)
+        client.record_timing, client.coalesce_streams = False, True
+        client.execute()
     content.metadata.language_info = {"name": "python"}
     nbformat.write(content, notebook)
 
