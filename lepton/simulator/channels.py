@@ -7,11 +7,16 @@ on its own (refresh, draining writes) is caught up with when the next access com
 from __future__ import annotations
 
 from lepton.jit import njit
-from lepton.simulator.dram_controller import next_cycle, run
+from lepton.simulator.dram_controller import (
+    channel_of,
+    next_cycle,
+    run,
+    run_cycle,
+    sleeps_until,
+)
 from lepton.simulator.dram_queues import enter, room
 from lepton.simulator.dram_state import (
     ACTIVE,
-    CHANNEL,
     CLOCK,
     COUNT,
     DECIDED,
@@ -19,10 +24,8 @@ from lepton.simulator.dram_state import (
     FLUSH,
     LINE_MASK,
     LINK,
-    MASK,
     QUEUE_FIELDS,
     QUEUES,
-    SHIFT,
 )
 from lepton.simulator.kernel_state import NEVER, Settings, State, finish_request
 from lepton.simulator.memories import (
@@ -47,12 +50,12 @@ __all__ = ["drain_writes", "send_accesses", "step_channel"]
 def _channel_ahead(c: Settings, s: State, ch: int) -> None:
     """Set the tick of a channel's next step."""
     r = s.memories
+    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
+    cycle = next_cycle(configuration, m)
     if r.channels[ch, C_OPEN] == 0:
         s.next[c.first_channel + ch] = NEVER
         return
-    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
     ticks, head = r.channels[ch, C_TICKS], r.channels[ch, C_HEAD]
-    cycle = next_cycle(configuration, m)
     if head >= 0:
         line = r.accesses[head, A_ADDRESS] & configuration[LINE_MASK]
         arrival = (r.accesses[head, A_ARRIVAL] + ticks - 1) // ticks
@@ -84,10 +87,11 @@ def send_accesses(
     access = r.memories[m, ACCESS]
     begin = r.memories[m, FIRST_CHANNEL]
     configuration = r.configurations[r.channels[begin, C_DRAM]]
+    ticks = r.channels[begin, C_TICKS]
     at = address - address % access
     ticket = tag * r.parts + first
     while at < address + size:
-        ch = begin + ((at >> configuration[SHIFT + CHANNEL]) & configuration[MASK + CHANNEL])
+        ch = begin + channel_of(configuration, at)
         r.accesses[ticket, A_ADDRESS], r.accesses[ticket, A_IS_WRITE] = at, is_write
         r.accesses[ticket, A_ARRIVAL], r.accesses[ticket, A_NEXT] = tick, -1
         if r.channels[ch, C_HEAD] < 0:
@@ -97,9 +101,10 @@ def send_accesses(
         r.channels[ch, C_TAIL] = ticket
         r.channels[ch, C_OPEN] += 1
         if r.channels[ch, C_OPEN] == 1:
-            # it may have slept: what it did meanwhile is done before anything new is seen
-            _catch_up(r, ch, tick)
-        if r.channels[ch, C_HEAD] == ticket:
+            # what it did while it slept, its step catches up with
+            clock = max((tick + ticks - 1) // ticks, r.blocks[ch, CLOCK])
+            s.next[c.first_channel + ch] = clock * ticks
+        elif r.channels[ch, C_HEAD] == ticket:
             _channel_ahead(c, s, ch)
         ticket += 1
         at += access
@@ -112,7 +117,7 @@ def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
     configuration = r.configurations[r.channels[ch, C_DRAM]]
     ticks = r.channels[ch, C_TICKS]
     limit = (tick + ticks - 1) // ticks
-    run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0, False)
+    run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0)
 
 
 @njit(allocates=False, inlined=True)
@@ -153,9 +158,12 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
     ticks = r.channels[ch, C_TICKS]
     while tick < limit:
         cycle = tick // ticks
-        run(configuration, m, f, r.tickets, cycle, -1, 0, False)
+        if not sleeps_until(configuration, m, cycle):
+            run(configuration, m, f, r.tickets, cycle, -1, 0)
+        m[CLOCK] = cycle
         has_news = _accept(c, s, ch, cycle)
-        run(configuration, m, f, r.tickets, cycle + 1, -1, 0, True)
+        run_cycle(configuration, m, f, r.tickets, cycle)
+        m[CLOCK] = cycle + 1
         ticket = m[DECIDED]
         m[DECIDED] = -1
         while ticket >= 0:
@@ -179,7 +187,7 @@ def drain_writes(r: MemoryState, tick: int) -> int:
         configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
         m[FLUSH] = 1
         while m[ACTIVE] != 0 or m[QUEUES + QUEUE_FIELDS + COUNT] > 0:
-            run(configuration, m, f, r.tickets, next_cycle(configuration, m) + 1, -1, 0, False)
+            run(configuration, m, f, r.tickets, next_cycle(configuration, m) + 1, -1, 0)
             end = max(end, m[CLOCK] * r.channels[ch, C_TICKS])
         m[FLUSH] = 0
     return end

@@ -17,7 +17,7 @@ __all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State",
 __all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 
 I64 = NDArray[np.int64]
-NEVER = 1 << 62
+NEVER = 1 << 52
 
 
 class Settings(NamedTuple):
