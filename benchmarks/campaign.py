@@ -251,8 +251,12 @@ def page(result: dict[str, Any]) -> str:
     ]
     failures += [f"- {name}: {made['verdict']}" for name, made in result.items() if made["verdict"]]
     lines += ["", "## Failures", "", *(failures or ["None."])]
-    for heading, prefix in (("ONNX operators", "operator "), ("Damaged files", "")):
-        part = "onnx" if prefix else "hostile"
+    tables = [
+        ("ONNX operators", "onnx", "operator "),
+        ("Damaged files", "hostile", ""),
+        ("Timing", "timing", ""),
+    ]
+    for heading, part, prefix in tables:
         lines += ["", f"## {heading}", "", *_counted(result.get(part, {}), prefix)]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lepton.api import Model, check, compile, load_model, load_program, simulate
+    from lepton.api import Model, check, compile, estimate, load_model, load_program, simulate
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
     from lepton.program import Program
@@ -23,6 +23,7 @@ __all__ = [
     "Program",
     "check",
     "compile",
+    "estimate",
     "load_chip",
     "load_model",
     "load_program",

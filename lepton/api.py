@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,12 @@ from lepton.errors import InputError
 from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
 
-__all__ = ["Model", "RunResult", "check", "compile", "load_model", "load_program", "simulate"]
+__all__ = ["Model", "RunResult", "check", "compile", "estimate", "load_model", "load_program"]
+__all__ += ["simulate"]
+
+if TYPE_CHECKING:
+    from lepton.cost.estimate import Estimate
+    from lepton.report.energy import Energy
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,6 +38,13 @@ class RunResult:
     program: Program
     outputs: Arrays
     trace: Trace | None
+
+    @property
+    def energy(self) -> Energy | None:
+        """What the run cost, per layer and component; None without timing."""
+        from lepton.report.energy import energy_of
+
+        return None if self.trace is None else energy_of(self.program, self.trace)
 
     def report(self) -> str:
         """Return the per-layer table."""
@@ -111,6 +123,24 @@ def check(program: Program) -> None:
     from lepton.simulator import check as check_program
 
     check_program(_program(program))
+
+
+def estimate(program: Program, chip: str | Path | Chip | None = None) -> Estimate:
+    """Return the cycles of a program without simulating it; docs/estimate.md says how close.
+
+    Args:
+        program: from `lepton.compile` or `lepton.load_program`.
+        chip: another one, that differs from the program's in timing only.
+
+    Raises:
+        CheckError: the program deadlocks.
+        InputError: the chip differs in more.
+    """
+    from lepton.cost.estimate import estimate_program
+    from lepton.runtime.retarget import retarget
+
+    chosen = _program(program)
+    return estimate_program(chosen if chip is None else retarget(chosen, _chip(chip)))
 
 
 def simulate(

@@ -52,6 +52,8 @@ class MemoryCounters:
     activates: int
     precharges: int
     refreshes: int
+    write_commands: int
+    """Column commands that write, of the row hits and misses."""
     profile: NDArray[np.int64]
     """Bytes per bin of `Trace.profile_cycles`."""
 

@@ -130,6 +130,19 @@ def hostile_verdict(counts: Counts) -> str:
     return f"no case ended as: {', '.join(missing)}" if missing else ""
 
 
+def _start_timing() -> Callable[[int], Counts]:
+    from tests.simulator.timing_comparison import run_seed
+
+    return run_seed
+
+
+def timing_verdict(counts: Counts) -> str:
+    """Judge whether the programs met everything that can happen often enough."""
+    from tests.simulator.timing_comparison import timing_verdict as judged
+
+    return judged(counts)
+
+
 PARTS = {
     "onnx": Part(
         "random ONNX graphs, each as QDQ and as QOperator, against ONNX Runtime",
@@ -159,6 +172,14 @@ PARTS = {
         _start_hostile,
         hostile_verdict,
         (DIGITS,),
+    ),
+    "timing": Part(
+        "random programs on random chips: every figure of the kernel's records against the plain "
+        "simulator of docs/timing.md",
+        5_000,
+        "tests.simulator.timing_comparison",
+        _start_timing,
+        timing_verdict,
     ),
 }
 

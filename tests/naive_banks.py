@@ -9,7 +9,8 @@ from lepton.chip import Chip
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 
-__all__ = ["ACCUMULATORS", "SCRATCHPAD", "Span", "banks_of", "spans"]
+__all__ = ["ACCUMULATORS", "SCRATCHPAD", "Span"]
+__all__ += ["banks_of", "parameter_bytes", "spans", "table_bytes"]
 
 SCRATCHPAD, ACCUMULATORS = "scratchpad", "accumulators"
 
@@ -39,7 +40,7 @@ def _sums(it: isa.Matmul | isa.Depthwise | isa.Requantize) -> tuple[int, int]:
     return it.accumulator, (pixels - 1) * it.accumulator_pitch + columns
 
 
-def _parameter_bytes(it: Instruction) -> int:
+def parameter_bytes(it: Instruction) -> int:
     """Return the bytes of the parameters that an instruction reads."""
     match it:
         case isa.Requantize():
@@ -55,6 +56,13 @@ def _parameter_bytes(it: Instruction) -> int:
             return 4 * steps if it.mode == isa.ResizeMode.NEAREST else 32 + 16 * steps
         case _:
             return 0
+
+
+def table_bytes(it: Instruction) -> int:
+    """Return the bytes of the tables that an instruction reads."""
+    if not isinstance(it, isa.Lut):
+        return 0
+    return 256 * it.channels if it.table_pitch else 256
 
 
 def _stationary(it: isa.Matmul) -> int:
@@ -83,8 +91,8 @@ def spans(it: Instruction) -> Iterator[Span]:
     if isinstance(it, isa.Matmul):
         yield SCRATCHPAD, False, it.stationary_address, _stationary(it)
     if isinstance(it, isa.Lut):
-        yield SCRATCHPAD, False, it.table, 256 * it.channels if it.table_pitch else 256
-    yield SCRATCHPAD, False, getattr(it, "parameters", 0), _parameter_bytes(it)
+        yield SCRATCHPAD, False, it.table, table_bytes(it)
+    yield SCRATCHPAD, False, getattr(it, "parameters", 0), parameter_bytes(it)
 
 
 def banks_of(it: Instruction, chip: Chip) -> dict[tuple[str, bool], set[int]]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from lepton.chip import Chip, Dram, Flat
-from lepton.simulator.dram_timing import controller_of
+from lepton.simulator.dram_timing import Arbitration, DramTiming
 from tests.naive_dram import NaiveChannel, locate
 
 __all__ = ["DramMemory", "FlatMemory", "Memory", "Request", "cut", "divide_up"]
@@ -33,7 +33,15 @@ class Request:
 
     finish: int | None = None
     latest: int = 0
-    """The latest finish of those of its parts that are decided."""
+    """The latest finish of those of its accesses that are decided."""
+    open: int = 0
+    """Accesses that are not decided."""
+
+    def decide(self, tick: int) -> None:
+        """Let one of its accesses be done at a tick."""
+        self.latest, self.open = max(self.latest, tick), self.open - 1
+        if not self.open:
+            self.finish = self.latest
 
     def finished(self, tick: int) -> bool:
         return self.finish is not None and self.finish <= tick
@@ -98,8 +106,22 @@ class _Access:
     is_write: bool
     arrival: int
     request: Request
-    siblings: list[int]
-    """Accesses of the request that are not done."""
+
+
+def _controllers(m: Dram) -> tuple[DramTiming, Arbitration]:
+    """Return what section 14 makes of a memory of a chip file."""
+    banks = m.channels * m.ranks * m.bank_groups * m.banks_per_group
+    timing = DramTiming(
+        name=m.name, clock_mhz=m.clock_mhz, channels=m.channels, ranks=m.ranks,
+        bank_groups=m.bank_groups, banks_per_group=m.banks_per_group,
+        rows=m.size_bytes // (banks * m.row_bytes), row_bytes=m.row_bytes,
+        access_bytes=m.access_bytes, burst_cycles=m.burst_cycles, mapping=m.mapping, tCL=m.tCL,
+        tCWL=m.tCWL, tRCDRD=m.tRCD, tRCDWR=m.tRCD, tRP=m.tRP, tRAS=m.tRAS, tWR=m.tWR, tRTP=m.tRTP,
+        tCCD_S=m.tCCD_S, tCCD_L=m.tCCD_L, tRRD_S=m.tRRD_S, tRRD_L=m.tRRD_L, tFAW=m.tFAW,
+        tWTR_S=m.tWTR_S, tWTR_L=m.tWTR_L, tRFC=m.tRFC, tREFI=m.tREFI, tRTRS=m.tRTRS, tPPD=m.tPPD,
+        dual_command=m.commands_per_cycle == 2,
+    )  # fmt: skip
+    return timing, Arbitration("two-level", m.queue, m.bank_queue, 8, 4)
 
 
 class DramMemory:
@@ -107,23 +129,20 @@ class DramMemory:
 
     def __init__(self, memory: Dram, chip: Chip) -> None:
         self.largest_request = chip.dma.burst_bytes
-        self._timing, arbitration = controller_of(memory)
+        self._timing, arbitration = _controllers(memory)
         self._clock = chip.ticks(memory.clock_mhz)
         self._channels = [NaiveChannel(self._timing, arbitration) for _ in range(memory.channels)]
         self._waiting: list[list[_Access]] = [[] for _ in self._channels]
-        self._under_way: list[dict[int, _Access]] = [{} for _ in self._channels]
+        self._under_way: list[list[_Access]] = [[] for _ in self._channels]
         self._count = 0
 
     def request(self, tick: int, address: int, size: int, is_write: bool) -> Request:
-        made, siblings = Request(), list[int]()
-        first = address // self._timing.access_bytes
-        for line in range(first, (address + size - 1) // self._timing.access_bytes + 1):
-            at = line * self._timing.access_bytes
-            ch = locate(self._timing, at)["ch"]
-            siblings.append(self._count)
-            access = _Access(self._count, at, is_write, tick, made, siblings)
-            self._waiting[ch].append(access)
+        made, step = Request(), self._timing.access_bytes
+        for at in range(address // step * step, address + size, step):
+            access = _Access(self._count, at, is_write, tick, made)
+            self._waiting[locate(self._timing, at).channel].append(access)
             self._count += 1
+            made.open += 1
         return made
 
     def advance(self, tick: int) -> None:
@@ -132,32 +151,25 @@ class DramMemory:
                 self._cycle(number, channel)
 
     def _cycle(self, number: int, channel: NaiveChannel) -> None:
+        """Run a channel's present cycle, and note which accesses it has decided."""
         waiting, under_way = self._waiting[number], self._under_way[number]
         if waiting and waiting[0].arrival <= channel.now * self._clock:
-            place = locate(self._timing, waiting[0].address)
-            line = waiting[0].address // self._timing.access_bytes
-            if channel.can_accept(line, waiting[0].is_write):
-                access = waiting.pop(0)
-                group = place["ra"] * self._timing.bank_groups + place["bg"]
-                bank = group * self._timing.banks_per_group + place["ba"]
-                channel.accept(access.number, line, place["ro"], bank, access.is_write)
-                under_way[access.number] = access
-        channel.tick()
-        for done in [n for n in under_way if n in channel.done]:
-            access = under_way.pop(done)
-            access.siblings.remove(done)
-            finish = channel.done[done] * self._clock
-            made = access.request
-            made.latest = max(made.latest, finish)
-            if not access.siblings:
-                made.finish = made.latest
+            first = waiting[0]
+            if channel.accept(first.number, first.address, first.is_write):
+                under_way.append(waiting.pop(0))
+        channel.step()
+        for access in list(under_way):
+            done = channel.done.get(access.number)
+            if done is not None:
+                under_way.remove(access)
+                access.request.decide(done * self._clock)
 
     def drain(self, tick: int) -> int:
         self.advance(tick)
         end = tick
         for number, channel in enumerate(self._channels):
             channel.flush = True
-            while any(request.is_write for request in channel.queued()):
+            while any(queued.is_write for queued in channel.queued()):
                 self._cycle(number, channel)
                 end = max(end, channel.now * self._clock)
             channel.flush = False

@@ -1,7 +1,7 @@
 """The chip's time in plain loops, one step per cycle: docs/timing.md written out.
 
 Nothing looks ahead: a cycle goes through the phases of section 3 and sees only what has happened.
-Numbers in brackets are sections of that page. Sections 10 and 11 are `lepton.cost`'s.
+Numbers in brackets are sections of that page.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Flat
-from lepton.cost import instruction_costs
-from lepton.isa import records
+from lepton.chip import Chip, Dataflow, Flat
+from lepton.isa import Instruction, records
+from lepton.isa import instructions as isa
 from lepton.isa.footprints import queue_count, queues
 from lepton.program import Program
 from lepton.trace import RECORD
 from tests.naive_banks import banks_of
+from tests.naive_costs import cost_of
+from tests.naive_matrix import matmul_cost
 from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
@@ -133,14 +135,24 @@ class NaiveTiming:
     attribution: list[dict[str, int]]
 
 
+def _cost(item: Instruction, chip: Chip) -> tuple[int, int, int, int]:
+    """Return preload, stream, last and drain; `naive_matrix` walks what is not the default."""
+    array = chip.array
+    usual = array.dataflow == Dataflow.WEIGHT_STATIONARY and array.overlap
+    return (
+        cost_of(item, chip)
+        if usual or not isinstance(item, isa.Matmul)
+        else matmul_cost(item, chip)
+    )
+
+
 def _items(program: Program) -> list[Item]:
     """Return the instructions with their costs and banks."""
     chip, decoded = program.chip, program.decoded
     table = records(decoded)
     queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    costs = np.stack(instruction_costs(table, chip), axis=1).tolist()
     return [
-        Item(number, item, int(queue[number]), *costs[number], banks=banks_of(item, chip))
+        Item(number, item, int(queue[number]), *_cost(item, chip), banks=banks_of(item, chip))
         for number, item in enumerate(decoded)
     ]
 

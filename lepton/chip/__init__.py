@@ -1,11 +1,12 @@
 """The chip: frozen dataclasses read from TOML, and the presets shipped with the package."""
 
-from lepton.chip.description import Chip, Dram, Flat, Memory
+from lepton.chip.description import Chip, Dataflow, Dram, Flat, Memory
 from lepton.chip.toml import PRESETS, chip_from_table, chip_to_table, load_chip, parse_chip
 
 __all__ = [
     "PRESETS",
     "Chip",
+    "Dataflow",
     "Dram",
     "Flat",
     "Memory",

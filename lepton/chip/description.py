@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -11,20 +12,30 @@ __all__ = [
     "Array",
     "Chip",
     "Control",
+    "Dataflow",
     "Dma",
     "Dram",
     "Flat",
     "Memory",
     "Placement",
     "Scratchpad",
+    "Technology",
     "Vector",
     "WeightBuffer",
 ]
 
 
+class Dataflow(StrEnum):
+    """Which operand of a matmul stays in the array while the others stream."""
+
+    WEIGHT_STATIONARY = "weight-stationary"
+    OUTPUT_STATIONARY = "output-stationary"
+    INPUT_STATIONARY = "input-stationary"
+
+
 @dataclass(frozen=True)
 class Array:
-    """The matrix unit: `count` weight-stationary arrays of rows x columns int8 MACs."""
+    """The matrix unit: `count` systolic arrays of rows x columns int8 MACs."""
 
     rows: int
     columns: int
@@ -34,6 +45,11 @@ class Array:
     """Words of `rows` bytes that the line buffer takes from the scratchpad in a cycle."""
     issue_cycles: int
     """Cycles from the start of an instruction to its first step, address generator set-up."""
+    dataflow: Dataflow = Dataflow.WEIGHT_STATIONARY
+    """Of `matmul`; `depthwise` has a mode of its own."""
+    overlap: bool = True
+    """Whether the passes of a `matmul` overlap: each element has a second register, and the next
+    pass can begin before the results of this one have left."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,16 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Technology:
+    """What energy and area are reckoned with; time and values do not depend on it."""
+
+    node: str
+    """"7nm" to "45nm"."""
+    memories: tuple[str, ...]
+    """Kind of each `[[memory]]`, in their order, in the energy tables."""
+
+
+@dataclass(frozen=True)
 class Chip:
     """A whole chip with the memories it is wired to.
 
@@ -232,6 +258,7 @@ class Chip:
     control: Control
     memories: tuple[Memory, ...]
     placement: Placement
+    technology: Technology
     sources: dict[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
+from enum import StrEnum
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 from lepton.chip import description as d
+from lepton.chip.technology import MEMORY_KINDS, NODE_RANGE, is_node
 from lepton.errors import ChipError
 
 __all__ = ["PRESETS", "chip_from_table", "chip_to_table", "load_chip", "parse_chip"]
@@ -27,7 +29,13 @@ _SECTIONS: dict[str, type[Any]] = {
     "control": d.Control,
     "placement": d.Placement,
 }
+_CHOICES: dict[str, tuple[bool | StrEnum, ...]] = {
+    "bool": (True, False),
+    "Dataflow": tuple(d.Dataflow),
+}
 _KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
+_DEFAULT_NODE = "7nm"
+_DEFAULT_KINDS = {d.Dram: "lpddr4", d.Flat: "sram"}
 _MAY_BE_ZERO = {
     *("issue_cycles", "latency_cycles"),
     *("read_latency_cycles", "write_latency_cycles", "tPPD"),
@@ -74,6 +82,8 @@ def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
         if isinstance(value, str) and value:
             return value
         bad.append(f"{key} must be a text, not {_shown(value)}")
+    elif kind in _CHOICES:
+        return _convert_choice(kind, value, key, bad)
     elif kind == "tuple[str, ...]":
         names = cast(list[object], value) if isinstance(value, list) else []
         if names and all(isinstance(item, str) for item in names):
@@ -81,6 +91,16 @@ def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
         bad.append(f"{key} must be a list of names, not {_shown(value)}")
     else:
         return _convert_number(kind, value, key, name in _MAY_BE_ZERO, bad)
+    return None
+
+
+def _convert_choice(kind: str, value: object, key: str, bad: list[str]) -> object:
+    """Return the one of the kind's values that `value` is."""
+    for choice in _CHOICES[kind]:
+        if isinstance(value, bool) == isinstance(choice, bool) and value == choice:
+            return choice
+    names = " or ".join(str(choice).lower() for choice in _CHOICES[kind])
+    bad.append(f"{key} must be {names}, not {_shown(value)}")
     return None
 
 
@@ -136,9 +156,10 @@ def _build(cls: type[Any], table: object, prefix: str, bad: list[str]) -> Any:
         return None
     given = cast(dict[str, object], table)
     known = {item.name: str(item.type) for item in dataclasses.fields(cls)}
+    optional = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
     before = len(bad)
     bad.extend(f"{prefix}.{key} is not a known key" for key in given if key not in known)
-    bad.extend(f"{prefix}.{key} is missing" for key in known if key not in given)
+    bad.extend(f"{prefix}.{key} is missing" for key in known if key not in {*given, *optional})
     values = {
         key: _convert(known[key], value, f"{prefix}.{key}", bad)
         for key, value in given.items()
@@ -167,9 +188,35 @@ def _build_memories(table: object, bad: list[str]) -> tuple[d.Memory, ...]:
     return tuple(memories)
 
 
+def _build_technology(
+    table: object, memories: tuple[d.Memory, ...], bad: list[str]
+) -> d.Technology:
+    """Return the technology that a file states, or the default."""
+    if table is None:
+        return d.Technology(_DEFAULT_NODE, tuple(_DEFAULT_KINDS[type(m)] for m in memories))
+    return _build(d.Technology, table, "technology", bad)
+
+
+def _technology_contradictions(chip: d.Chip) -> list[str]:
+    """Return what is wrong with the technology."""
+    bad: list[str] = []
+    technology = chip.technology
+    if not is_node(technology.node):
+        bad.append(f"technology.node must be one of {NODE_RANGE}, not {_shown(technology.node)}")
+    if len(technology.memories) != len(chip.memories):
+        bad.append("technology.memories must name a kind for each [[memory]]")
+        return bad
+    for memory, kind in zip(chip.memories, technology.memories, strict=True):
+        wanted = "dram" if isinstance(memory, d.Dram) else "flat"
+        if MEMORY_KINDS.get(kind) != wanted:
+            kinds = ", ".join(name for name, of in MEMORY_KINDS.items() if of == wanted)
+            bad.append(f"technology.memories must be {kinds} for '{memory.name}', not '{kind}'")
+    return bad
+
+
 def _contradictions(chip: d.Chip) -> list[str]:
     """Return what is wrong between the parts of a chip."""
-    bad: list[str] = []
+    bad = _technology_contradictions(chip)
     names = [memory.name for memory in chip.memories]
     if len(set(names)) != len(names):
         bad.append("memory names must differ")
@@ -262,12 +309,13 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
         ChipError: one sentence naming `place` and every bad key.
     """
     bad: list[str] = []
-    known = {*_SECTIONS, "name", "description", "memory", "sources"}
+    known = {*_SECTIONS, "technology", "name", "description", "memory", "sources"}
     bad.extend(f"{key} is not a known key" for key in table if key not in known)
     for key in ("name", "description"):
         _convert("str", table.get(key), key, bad)
     parts = {name: _build(cls, table.get(name, {}), name, bad) for name, cls in _SECTIONS.items()}
     memories = _build_memories(table.get("memory"), bad)
+    technology = _build_technology(table.get("technology"), memories, bad)
     raw_sources = table.get("sources", {})
     sources = cast(dict[str, object], raw_sources) if isinstance(raw_sources, dict) else {}
     texts = {key: text for key, text in sources.items() if isinstance(text, str)}
@@ -278,6 +326,7 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
             name=cast(str, table["name"]),
             description=cast(str, table["description"]),
             memories=memories,
+            technology=technology,
             sources=texts,
             **parts,
         )
@@ -337,6 +386,8 @@ def _plain(value: object) -> object:
     """Return a TOML-ready value."""
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else str(value)
+    if isinstance(value, StrEnum):
+        return value.value
     return list(cast(tuple[str, ...], value)) if isinstance(value, tuple) else value
 
 
@@ -348,7 +399,7 @@ def _fields(value: Any) -> dict[str, object]:
 def chip_to_table(chip: d.Chip) -> dict[str, object]:
     """Return the table from which `chip_from_table` makes an equal chip."""
     table: dict[str, object] = {"name": chip.name, "description": chip.description}
-    for section in _SECTIONS:
+    for section in (*_SECTIONS, "technology"):
         table[section] = _fields(getattr(chip, section))
     table["memory"] = [
         {"kind": "dram" if isinstance(memory, d.Dram) else "flat", **_fields(memory)}

@@ -74,7 +74,7 @@ def _chips(options: argparse.Namespace) -> None:
 def _full(chip: Chip) -> str:
     """Return every constant of a chip with its source."""
     lines = [one_line(f"{chip.name}: {chip.description}")]
-    lines += [f"peak {chip.peak_macs_per_cycle} MAC/cycle", ""]
+    lines += [f"peak {chip.peak_macs_per_cycle} MAC/cycle", *_area(chip), ""]
     table = chip_to_table(chip)
     for section, content in table.items():
         if isinstance(content, dict) and section != "sources":
@@ -84,6 +84,20 @@ def _full(chip: Chip) -> str:
         source = chip.sources.get(f"memory.{memory.name}", "")
         lines += _section(f"memory {memory.name}", entry, source)
     return "\n".join(lines)
+
+
+def _area(chip: Chip) -> list[str]:
+    """Return the area, by part, and the energy efficiency at peak."""
+    from lepton.cost.area import part_areas
+    from lepton.cost.energy import peak_tops_per_watt
+
+    areas = {name: part.mm2 for name, part in part_areas(chip).items()}
+    parts = ", ".join(f"{name.replace('_', ' ')} {mm2:.3g}" for name, mm2 in areas.items())
+    return [
+        f"peak {peak_tops_per_watt(chip):.3g} TOPS/W without external memory, "
+        f"at {chip.technology.node}",
+        f"area {sum(areas.values()):.3g} mm2: {parts}",
+    ]
 
 
 def _section(head: str, values: dict[str, Any], source: str) -> list[str]:

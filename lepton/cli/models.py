@@ -7,7 +7,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from lepton.cli.writing import refuse_overwrite, write_arrays, write_file
 from lepton.errors import InputError
 from lepton.program import Program, one_line
 from lepton.trace import Trace
+
+if TYPE_CHECKING:
+    from lepton.report.summary import Summary
 
 __all__ = ["add_commands"]
 
@@ -129,7 +132,7 @@ def _compile(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     program.save(output)
     if options.json:
-        summary = _summary(program, None, compile_seconds=seconds)
+        summary = _summary(program, None, compile_seconds=seconds).to_json()
         print(json.dumps(summary | {"output": str(output)}))
         return
     if options.why:
@@ -154,11 +157,15 @@ def why(program: Program) -> str:
     return "\n".join(lines)
 
 
-def _summary(program: Program, trace: Trace | None, **seconds: float) -> dict[str, Any]:
-    """Return the JSON contract's object."""
+def _summary(program: Program, trace: Trace | None, **seconds: float) -> Summary:
+    """Return the figures of a program and, with a trace, of its run and its estimate."""
     from lepton.report.summary import summarize
 
-    return summarize(program, trace, **seconds).to_json()
+    if trace is None:
+        return summarize(program, None, None, **seconds)
+    from lepton.cost.estimate import estimate_program
+
+    return summarize(program, trace, estimate_program(program), **seconds)
 
 
 def _devices(options: argparse.Namespace, program: Program) -> None:
@@ -215,14 +222,13 @@ def _run(options: argparse.Namespace) -> None:
     _write_reports(options, program, result.trace)
     summary_seconds = {"compile_seconds": compile_seconds, "simulate_seconds": seconds}
     if options.json:
-        print(json.dumps(_summary(program, result.trace, **summary_seconds)))
+        print(json.dumps(_summary(program, result.trace, **summary_seconds).to_json()))
         return
-    from lepton.report.summary import summarize
     from lepton.report.table import layer_table
 
     if note:
         print(note)
-    print(layer_table(summarize(program, result.trace, **summary_seconds)))
+    print(layer_table(_summary(program, result.trace, **summary_seconds)))
     for name, array in result.outputs.items():
         flat = np.asarray(array).reshape(-1)
         shown = ", ".join(str(value) for value in flat[:8])

@@ -26,6 +26,16 @@ class Ring:
         Raises:
             CompileError: no gap is large enough.
         """
+        address = self.offer(size)
+        if address is None:
+            raise CompileError(
+                f"the {self.name} has no room for {size} more of its {self.size} "
+                f"({self.in_use} in use)"
+            )
+        return address
+
+    def offer(self, size: int) -> int | None:
+        """Return the address of `size` free units, or None if no gap is large enough."""
         size = -(-size // self.align) * self.align
         for origin in (self._position, 0):
             address = self._gap(origin, size)
@@ -33,10 +43,7 @@ class Ring:
                 self._live[address] = size
                 self._position = address + size
                 return self.start + address
-        raise CompileError(
-            f"the {self.name} has no room for {size} more of its {self.size} "
-            f"({sum(self._live.values())} in use)"
-        )
+        return None
 
     def _gap(self, origin: int, size: int) -> int | None:
         """Return the first free address from `origin` on with `size` free units behind it."""

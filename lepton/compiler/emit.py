@@ -144,8 +144,19 @@ class Emitter:
         return Tile(address, size, size, Box(0, 1, 0, 1, 0, size), True)
 
     def load_weights(self, block: NDArray[np.uint8]) -> int:
-        """Stream a `[reduction, columns]` block into the weight buffer; return its address."""
-        address = self.weights.allocate(block.size)
+        """Stream a `[reduction, columns]` block into the weight buffer; return its address.
+
+        Raises:
+            CompileError: there is no room.
+        """
+        return self._stream_weights(block, self.weights.allocate(block.size))
+
+    def offer_weights(self, block: NDArray[np.uint8]) -> int | None:
+        """Stream a block like `load_weights`, or return None if there is no room now."""
+        address = self.weights.offer(block.size)
+        return None if address is None else self._stream_weights(block, address)
+
+    def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
         self.emit(
             Weights(
                 memory=self.constants_memory,

@@ -1,4 +1,4 @@
-"""Cycles of passes and element streams, as scalars; docs/timing.md derives each."""
+"""Cycles of the feed, of depthwise passes and of element streams; docs/timing.md derives each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import NamedTuple
 from lepton.cost.scalars import CostScalars
 from lepton.jit import njit
 
-__all__ = ["Walk", "depthwise_cycles", "divide_up", "matmul_cycles", "matmul_passes"]
-__all__ += ["scratchpad_passes", "step_cycles", "vector_cycles"]
+__all__ = ["Walk", "depthwise_cycles", "divide_up", "step_cycles", "vector_cycles"]
 
 
 @njit
@@ -77,63 +76,6 @@ def step_cycles(p: CostScalars, walk: Walk, start: int, stop: int) -> int:
 
 
 @njit
-def matmul_passes(
-    p: CostScalars, reduction: int, columns: int, pixels: int, walk: Walk
-) -> tuple[int, int]:
-    """Return `(stream, last)`: cycles of all passes, and those of the last one.
-
-    A pass is a block of `rows` of the reduction and `all_columns` of the columns, through which all
-    pixels stream; the reduction's blocks come first. The next pass's weights load meanwhile, a row
-    per cycle, and it begins when they have.
-    """
-    first_rows = min(reduction, p.rows)
-    cycles = 0
-    last = 0
-    start = 0
-    while start < reduction:
-        stop = min(start + p.rows, reduction)
-        last = pixels * step_cycles(p, walk, start, stop)
-        next_rows = min(reduction - stop, p.rows) if stop < reduction else first_rows
-        cycles += max(last, next_rows)
-        start = stop
-    return cycles * divide_up(columns, p.all_columns) - max(last, first_rows) + last, last
-
-
-@njit
-def scratchpad_passes(
-    p: CostScalars, reduction: int, columns: int, pixels: int, walk: Walk, is_transposed: bool
-) -> tuple[int, int]:
-    """Return `(stream, last)` of passes whose stationary operand is in the scratchpad.
-
-    Its load takes the feed's port, so it is never hidden behind a pass and counts as stream. A row
-    of all columns is fetched at a time, or a column of `rows` if the operand is transposed; no load
-    is shorter than the walk over its rows.
-    """
-    blocks = divide_up(columns, p.all_columns)
-    last_columns = columns - (blocks - 1) * p.all_columns
-    row_cycles = divide_up(p.all_columns, p.feed_words * p.rows)
-    cycles = 0
-    last = 0
-    for start in range(0, reduction, p.rows):
-        rows = min(reduction - start, p.rows)
-        last = pixels * step_cycles(p, walk, start, start + rows)
-        cycles += last * blocks
-        if is_transposed:
-            cycles += (blocks - 1) * max(rows, p.all_columns) + max(rows, last_columns)
-        else:
-            cycles += blocks * rows * row_cycles
-    return cycles, last
-
-
-@njit
-def matmul_cycles(
-    p: CostScalars, reduction: int, columns: int, pixels: int, run: int
-) -> tuple[int, int]:
-    """Return `matmul_passes` of a tile whose words, runs of `run` bytes, never conflict."""
-    return matmul_passes(p, reduction, columns, pixels, Walk(run, 1, 0, run))
-
-
-@njit
 def depthwise_cycles(
     p: CostScalars,
     kernel: tuple[int, int],
@@ -145,8 +87,8 @@ def depthwise_cycles(
     """Return `(stream, last)` of a depthwise convolution on the array's multipliers.
 
     A column keeps one channel and its rows keep the taps. A step takes the words of the window's
-    new pixels, the first step of a row those of the whole window. Weights load as in
-    `matmul_passes`.
+    new pixels, the first step of a row those of the whole window. Weights load as in a
+    weight-stationary `matmul` whose passes overlap.
     """
     height, width = kernel
     taps = height * width

@@ -12,15 +12,20 @@ from lepton.cost.closed_forms import (
     Walk,
     depthwise_cycles,
     divide_up,
-    matmul_passes,
-    scratchpad_passes,
     vector_cycles,
 )
+from lepton.cost.dataflows import Product, matmul_cost
 from lepton.cost.scalars import CostScalars, cost_scalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import REQUANTIZE_BYTES
-from lepton.isa.instructions import ResizeMode, Stationary
+from lepton.isa.footprints import (
+    BINARY_PARAMETER_BYTES,
+    POOL_PARAMETER_BYTES,
+    REQUANTIZE_BYTES,
+    RESIZE_HEADER_BYTES,
+    SOFTMAX_PARAMETER_BYTES,
+)
+from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
 
 __all__ = ["InstructionCosts", "instruction_costs"]
@@ -35,7 +40,8 @@ class InstructionCosts(NamedTuple):
     stream: NDArray[np.int64]
     """Cycles the unit is occupied."""
     last: NDArray[np.int64]
-    """Cycles from the beginning of the last pass to the end; the next instruction may preload."""
+    """Cycles from the beginning of the last pass to the end, in which the next instruction may
+    preload; 0 where it may not."""
     drain: NDArray[np.int64]
     """Cycles between the end of the stream and the last result."""
 
@@ -46,15 +52,16 @@ _REQUANTIZE = BY_MNEMONIC["requantize"].opcode
 _BINARY = BY_MNEMONIC["binary"].opcode
 _LUT = BY_MNEMONIC["lut"].opcode
 _COPY = BY_MNEMONIC["copy"].opcode
-_FILL = BY_MNEMONIC["fill"].opcode
 _POOL = BY_MNEMONIC["pool"].opcode
 _SOFTMAX = BY_MNEMONIC["softmax"].opcode
 _RESIZE = BY_MNEMONIC["resize"].opcode
 _ONES = int(Stationary.ONES)
-_SCRATCHPAD = int(Stationary.SCRATCHPAD)
-_TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _NEAREST = int(ResizeMode.NEAREST)
-_REQUANTIZE_BYTES = REQUANTIZE_BYTES
+_AVERAGE_FLOAT32 = int(PoolMode.AVERAGE_FLOAT32)
+_MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
+_REQUANTIZE_BYTES, _BINARY_BYTES = REQUANTIZE_BYTES, BINARY_PARAMETER_BYTES
+_POOL_BYTES, _SOFTMAX_BYTES = POOL_PARAMETER_BYTES, SOFTMAX_PARAMETER_BYTES
+_RESIZE_BYTES = RESIZE_HEADER_BYTES
 
 # columns of the record, as plain globals that kernels freeze
 _HEIGHT, _WIDTH, _CHANNELS = COLUMNS["height"], COLUMNS["width"], COLUMNS["channels"]
@@ -73,9 +80,14 @@ _TABLE_PITCH = COLUMNS["table_pitch"]
 
 
 @njit
-def _is_packed(row: int, pixel: int, width: int, channels: int, height: int) -> bool:
-    """Return whether a tile's bytes are one run."""
-    return (pixel == channels or width == 1) and (row == width * pixel or height == 1)
+def _is_packed(row: int, pixel: int, channel: int, shape: tuple[int, int, int]) -> bool:
+    """Return whether the bytes of a tile of these pitches are one run, in order."""
+    height, width, channels = shape
+    return (
+        (row == width * channels or height == 1)
+        and (pixel == channels or width == 1)
+        and (channel == 1 or channels == 1)
+    )
 
 
 @njit
@@ -90,79 +102,68 @@ def _walk(r: NDArray[np.int64]) -> Walk:
 @njit
 def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain of a matmul or depthwise record."""
-    pixels = r[_OFM_H] * r[_OFM_W]
-    drain = p.rows + p.columns - 2
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
-        preload = 0
-        if r[_STATIONARY] == _SCRATCHPAD or r[_STATIONARY] == _TRANSPOSED:
-            stream, last = scratchpad_passes(
-                p, reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY] == _TRANSPOSED
-            )
-        else:
-            preload = min(reduction, p.rows)
-            stream, last = matmul_passes(p, reduction, r[_COLUMNS], pixels, _walk(r))
-        return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
+        pixels = r[_OFM_H] * r[_OFM_W]
+        return matmul_cost(p, Product(reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY]))
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     preload = 0 if r[_STATIONARY] == _ONES else min(taps, p.rows)
     stream, last = depthwise_cycles(
         p, (r[_KERNEL_H], r[_KERNEL_W]), r[_STRIDE_X], r[_DILATION_X], (r[_OFM_H], r[_OFM_W]),
         r[_CHANNELS] * r[_MULTIPLIER],
     )  # fmt: skip
+    drain = p.rows + p.columns - 2
     return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
 
 
 @njit
-def _binary_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
-    """Return the element cycles of a binary record."""
-    height, width, channels = r[_HEIGHT], r[_WIDTH], r[_CHANNELS]
-    packed = (
-        _is_packed(r[_A_ROW], r[_A_PIXEL], width, channels, height)
-        and _is_packed(r[_B_ROW], r[_B_PIXEL], width, channels, height)
-        and _is_packed(r[_OFM_ROW], r[_OFM_PIXEL], width, channels, height)
-    )
-    return vector_cycles(p, height * width, channels, packed, 1)
+def _parameter_bytes(r: NDArray[np.int64]) -> int:
+    """Return the bytes of the parameters and tables that a vector record reads."""
+    if r[0] == _REQUANTIZE:
+        return r[_CHANNELS] * _REQUANTIZE_BYTES[r[_MODE]]
+    if r[0] == _BINARY:
+        return 0 if r[_MODE] == _MAXIMUM or r[_MODE] == _MINIMUM else _BINARY_BYTES
+    if r[0] == _LUT:
+        return 256 if r[_TABLE_PITCH] == 0 else 256 * r[_CHANNELS]
+    if r[0] == _POOL:
+        return _POOL_BYTES if r[_MODE] == _AVERAGE_FLOAT32 else 0
+    if r[0] == _SOFTMAX:
+        return _SOFTMAX_BYTES
+    if r[0] == _RESIZE:
+        steps = r[_OFM_H] + r[_OFM_W]
+        return 4 * steps if r[_MODE] == _NEAREST else _RESIZE_BYTES + 16 * steps
+    return 0
 
 
 @njit
-def _copy_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
-    """Return the cycles of a copy: a vector per run, or one element per bank if strided."""
-    height, width, channels = r[_HEIGHT], r[_WIDTH], r[_CHANNELS]
-    if r[_IFM_CHANNEL] == 1 and r[_OFM_CHANNEL] == 1:
-        packed = _is_packed(r[_IFM_ROW], r[_IFM_PIXEL], width, channels, height) and _is_packed(
-            r[_OFM_ROW], r[_OFM_PIXEL], width, channels, height
+def _is_stream(r: NDArray[np.int64]) -> bool:
+    """Return whether all operands of an element-wise record are packed."""
+    shape = (r[_HEIGHT], r[_WIDTH], r[_CHANNELS])
+    if not _is_packed(r[_OFM_ROW], r[_OFM_PIXEL], 1, shape):
+        return False
+    if r[0] == _BINARY:
+        return _is_packed(r[_A_ROW], r[_A_PIXEL], r[_A_CHANNEL], shape) and _is_packed(
+            r[_B_ROW], r[_B_PIXEL], r[_B_CHANNEL], shape
         )
-        return vector_cycles(p, height * width, channels, packed, 1)
-    return divide_up(height * width * channels, min(p.lanes, p.banks))
+    if r[0] == _LUT or r[0] == _COPY:
+        return _is_packed(r[_IFM_ROW], r[_IFM_PIXEL], 1, shape)
+    return True
 
 
 @njit
 def _vector_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
-    """Return the cycles of a vector record after its start-up."""
+    """Return the cycles of a vector record after its latency and its parameters."""
     height, width, channels = r[_HEIGHT], r[_WIDTH], r[_CHANNELS]
-    packed = _is_packed(r[_OFM_ROW], r[_OFM_PIXEL], width, channels, height)
-    if r[0] == _REQUANTIZE:
-        parameters = channels * _REQUANTIZE_BYTES[r[_MODE]]
-        fetch = divide_up(parameters, p.port_bytes)
-        return fetch + vector_cycles(p, height * width, channels, packed, 1)
-    if r[0] == _BINARY:
-        return _binary_cost(p, r)
-    if r[0] == _LUT:
-        packed = packed and _is_packed(r[_IFM_ROW], r[_IFM_PIXEL], width, channels, height)
-        tables = 1 if r[_TABLE_PITCH] == 0 else channels
-        fetch = divide_up(256 * tables, p.port_bytes)
-        return fetch + vector_cycles(p, height * width, channels, packed, 1)
-    if r[0] == _COPY:
-        return _copy_cost(p, r)
-    if r[0] == _FILL:
-        return vector_cycles(p, height * width, channels, packed, 1)
     if r[0] == _SOFTMAX:
-        one = divide_up(channels, p.lanes) * p.softmax_cycles_per_element
-        return r[_ROWS] * one
-    pixels = r[_OFM_H] * r[_OFM_W]
-    if r[0] == _RESIZE:
-        return vector_cycles(p, pixels, channels, False, 1 if r[_MODE] == _NEAREST else 4)
-    return vector_cycles(p, pixels, channels, False, r[_KERNEL_H] * r[_KERNEL_W])
+        return vector_cycles(p, r[_ROWS], channels, False, p.softmax_cycles_per_element)
+    if r[0] == _POOL or r[0] == _RESIZE:
+        steps = r[_KERNEL_H] * r[_KERNEL_W]
+        if r[0] == _RESIZE:
+            steps = 1 if r[_MODE] == _NEAREST else 4
+        return vector_cycles(p, r[_OFM_H] * r[_OFM_W], channels, False, steps)
+    if r[0] == _COPY and (r[_IFM_CHANNEL] != 1 or r[_OFM_CHANNEL] != 1):
+        return divide_up(height * width * channels, min(p.lanes, p.banks))
+    return vector_cycles(p, height * width, channels, _is_stream(r), 1)
 
 
 @njit
@@ -173,7 +174,8 @@ def _fill_costs(p: CostScalars, table: NDArray[np.int64], out: NDArray[np.int64]
         if r[0] == _MATMUL or r[0] == _DEPTHWISE:
             out[0, index], out[1, index], out[2, index], out[3, index] = _matrix_cost(p, r)
         elif _REQUANTIZE <= r[0] <= _RESIZE:
-            out[1, index] = p.latency_cycles + _vector_cost(p, r)
+            fetch = divide_up(_parameter_bytes(r), p.port_bytes)
+            out[1, index] = p.latency_cycles + fetch + _vector_cost(p, r)
 
 
 def instruction_costs(table: NDArray[np.int64], chip: Chip) -> InstructionCosts:

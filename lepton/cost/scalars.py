@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lepton.chip import Chip
+from lepton.chip import Chip, Dataflow
 
 __all__ = ["CostScalars", "cost_scalars"]
 
@@ -17,6 +17,9 @@ class CostScalars(NamedTuple):
     """Columns of one array."""
     all_columns: int
     """Columns of all arrays side by side."""
+    dataflow: int
+    """Its number in `Dataflow`."""
+    overlap: bool
     feed_words: int
     issue_cycles: int
     lanes: int
@@ -32,6 +35,8 @@ def cost_scalars(chip: Chip) -> CostScalars:
         rows=chip.array.rows,
         columns=chip.array.columns,
         all_columns=chip.columns,
+        dataflow=list(Dataflow).index(chip.array.dataflow),
+        overlap=chip.array.overlap,
         feed_words=chip.array.feed_words,
         issue_cycles=chip.array.issue_cycles,
         lanes=chip.vector.lanes,

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from lepton.errors import EncodingError
@@ -46,11 +47,11 @@ class Field:
     choices: type[IntEnum] | None = None
     offset: int = 0
 
-    @property
+    @cached_property
     def minimum(self) -> int:
         return -(1 << (self.bits - 1)) if self.signed else 0
 
-    @property
+    @cached_property
     def maximum(self) -> int:
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 

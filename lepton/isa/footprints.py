@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -354,12 +355,18 @@ def queue_count(load_channels: int, store_channels: int) -> int:
     return load_channels + store_channels + 3
 
 
-def queues(table: Records, load_channels: int, store_channels: int) -> NDArray[np.int64]:
-    """Return the queue number of each instruction, -1 for control, -2 for a missing channel."""
+@cache
+def _units() -> NDArray[np.int64]:
+    """Return the unit of each opcode."""
     units = np.zeros(256, np.int64)
     for opcode, cls in REGISTRY.items():
         units[opcode] = cls.unit
-    unit = units[table[:, 0]]
+    return units
+
+
+def queues(table: Records, load_channels: int, store_channels: int) -> NDArray[np.int64]:
+    """Return the queue number of each instruction, -1 for control, -2 for a missing channel."""
+    unit = _units()[table[:, 0]]
     channel = table[:, COLUMNS["channel"]]
     fixed = load_channels + store_channels
     made = np.full(len(table), -1, np.int64)

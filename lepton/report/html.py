@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
-from lepton.report.names import size_text, tidy_names
+from lepton.report.names import joules_text, size_text, tidy_names
 from lepton.report.occupancy import occupancy
 from lepton.report.plot_roofline import roofline_points
 from lepton.report.plots import pictures, png_bytes
@@ -78,11 +79,19 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], total: bool = F
     return f'<div class="scroll"><table>{head}<tbody>\n{joined}\n</tbody></table></div>'
 
 
+def _off(r: Layer | Summary) -> float | None:
+    """Return by how many percent of the simulated cycles an estimate differs from them."""
+    if r.estimated_cycles is None or not r.cycles:
+        return None
+    return 100.0 * (r.estimated_cycles / r.cycles - 1)
+
+
 def _figures(summary: Summary) -> str:
     """Return the table of the whole run's figures."""
     s = summary
     pairs: list[tuple[str, str]] = [
         ("cycles", _text(s.cycles)),
+        ("cycles, estimated", f"{_text(s.estimated_cycles)}, {_off(s) or 0:+.1f} %"),
         ("time", "-" if s.milliseconds is None else f"{s.milliseconds:,.4f} ms"),
         ("MACs", f"{_text(s.macs)}, {100 * s.macs_on_npu:.1f} % on the NPU"),
         ("use of the array's peak", f"{100 * (s.mac_utilization or 0):.2f} %"),
@@ -95,7 +104,9 @@ def _figures(summary: Summary) -> str:
         ("scratchpad touched", size_text(s.scratchpad_peak_bytes)),
         ("scratchpad live at once", size_text(s.scratchpad_live_bytes or 0)),
         ("program", f"{s.instructions:,} instructions, {size_text(s.program_bytes)}"),
-        ("energy", "no energy model yet" if s.energy_joules is None else f"{s.energy_joules:g} J"),
+        ("energy", "-" if s.energy_joules is None else joules_text(s.energy_joules)),
+        ("operations per joule", f"{s.tops_per_watt or 0:,.3g} TOPS/W"),
+        ("area of the NPU", f"{s.area_mm2:,.3g} mm²"),
     ]
     return _table(("figure", "value"), pairs)
 
@@ -134,8 +145,9 @@ def _layer_row(layer: Layer, name: str, total: int) -> tuple[Cell, ...]:
     share = 100.0 * (layer.cycles or 0) / total if total else 0.0
     used = 100.0 * (layer.mac_utilization or 0.0)
     return (
-        f"L{layer.index}", name, layer.op, layer.device, layer.cycles, share, layer.macs, used,
-        layer.roofline_cycles, sum(layer.dram_bytes), layer.bound or "-", _parts(layer.busy) or "-",
+        f"L{layer.index}", name, layer.op, layer.device, layer.cycles, share,
+        layer.estimated_cycles, _off(layer), layer.macs, used, layer.roofline_cycles,
+        sum(layer.dram_bytes), layer.bound or "-", _parts(layer.busy) or "-",
         _parts(layer.stalls) or "-", layer.reason or "-",
     )  # fmt: skip
 
@@ -148,7 +160,8 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
     cycles = sum(layer.cycles or 0 for layer in summary.layers)
     moved = sum(sum(layer.dram_bytes) for layer in summary.layers)
     used = 100.0 * (summary.mac_utilization or 0.0)
-    totals = (cycles, 100.0, summary.macs, used, summary.roofline_cycles, moved)
+    both = (cycles, 100.0, summary.estimated_cycles, _off(summary))
+    totals = (*both, summary.macs, used, summary.roofline_cycles, moved)
     rows.append(("total", "", "", "", *totals, "", "", "", ""))
     heads = (
         "#",
@@ -157,6 +170,8 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
         "device",
         "cycles",
         "%",
+        "estimated",
+        "off by %",
         "MACs",
         "array %",
         "roofline cycles",
@@ -234,11 +249,25 @@ def _memories(program: Program, trace: Trace, summary: Summary) -> str:
     return _table(heads, rows)
 
 
+def _energy(program: Program, trace: Trace, summary: Summary) -> str:
+    """Return the energy of every layer by component, in microjoules."""
+    names = tidy_names([layer.name for layer in summary.layers])
+    rows: list[tuple[Cell, ...]] = []
+    for layer, name in zip(summary.layers, names, strict=True):
+        spent = [1e6 * layer.energy.get(component, 0.0) for component in summary.energy]
+        rows.append((f"L{layer.index}", name, *spent, 1e6 * (layer.energy_joules or 0.0)))
+    whole = [1e6 * joules for joules in summary.energy.values()]
+    rows.append(("", "all layers", *whole, 1e6 * (summary.energy_joules or 0.0)))
+    parts = (f"{component.replace('_', ' ')} µJ" for component in summary.energy)
+    return _table(("#", "layer", *parts, "total µJ"), rows, total=True)
+
+
 _NUMBERS: dict[str, Callable[[Program, Trace, Summary], str]] = {
     "timeline": _units,
     "roofline": _roofline,
     "stalls_units": _unit_stalls,
     "stalls_layers": _layers,
+    "energy": _energy,
     "scratchpad": _scratchpad,
     "bandwidth": _memories,
 }
@@ -254,7 +283,7 @@ def _section(made: Picture, numbers: str) -> str:
 
 def html_page(program: Program, trace: Trace) -> str:
     """Return the report of a run as one page without any external request."""
-    summary = summarize(program, trace)
+    summary = summarize(program, trace, estimate_program(program))
     title = escape(f"{summary.model} on {summary.chip}")
     sections = [
         _section(made, _NUMBERS[made.name](program, trace, summary))

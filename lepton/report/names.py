@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["shorten", "size_text", "tidy_names"]
+__all__ = ["joules_text", "shorten", "size_text", "tidy_names"]
 
 _GENERIC = (
     "fusedbatchnorm",
@@ -51,3 +51,11 @@ def shorten(name: str, width: int) -> str:
 def size_text(size: int) -> str:
     """Return bytes as text with a unit that keeps small numbers exact."""
     return f"{size:,} B" if size < 1024 else f"{size / 1024:,.1f} KiB"
+
+
+def joules_text(joules: float) -> str:
+    """Return an energy with the unit that keeps it between 1 and 1,000 where one does."""
+    for unit, size in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9)):
+        if joules >= size:
+            return f"{joules / size:,.4g} {unit}"
+    return f"{joules * 1e12:,.4g} pJ"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lepton.errors import InputError
 from lepton.program import Program, atomic_write
+from lepton.report.plot_energy import energy_layers
 from lepton.report.plot_layers import layer_stalls, unit_stalls
 from lepton.report.plot_roofline import roofline
 from lepton.report.plot_scratchpad import scratchpad
@@ -22,6 +23,7 @@ PICTURES: tuple[Callable[[Program, Trace], Picture], ...] = (
     roofline,
     unit_stalls,
     layer_stalls,
+    energy_layers,
     scratchpad,
     bandwidth,
 )

@@ -19,6 +19,9 @@ Definitions that a figure's name does not say:
   of a layer add up to its cycles. `bound` is what took most of them: `compute` (the array worked),
   `vector`, `memory`, `fetch` or `latency` (pipelines filled or drained); `host`, or `none` for a
   layer that cost nothing.
+* `energy_joules`, `energy`: see `lepton.report.energy` and docs/energy.md; those of the layers add
+  up to the total, external memories included. `tops_per_watt` is two operations per MAC of the
+  NPU's layers and joule; `area_mm2` is the NPU without memories, their controllers and pins.
 * A layer's `critical_path`: see `lepton.report.critical_path`; those of all layers add up to the
   total.
 """
@@ -33,8 +36,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lepton.report.attribution import BUSY, attribute, cause_group
+from lepton.cost.area import part_areas
+from lepton.cost.estimate import Estimate
+from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
 from lepton.report.critical_path import path_cycles
+from lepton.report.energy import Energy, energy_of
+from lepton.report.estimated import estimated_layers
 from lepton.report.occupancy import occupancy, touched_bytes
 from lepton.report.traffic import (
     boundary_tensors,
@@ -60,6 +67,8 @@ class Layer:
     op: str
     device: str
     cycles: int | None
+    estimated_cycles: int | None
+    """Without a simulation (`lepton.cost.estimate`); None where nobody asked for an estimate."""
     macs: int
     mac_utilization: float | None
     bound: str | None
@@ -77,6 +86,9 @@ class Layer:
     """The unit that bounds the layer once what its critical path spends most on costs nothing."""
     next_bound_cycles: int | None
     """How long that unit is occupied by the layer."""
+    energy_joules: float | None
+    energy: dict[str, float]
+    """Joules by component, of those that spent any."""
     reason: str
     """Why it runs on the host."""
 
@@ -95,6 +107,7 @@ class Summary:
     clock_hz: int
     peak_macs_per_cycle: int
     cycles: int | None
+    estimated_cycles: int | None
     milliseconds: float | None
     host_milliseconds: float | None
     macs: int
@@ -108,6 +121,10 @@ class Summary:
     scratchpad_peak_bytes: int
     scratchpad_live_bytes: int | None
     energy_joules: float | None
+    energy: dict[str, float]
+    """Joules by component."""
+    tops_per_watt: float | None
+    area_mm2: float
     instructions: int
     program_bytes: int
     bound_cycles: int
@@ -206,14 +223,20 @@ def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str,
     return (unit, rest[unit]) if unit else None
 
 
-def _layers(program: Program, trace: Trace | None) -> tuple[Layer, ...]:
+def _layers(
+    program: Program,
+    trace: Trace | None,
+    spent: Attribution | None,
+    energy: Energy | None,
+    estimate: Estimate | None,
+) -> tuple[Layer, ...]:
     """Return the layers; the end of a region is one only if cycles fell to it."""
-    spent = None if trace is None else attribute(trace, len(program.operators))
     paths = {} if trace is None else path_cycles(program, trace)
     moved = operator_traffic(program).sum(axis=2)
     roofline = _roofline(program)
     streams = weight_stream_bytes(program)
     peak = program.chip.peak_macs_per_cycle
+    estimated = None if estimate is None else estimated_layers(program, estimate)
     made: list[Layer] = []
     for index, operator in enumerate(program.operators):
         row = [] if spent is None else spent.table[index].tolist()
@@ -231,6 +254,7 @@ def _layers(program: Program, trace: Trace | None) -> tuple[Layer, ...]:
             op=operator.kind,
             device=operator.device,
             cycles=cycles,
+            estimated_cycles=None if estimated is None else int(estimated[index]),
             macs=operator.macs,
             mac_utilization=None if cycles is None else share,
             bound=None if cycles is None else _bound(operator, causes),
@@ -243,6 +267,8 @@ def _layers(program: Program, trace: Trace | None) -> tuple[Layer, ...]:
             critical_path=path,
             next_bound=None if ahead is None else ahead[0],
             next_bound_cycles=None if ahead is None else ahead[1],
+            energy_joules=None if energy is None else sum(energy.layer(index).values()),
+            energy={} if energy is None else energy.layer(index),
             reason=operator.reason,
         )
         made.append(layer)
@@ -252,6 +278,7 @@ def _layers(program: Program, trace: Trace | None) -> tuple[Layer, ...]:
 def summarize(
     program: Program,
     trace: Trace | None = None,
+    estimate: Estimate | None = None,
     *,
     compile_seconds: float | None = None,
     simulate_seconds: float | None = None,
@@ -262,13 +289,17 @@ def summarize(
     Args:
         program: what ran.
         trace: its run; without one everything that needs cycles is None.
+        estimate: to show beside the run.
         compile_seconds: wall time of the compiler, if known.
         simulate_seconds: wall time of the simulation; the trace's own if not given.
         host_milliseconds: measured time of the host regions; 0 where there are none.
     """
     macs = sum(o.macs for o in program.operators)
     on_npu = sum(o.macs for o in program.operators if o.device == "npu")
-    layers = _layers(program, trace)
+    spent = None if trace is None else attribute(trace, len(program.operators))
+    energy = None if trace is None or spent is None else energy_of(program, trace, spent.cycles)
+    joules = None if energy is None else energy.joules
+    layers = _layers(program, trace, spent, energy, estimate)
     has_host = any(region.device == "host" for region in program.regions)
     cycles = None if trace is None else trace.cycles
     memories = () if trace is None else trace.memories
@@ -282,6 +313,7 @@ def summarize(
         clock_hz=clock,
         peak_macs_per_cycle=peak,
         cycles=cycles,
+        estimated_cycles=None if estimate is None else estimate.cycles,
         milliseconds=None if cycles is None else cycles * 1000 / clock,
         host_milliseconds=host_milliseconds if has_host else 0.0,
         macs=macs,
@@ -294,7 +326,10 @@ def summarize(
         weight_bytes_stored=int(weight_stream_bytes(program).sum()),
         scratchpad_peak_bytes=touched_bytes(program),
         scratchpad_live_bytes=None if trace is None else occupancy(program, trace).peak_bytes,
-        energy_joules=None,
+        energy_joules=joules,
+        energy={} if energy is None else energy.components,
+        tops_per_watt=2e-12 * on_npu / joules if joules else None,
+        area_mm2=sum(part.mm2 for part in part_areas(program.chip).values()),
         instructions=len(program.operator_of),
         program_bytes=len(program.instructions),
         bound_cycles=_bound_cycles(program, on_npu),

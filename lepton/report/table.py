@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from lepton.program import one_line
-from lepton.report.names import shorten, size_text, tidy_names
+from lepton.report.names import joules_text, shorten, size_text, tidy_names
 from lepton.report.summary import Layer, Summary
 
 __all__ = ["layer_table", "summary_lines"]
@@ -73,6 +73,13 @@ def _line(cells: Sequence[str], widths: Sequence[int], kept: Sequence[int]) -> s
     return "  ".join(parts).rstrip()
 
 
+def _main_energy(summary: Summary) -> str:
+    """Return the three components that spent most, with their shares."""
+    whole = sum(summary.energy.values())
+    ranked = sorted(summary.energy.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name.replace('_', ' ')} {100 * j / whole:.0f} %" for name, j in ranked)
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """Return the figures of the whole run as lines of text."""
     s = summary
@@ -86,9 +93,20 @@ def summary_lines(summary: Summary) -> list[str]:
             f"{100 * (s.mac_utilization or 0):.1f} % of the array's peak, "
             f"{100 * s.macs_on_npu:.1f} % of the MACs on the NPU"
         )
+        if s.estimated_cycles is not None:
+            off = 100 * (s.estimated_cycles / s.cycles - 1) if s.cycles else 0.0
+            lines.append(
+                f"estimated {s.estimated_cycles:,} cycles, {off:+.1f} % of those simulated"
+            )
         lines.append(
             f"external memory: {size_text(s.dram_read_bytes or 0)} read, "
             f"{size_text(s.dram_write_bytes or 0)} written, program fetch included"
+        )
+    if s.energy_joules is not None and s.milliseconds:
+        watts = s.energy_joules / s.milliseconds * 1000
+        lines.append(
+            f"energy {joules_text(s.energy_joules)}, {watts:,.3g} W, "
+            f"{s.tops_per_watt or 0:,.3g} TOPS/W; {_main_energy(s)}; NPU {s.area_mm2:,.3g} mm2"
         )
     lines.append(
         f"weights {size_text(s.weight_bytes_stored)} stored of {size_text(s.weight_bytes_raw)}; "

@@ -21,12 +21,12 @@ from lepton.trace import RECORD, MemoryCounters, Trace
 __all__ = ["load_trace", "save_trace", "trace_bytes"]
 
 _FORMAT = "lepton trace"
-_VERSION = 2
+_VERSION = 3
 _MAXIMUM_FILE_BYTES = 4 << 30
 _MOST = 1 << 53
 _COUNTERS = (
     *("read_bytes", "write_bytes", "row_hits", "row_misses", "activates", "precharges"),
-    "refreshes",
+    *("refreshes", "write_commands"),
 )
 _FIELDS = cast(tuple[str, ...], RECORD.names)
 
@@ -219,6 +219,9 @@ def _validate(program: Program, trace: Trace) -> None:
             and ((r["cause_queue"] >= -1) & (r["cause_queue"] < len(queues))).all()
         ),
         "an instruction does not exist": bool(((r["cause"] >= -1) & (r["cause"] < len(r))).all()),
+        "a memory has more commands that write than commands": all(
+            m.write_commands <= m.row_hits + m.row_misses for m in trace.memories
+        ),
         "a profile holds negative bytes": all((m.profile >= 0).all() for m in trace.memories),
         "a profile is longer than the run": all(
             (len(m.profile) - 1) * trace.profile_cycles <= trace.cycles for m in trace.memories

@@ -1,4 +1,4 @@
-"""Another chip under a compiled program: only timing may differ."""
+"""Another chip under a compiled program: only timing and energy may differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _TIMING = {
     "reads_in_flight",
     "writes_in_flight",
 }
-_DESCRIPTIVE = {"name", "description", "sources"}
+_DESCRIPTIVE = {"name", "description", "sources", "technology"}
+"""Top-level keys that change neither values nor cycles."""
 
 
 def _is_timing(key: str) -> bool:
@@ -52,7 +53,7 @@ def _difference(old: Any, new: Any, prefix: str) -> str:
 
 
 def retarget(program: Program, chip: Chip) -> Program:
-    """Return the program with another chip's timing.
+    """Return the program with another chip's timing and energy.
 
     Raises:
         InputError: the chips differ in more, naming the key.
@@ -61,6 +62,6 @@ def retarget(program: Program, chip: Chip) -> Program:
     if key:
         raise InputError(
             f"the program was compiled for chip '{program.chip.name}', which differs from "
-            f"'{chip.name}' in {key}; compile it again, --chip may change only timing"
+            f"'{chip.name}' in {key}; compile it again, --chip may change only timing and energy"
         )
     return replace(program, chip=chip)

@@ -244,9 +244,12 @@ def _unwritten(box: I64, written: NDArray[np.uint8]) -> int:
         for j in range(box[7]):
             for k in range(box[9]):
                 at = box[3] + i * box[6] + j * box[8] + k * box[10]
-                for unit in range(at, at + box[4]):
-                    if not written[unit]:
-                        return unit
+                run = written[at : at + box[4]]
+                marks = np.uint8(1)
+                for mark in run:
+                    marks &= mark
+                if not marks:
+                    return at + np.argmin(run)
     return -1
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from lepton.arith import onnx, onnx_elementwise, onnx_resize, tflite_binary, tflite_window
@@ -32,7 +31,6 @@ from lepton.simulator.machine import Machine
 __all__ = ["SEMANTICS", "execute"]
 
 Bytes = NDArray[np.uint8]
-INT32 = np.iinfo(np.int32)
 
 
 _RESULT: dict[str, tuple[str, ...]] = {
@@ -86,8 +84,8 @@ def _finite(values: NDArray[Any], mnemonic: str) -> None:
 
 
 def _view(memory: Bytes, base: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Bytes:
-    """Return a strided view of bytes; bounds are the checker's."""
-    return as_strided(memory[base:], shape, strides)
+    """Return a strided view of bytes."""
+    return np.ndarray(shape, np.uint8, memory, base, strides)
 
 
 def _halt(machine: Machine, i: isa.Halt) -> None:
@@ -113,9 +111,8 @@ def _store(machine: Machine, i: isa.Store) -> None:
 
 
 def _weights(machine: Machine, i: isa.Weights) -> None:
-    size = i.reduction * i.columns
     stream = machine.memories[i.memory][i.address : i.address + i.stream_bytes]
-    machine.weight_buffer[i.buffer : i.buffer + size] = stream
+    machine.write_weights(i.buffer, stream)
 
 
 def _window(i: isa.Matmul | isa.Depthwise) -> matrix.Window:
@@ -126,55 +123,84 @@ def _window(i: isa.Matmul | isa.Depthwise) -> matrix.Window:
     )  # fmt: skip
 
 
+def _operand(i: isa.Matmul | isa.Depthwise) -> matrix.Operand:
+    """Return how a byte of the input tile is read."""
+    flip = 0 if i.ifm_unsigned else 128
+    return matrix.Operand(flip, i.ifm_zero_point + flip)
+
+
 def _stationary(
     machine: Machine, i: isa.Matmul | isa.Depthwise, reduction: int, columns: int
-) -> NDArray[np.float32]:
-    """Return the stationary operand `[reduction, columns] float32` less its zero point."""
-    source = i.stationary
-    if source == isa.Stationary.ONES:
-        return np.ones((reduction, columns), np.float32)
-    if source == isa.Stationary.BUFFER:
-        start = i.stationary_address
+) -> Bytes:
+    """Return the bytes of the stationary operand, `[reduction, columns]`."""
+    start = i.stationary_address
+    if i.stationary == isa.Stationary.ONES:
+        return np.ones((reduction, columns), np.uint8)
+    if i.stationary == isa.Stationary.BUFFER:
         raw = machine.weight_buffer[start : start + reduction * columns]
-        raw = raw.reshape(reduction, columns)
-    else:
-        pitch = i.stationary_pitch if isinstance(i, isa.Matmul) else columns
-        turned = source == isa.Stationary.SCRATCHPAD_TRANSPOSED
-        strides = (1, pitch) if turned else (pitch, 1)
-        raw = _view(machine.scratchpad, i.stationary_address, (reduction, columns), strides)
-    typed = raw if i.weight_unsigned else raw.view(np.int8)
-    return typed.astype(np.float32) - np.float32(i.weight_zero_point)
+        return raw.reshape(reduction, columns)
+    pitch = i.stationary_pitch if isinstance(i, isa.Matmul) else columns
+    turned = i.stationary == isa.Stationary.SCRATCHPAD_TRANSPOSED
+    strides = (1, pitch) if turned else (pitch, 1)
+    return np.ascontiguousarray(_view(machine.scratchpad, start, (reduction, columns), strides))
 
 
-def _accumulate(machine: Machine, i: isa.Matmul | isa.Depthwise, sums: NDArray[np.int64]) -> None:
-    """Write or add `[pixels, columns]` sums into the accumulators."""
-    pixels, columns = sums.shape
-    flat = machine.accumulators[i.accumulator :]
-    block = as_strided(flat, (pixels, columns), (4 * i.accumulator_pitch, 4))
-    total = sums + block if i.accumulate else sums
-    if total.size and (total.max() > INT32.max or total.min() < INT32.min):
-        raise CheckError(
-            f"{i.mnemonic}: an accumulator overflows int32 with {int(np.abs(total).max())}"
-        )
-    block[:] = total
+def _weight_values(i: isa.Matmul | isa.Depthwise, raw: Bytes) -> NDArray[np.int32]:
+    """Return the stationary operand less its zero point."""
+    if i.stationary == isa.Stationary.ONES:
+        return raw.astype(np.int32)
+    return _values(raw, i.weight_unsigned) - np.int32(i.weight_zero_point)
+
+
+def _packed(machine: Machine, i: isa.Matmul, reduction: int, flip: int) -> matrix.Packed:
+    """Return the packed stationary operand."""
+    if i.stationary != isa.Stationary.BUFFER:
+        return matrix.pack(_stationary(machine, i, reduction, i.columns), flip)
+    key = (i.stationary_address, reduction, i.columns, flip)
+    if key not in machine.packed:
+        machine.packed[key] = matrix.pack(_stationary(machine, i, reduction, i.columns), flip)
+    return machine.packed[key]
+
+
+def _accumulators(machine: Machine, i: isa.Matmul | isa.Depthwise) -> matrix.Accumulators:
+    return matrix.Accumulators(
+        machine.accumulators, i.accumulator, i.accumulator_pitch, i.accumulate
+    )
+
+
+def _check_overflow(worst: int, mnemonic: str) -> None:
+    """Raise for a total that left int32."""
+    if worst:
+        raise CheckError(f"{mnemonic}: an accumulator overflows int32 with {worst}")
 
 
 def _matmul(machine: Machine, i: isa.Matmul) -> None:
-    taps = i.kernel_height * i.kernel_width
-    weights = _stationary(machine, i, taps * i.channels, i.columns)
-    operands = np.empty((i.ofm_height * i.ofm_width, taps * i.channels), np.float32)
-    table = matrix.byte_values(i.ifm_unsigned, i.ifm_zero_point)
-    matrix.gather(machine.scratchpad, table, _window(i), operands)
-    _accumulate(machine, i, matrix.product(operands, weights))
+    reduction = i.kernel_height * i.kernel_width * i.channels
+    x, window, target = _operand(i), _window(i), _accumulators(machine, i)
+    is_ones = i.stationary == isa.Stationary.ONES
+    flip = 128 if i.weight_unsigned and not is_ones else 0
+    zero_point = 0 if is_ones else i.weight_zero_point - flip
+    if matrix.can_multiply(reduction, x, zero_point):
+        packed = _packed(machine, i, reduction, flip)
+        stationary = (i.columns, zero_point)
+        worst = matrix.multiply(machine.scratchpad, x, window, packed, stationary, target)
+    else:
+        weights = _weight_values(i, _stationary(machine, i, reduction, i.columns))
+        worst = matrix.multiply_wide(machine.scratchpad, x, window, weights, target)
+    _check_overflow(worst, i.mnemonic)
 
 
 def _depthwise(machine: Machine, i: isa.Depthwise) -> None:
-    outputs = i.channels * i.multiplier
-    weights = _stationary(machine, i, i.kernel_height * i.kernel_width, outputs)
-    sums = np.empty((i.ofm_height * i.ofm_width, outputs), np.int64)
-    table = matrix.byte_values(i.ifm_unsigned, i.ifm_zero_point)
-    matrix.accumulate_depthwise(machine.scratchpad, table, weights, i.multiplier, _window(i), sums)
-    _accumulate(machine, i, sums)
+    taps, outputs = i.kernel_height * i.kernel_width, i.channels * i.multiplier
+    weights = _weight_values(i, _stationary(machine, i, taps, outputs))
+    x = _operand(i)
+    largest = int(np.abs(weights).max(initial=0))
+    fits = taps * x.largest * largest < matrix.INT32_END
+    row = np.empty(outputs, np.int32 if fits else np.int64)
+    worst = matrix.accumulate_depthwise(
+        machine.scratchpad, x, _window(i), weights, row, _accumulators(machine, i)
+    )
+    _check_overflow(worst, i.mnemonic)
 
 
 _REQUANTIZE: dict[int, Any] = {
@@ -188,9 +214,11 @@ def _requantize(machine: Machine, i: isa.Requantize) -> None:
     size = i.channels * sizes.REQUANTIZE_BYTES[i.mode]
     content = machine.scratchpad[i.parameters : i.parameters + size]
     table = unpack_requantize(content, i.channels, i.mode)
-    flat = machine.accumulators[i.accumulator :]
     pixels = i.height * i.width
-    sums = as_strided(flat, (pixels, i.channels), (4 * i.accumulator_pitch, 4))
+    sums: NDArray[np.int32] = np.ndarray(
+        (pixels, i.channels), np.int32, machine.accumulators, 4 * i.accumulator,
+        (4 * i.accumulator_pitch, 4),
+    )  # fmt: skip
     bounds = (i.ofm_zero_point, i.minimum, i.maximum)
     result = np.empty((pixels, i.channels), np.uint8)
     if table.shift.size and (table.shift.min() < -31 or table.shift.max() > 31):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.cost.dependences import dependences
 from lepton.jit import njit
 from lepton.simulator.channels import drain_writes, step_channel
-from lepton.simulator.dependences import dependences
 from lepton.simulator.kernel_state import (
     ARRIVE,
     CAUSE,

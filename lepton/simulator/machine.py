@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lepton.errors import CheckError
 from lepton.isa.footprints import Space, ends
 from lepton.program import Program
+from lepton.simulator.matrix_kernels import Packed
 
 __all__ = ["Machine", "machine_for", "reach"]
 
@@ -18,12 +19,26 @@ MAXIMUM_REACH_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Machine:
-    """The bytes of the chip and its memories; each array is as large as the program reaches."""
+    """The bytes of the chip and its memories; each array is as large as the program reaches.
+
+    Attributes:
+        packed: parts of the weight buffer as a product reads them, by first element, rows,
+            columns and sign; gone once their elements are overwritten.
+    """
 
     scratchpad: NDArray[np.uint8]
     accumulators: NDArray[np.int32]
     weight_buffer: NDArray[np.uint8]
     memories: tuple[NDArray[np.uint8], ...]
+    packed: dict[tuple[int, int, int, int], Packed] = field(default_factory=dict)
+
+    def write_weights(self, start: int, content: NDArray[np.uint8]) -> None:
+        """Put elements into the weight buffer."""
+        stop = start + len(content)
+        self.weight_buffer[start:stop] = content
+        for key in list(self.packed):
+            if key[0] < stop and start < key[0] + key[1] * key[2]:
+                del self.packed[key]
 
     def read(self, memory: int, address: int, size: int) -> NDArray[np.uint8]:
         """Return a copy of `size` bytes of a memory."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.cost import instruction_costs
+from lepton.cost.work import bank_masks, transfer_walks
 from lepton.errors import CheckError
 from lepton.isa import WORD_BYTES
-from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
+from lepton.isa.footprints import queue_count, queue_names, queues
 from lepton.program import Program, Region
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import run_region
@@ -41,68 +41,12 @@ I64 = NDArray[np.int64]
 _BINS = 1024
 
 
-def _bank_masks(boxes: I64, count: int, space: Space, bank_size: int) -> tuple[I64, I64]:
-    """Return the masks of a space's banks that each instruction reads and writes."""
-    mine = boxes[boxes[:, 1] == space]
-    low_bit = mine[:, 3] // bank_size
-    high_bit = (ends(mine) - 1) // bank_size
-    one = np.ones_like(low_bit)
-    mask = np.left_shift(one, high_bit + 1) - np.left_shift(one, low_bit)
-    masks = np.zeros((2, count), np.int64)
-    for write in (0, 1):
-        chosen = mine[:, 2] == write
-        np.bitwise_or.at(masks[write], mine[chosen, 0], mask[chosen])
-    return masks[0], masks[1]
-
-
-def _transfer_columns(table: I64) -> dict[str, I64]:
-    """Return the walk of each transfer through its memory, contiguous dimensions merged."""
-    column = {name: table[:, COLUMNS[name]] for name in COLUMNS}
-    is_weights = table[:, 0] == BY_MNEMONIC["weights"].opcode
-    run = np.where(is_weights, column["stream_bytes"], column["row_bytes"])
-    rows = np.where(is_weights, 1, column["rows"])
-    planes = np.where(is_weights, 1, column["planes"])
-    row_pitch, plane_pitch = column["scratchpad_row_pitch"], column["scratchpad_plane_pitch"]
-    plane_stride = column["plane_stride"]
-    is_dense = (column["row_stride"] == run) & (row_pitch == run)
-    merge = ((rows == 1) | is_dense) & ~is_weights
-    whole = np.where(merge, run * rows, run)
-    rows = np.where(merge, 1, rows)
-    is_solid = (plane_stride == whole) & (plane_pitch == whole)
-    merge &= (planes == 1) | is_solid
-    return {
-        "memory": column["memory"],
-        "address": column["address"],
-        "run": np.where(merge, whole * planes, whole),
-        "rows": rows,
-        "row_stride": column["row_stride"],
-        "planes": np.where(merge, 1, planes),
-        "plane_stride": plane_stride,
-        "scratchpad": column["scratchpad"],
-        "row_pitch": row_pitch,
-        "plane_pitch": plane_pitch,
-        "expanded": np.where(is_weights, column["reduction"] * column["columns"], 0),
-    }
-
-
-def _work(chip: Chip, table: I64, boxes: I64) -> I64:
+def _work(chip: Chip, table: I64) -> I64:
     """Return the kernel's array of instructions, `[n + 1, INSTRUCTION_COLUMNS]`, WORK filled in."""
-    costs = instruction_costs(table, chip)
-    count = len(table)
-    reads, writes = _bank_masks(boxes, count, Space.SCRATCHPAD, chip.scratchpad.bank_bytes)
-    sums = _bank_masks(boxes, count, Space.ACCUMULATORS, chip.accumulators.bank_elements)
-    columns = {
-        "queue": queues(table, chip.dma.load_channels, chip.dma.store_channels),
-        "reads": reads,
-        "writes": writes,
-        "reads_sums": sums[0],
-        "writes_sums": sums[1],
-        **costs._asdict(),
-        **_transfer_columns(table),
-    }
-    made = np.zeros((count + 1, INSTRUCTION_COLUMNS), np.int64)
-    for place, name in enumerate(WORK):
-        made[:count, place] = columns[name]
+    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
+    made = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
+    parts = (queue, *instruction_costs(table, chip), bank_masks(table, chip), transfer_walks(table))
+    made[:-1, : len(WORK)] = np.column_stack(parts)
     return made
 
 
@@ -142,7 +86,7 @@ def simulate_timing(program: Program) -> Trace:
     began = time.perf_counter()
     chip = program.chip
     table = program.table
-    work = _work(chip, table, footprints(table))
+    work = _work(chip, table)
     memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
@@ -215,14 +159,13 @@ def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCount
     made: list[MemoryCounters] = []
     for index, memory in enumerate(chip.memories):
         row = memories.memories[index]
-        counts = np.zeros(5, np.int64)
+        counts = np.zeros(6, np.int64)
         if isinstance(memory, Dram):
             first = row[FIRST_CHANNEL]
             total = memories.blocks[first : first + memory.channels].sum(axis=0)
             misses = total[READS] + total[WRITES] - total[HITS]
-            counts = np.array(
-                [total[HITS], misses, total[ACTIVATES], total[PRECHARGES], total[REFRESHES]]
-            )
+            commands = [ACTIVATES, PRECHARGES, REFRESHES, WRITES]
+            counts = np.array([total[HITS], misses, *total[commands]])
         used = np.flatnonzero(bins[index])
         length = int(used[-1]) + 1 if len(used) else 0
         made.append(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton.chip import chip_from_table, chip_to_table, load_chip, parse_chip
+from lepton.chip import Dataflow, chip_from_table, chip_to_table, load_chip, parse_chip
 from lepton.errors import ChipError
 
 EDGE = (resources.files("lepton.chip") / "presets" / "edge.toml").read_text(encoding="utf-8")
@@ -37,6 +37,15 @@ def fault(text: str) -> str:
 
 def test_the_file_itself_is_legal() -> None:
     assert parse_chip(EDGE, "my.toml") == load_chip("edge")
+
+
+def test_the_dataflow_is_optional() -> None:
+    plain = load_chip("edge").array
+    assert (plain.dataflow, plain.overlap) == (Dataflow.WEIGHT_STATIONARY, True)
+    options = "rows = 32\ndataflow = 'output-stationary'\noverlap = false"
+    chip = parse_chip(edited(("^rows = 32", options)), "my.toml")
+    assert (chip.array.dataflow, chip.array.overlap) == (Dataflow.OUTPUT_STATIONARY, False)
+    assert chip_from_table(chip_to_table(chip), "again") == chip
 
 
 @pytest.mark.parametrize(
@@ -67,6 +76,14 @@ def test_the_file_itself_is_legal() -> None:
             "issue_cycles = -1",
             "array.issue_cycles must be a whole number, not",
         ),
+        (
+            "^rows = 32",
+            "rows = 32\ndataflow = 'weights'",
+            "array.dataflow must be weight-stationary or output-stationary or input-stationary, "
+            "not 'weights'",
+        ),
+        ("^rows = 32", "rows = 32\ndataflow = 1", "array.dataflow must be weight-stationary or"),
+        ("^rows = 32", "rows = 32\noverlap = 1", "array.overlap must be true or false, not 1"),
         (r"^\[vector\]", "[vectors]", "vectors is not a known key"),
         ('^name = "edge"', "name = 3", "name must be a text, not 3"),
         ('^name = "edge"', "", "name must be a text, not None"),

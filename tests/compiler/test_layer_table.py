@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import onnxruntime as ort
 import pytest
 
 import lepton
+from lepton.chip import Dataflow
 from lepton.compiler.importers.layer_table import read_layer_table, table_model
 from lepton.errors import ImportFailure
+from lepton.trace import Trace
 from tests.conftest import data_path
 
 HEAD = (
@@ -54,6 +57,31 @@ def test_runs_like_the_golden_library(text: str, tmp_path: Path) -> None:
     for name, expected in zip(ours, golden.run(list(ours), inputs), strict=True):
         np.testing.assert_array_equal(ours[name], expected)
         assert len(set(np.asarray(expected).flat)) > 5
+
+
+def _matrix_cycles(trace: Trace) -> int:
+    return trace.attribution()["matrix"]["busy"]
+
+
+def test_a_dataflow_changes_time_and_no_value(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(CONVOLUTIONS)
+    program = lepton.compile(table, chip="nano")
+    generator = np.random.default_rng(3)
+    inputs = {
+        name: generator.integers(-128, 128, program.tensor_by_name[name].shape, np.int8)
+        for name in program.inputs
+    }
+    expected = lepton.simulate(program, inputs)
+    assert expected.trace is not None
+    for dataflow in Dataflow:
+        array = replace(program.chip.array, dataflow=dataflow, overlap=False)
+        other = replace(program, chip=replace(program.chip, array=array))
+        result = lepton.simulate(other, inputs)
+        for name, values in expected.outputs.items():
+            np.testing.assert_array_equal(result.outputs[name], values)
+        assert result.trace is not None
+        assert _matrix_cycles(result.trace) > _matrix_cycles(expected.trace)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lepton.chip import load_chip
 from lepton.cost import CostScalars, cost_scalars, instruction_costs
-from lepton.cost.closed_forms import Walk, matmul_passes, step_cycles
+from lepton.cost.closed_forms import Walk, step_cycles
+from lepton.cost.dataflows import Product, matmul_cost
 from lepton.isa import records
 from lepton.isa.instructions import Matmul
 
@@ -85,8 +86,12 @@ def test_a_pass_alone_is_the_known_formula(pixels: int, reduction: int) -> None:
 
 
 def test_a_pass_waits_for_the_load_of_its_successor_only() -> None:
-    p = scalars(rows=8, feed_words=4)
+    p = scalars(rows=8, feed_words=4)._replace(issue_cycles=0)
     one_pixel = Walk(19, 1, 0, 19)
-    assert matmul_passes(p, 19, 4, 1, one_pixel) == (8 + 3 + 1, 1)
-    assert matmul_passes(p, 19, 5, 1, one_pixel) == (8 + 3 + 8 + 8 + 3 + 1, 1)
-    assert matmul_passes(p, 19, 4, 6, one_pixel) == (8 + 6 + 6, 6)
+
+    def stream_and_last(columns: int, pixels: int) -> tuple[int, int]:
+        return matmul_cost(p, Product(19, columns, pixels, one_pixel, 0))[1:3]
+
+    assert stream_and_last(4, 1) == (8 + 3 + 1, 1)
+    assert stream_and_last(5, 1) == (8 + 3 + 8 + 8 + 3 + 1, 1)
+    assert stream_and_last(4, 6) == (8 + 6 + 6, 6)

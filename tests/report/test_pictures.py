@@ -112,8 +112,10 @@ def test_a_run_of_nothing_can_be_drawn(assembly: Run) -> None:
     empty = dataclasses.replace(
         program, instructions=b"", operator_of=np.zeros(0, np.uint32), regions=()
     )
+    none = dict.fromkeys((f.name for f in dataclasses.fields(trace.memories[0])), 0)
+    none |= {"profile": np.zeros(0, np.int64)}
     memories = tuple(
-        dataclasses.replace(memory, profile=np.zeros(0, np.int64)) for memory in trace.memories
+        dataclasses.replace(memory, **none | {"name": memory.name}) for memory in trace.memories
     )
     nothing = dataclasses.replace(
         trace, records=trace.records[:0], cycles=0, regions=(), memories=memories

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lepton.chip import Chip, Dram, Flat, load_chip
+from lepton.chip import Chip, Dataflow, Dram, Flat, load_chip
 from lepton.isa import Instruction, encode_all
 from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
 from lepton.program import Operator, Program, Region
 
-__all__ = ["program_of", "random_chip", "random_program"]
+__all__ = ["program_of", "random_chip", "random_instruction", "random_program"]
 
 CLOCKS_MHZ = (500, 500, 400, 300, 333, 700, 1000, Fraction(500, 3), Fraction(133, 2))
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32)
@@ -80,7 +80,8 @@ def random_chip(r: random.Random, drams: float) -> Chip:
         array=replace(
             chip.array, rows=r.randint(2, 16), columns=r.randint(2, 16), count=r.randint(1, 2),
             clock_mhz=Fraction(r.choice(CLOCKS_MHZ)), feed_words=r.randint(1, 4),
-            issue_cycles=r.choice((0, 1, 4)),
+            issue_cycles=r.choice((0, 1, 4)), overlap=r.random() < 0.7,
+            dataflow=r.choice((Dataflow.WEIGHT_STATIONARY, *Dataflow)),
         ),
         accumulators=replace(chip.accumulators, size_kib=24, banks=r.choice((1, 2, 3, 4, 8))),
         vector=replace(
@@ -273,6 +274,13 @@ _INSTRUCTIONS: dict[str, Callable[[_Draw], Instruction]] = {
     "softmax": _softmax,
     "resize": _resize,
 }
+
+
+def random_instruction(r: random.Random, chip: Chip, mnemonic: str) -> Instruction:
+    """Return a random instruction that waits for nothing."""
+    return _INSTRUCTIONS[mnemonic](_Draw(r, chip))
+
+
 _TRANSFERS = ("load", "load", "store", "weights")
 _COMPUTE = tuple(name for name in _INSTRUCTIONS if name not in _TRANSFERS)
 

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution
+from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
     Plan,
     candidate_sizes,
     choose_plan,
+    count_tile,
     room_for_tiles,
     tile_bytes,
 )
-from lepton.compiler.lowering.tiling import boxes, input_box, split
-from lepton.compiler.lowering.weighted import Block, emit_requantize, matmul_fields
+from lepton.compiler.lowering.tiling import boxes, halo, input_box, split
+from lepton.compiler.lowering.traffic import Traffic
+from lepton.compiler.lowering.weighted import (
+    Block,
+    emit_requantize,
+    kept_parameters,
+    matmul_fields,
+)
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import depthwise_cycles
 from lepton.errors import CompileError
+from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
 __all__ = ["lower_convolution"]
@@ -43,45 +54,19 @@ def lower_convolution(node: Convolution, emitter: Emitter) -> None:
         _lower_dense(node, emitter, span, (group * outputs, (group + 1) * outputs))
 
 
-class _Weights:
-    """Weight blocks of one convolution: kept in the buffer as long as there is room."""
+class _Visit(NamedTuple):
+    """One tile of pixels with the blocks of columns computed while its input is there."""
 
-    def __init__(self, node: Convolution, emitter: Emitter, plan: Plan) -> None:
-        self._node, self._emitter, self._plan = node, emitter, plan
-        self._kept: dict[tuple[int, int, int], int] = {}
-        kh, kw, channels, columns = node.weights.shape
-        size = kh * kw * channels * columns // node.groups
-        largest = plan.kernel_rows * kw * plan.channels * plan.columns
-        self._keeps_all = size + largest <= emitter.weights.size
-        is_split = plan.channels < channels or plan.kernel_rows < kh
-        self._keeps_columns = not plan.pixels_first and not is_split
+    n: int
+    pixels: Box
+    columns: tuple[tuple[int, int], ...]
 
-    def block(self, at: tuple[int, int], rows: tuple[int, int], out: tuple[int, int]) -> int:
-        """Return the buffer address of a block, streaming it in if it is not there."""
-        key = (at[0], rows[0], out[0])
-        if key in self._kept:
-            return self._kept[key]
-        part = self._node.weights[rows[0] : rows[1], :, at[0] : at[1], out[0] : out[1]]
-        block = np.ascontiguousarray(part).reshape(-1, out[1] - out[0])
-        address = self._emitter.load_weights(block)
-        self._kept[key] = address
-        return address
 
-    def end_block(self) -> None:
-        """Release a block behind its product, unless another tile uses it again."""
-        if not self._keeps_all and not self._keeps_columns:
-            self.release()
+class _Block(NamedTuple):
+    """Part of the reduction: kernel rows and input channels, counted from the group's first."""
 
-    def end_tiles(self) -> None:
-        """Release a block of columns behind all of its tiles."""
-        if not self._keeps_all:
-            self.release()
-
-    def release(self) -> None:
-        """Release every block."""
-        for address in self._kept.values():
-            self._emitter.weights.release(address)
-        self._kept.clear()
+    rows: tuple[int, int]
+    channels: tuple[int, int]
 
 
 class _Dense(NamedTuple):
@@ -90,7 +75,12 @@ class _Dense(NamedTuple):
     node: Convolution
     emitter: Emitter
     plan: Plan
-    weights: _Weights
+    first: int
+    """First input channel of the group."""
+    loads: tuple[tuple[tuple[int, int], tuple[_Block, ...]], ...]
+    """The channels that are loaded together, and the blocks of weights that they meet."""
+    weights: KeptBlocks[tuple[_Block, tuple[int, int]]]
+    parameters: KeptBlocks[tuple[int, int]]
 
 
 def _lower_dense(
@@ -98,75 +88,111 @@ def _lower_dense(
 ) -> None:
     """Emit a convolution of input channels [inputs) to output channels [outputs)."""
     plan = choose_plan(node, emitter, inputs[1] - inputs[0], outputs[1] - outputs[0])
-    weights = _Weights(node, emitter, plan)
-    dense = _Dense(node, emitter, plan, weights)
+    visits = list(_visits(node, plan, outputs))
+    loads = tuple(_loads(node, plan, inputs[1] - inputs[0]))
+    blocks = [block for _, part in loads for block in part]
+    columns = [span for visit in visits for span in visit.columns]
+
+    def load_weights(key: tuple[_Block, tuple[int, int]]) -> int | None:
+        (rows, channels), span = key
+        part = node.weights[slice(*rows), :, slice(*channels), slice(*span)]
+        return emitter.offer_weights(np.ascontiguousarray(part).reshape(-1, span[1] - span[0]))
+
+    weights = KeptBlocks(
+        [(block, span) for span in columns for block in blocks],
+        load_weights,
+        emitter.weights.release,
+    )
+    parameters = kept_parameters(node, emitter, columns, plan.parameter_bytes)
+    dense = _Dense(node, emitter, plan, inputs[0], loads, weights, parameters)
+    for visit in visits:
+        _pixel_tile(dense, visit, inputs[1] - inputs[0])
+    weights.end()
+    parameters.end()
+
+
+def _visits(node: Convolution, plan: Plan, outputs: tuple[int, int]) -> Iterator[_Visit]:
+    """Yield the tiles in the order of the plan."""
     n_images, oh, ow, _ = node.output.shape
-    for n in range(n_images):
-        if plan.pixels_first:
-            for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
-                _pixel_tile(dense, (n, pixels), (inputs, outputs))
-        else:
-            for c0, c1 in split(outputs[1] - outputs[0], plan.columns):
-                part = (outputs[0] + c0, outputs[0] + c1)
-                for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
-                    _pixel_tile(dense, (n, pixels), (inputs, part))
-                weights.end_tiles()
-    weights.release()
-
-
-def _pixel_tile(
-    dense: _Dense, where: tuple[int, Box], spans: tuple[tuple[int, int], tuple[int, int]]
-) -> None:
-    """Emit all columns of [outputs) for one tile of pixels."""
-    node, emitter, plan, _ = dense
-    n, pixels = where
-    inputs, outputs = spans
-    ifm = node.inputs[0]
-    source, *pad = input_box(pixels, node.window, (ifm.shape[1], ifm.shape[2]), inputs)
-    blocks = [
-        replace(pixels, c0=outputs[0] + c0, c1=outputs[0] + c1)
+    columns = tuple(
+        (outputs[0] + c0, outputs[0] + c1)
         for c0, c1 in split(outputs[1] - outputs[0], plan.columns)
-    ]
+    )
+    for together in [columns] if plan.pixels_first else [(span,) for span in columns]:
+        for n in range(n_images):
+            for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
+                yield _Visit(n, pixels, together)
+
+
+def _loads(
+    node: Convolution, plan: Plan, channels: int
+) -> Iterator[tuple[tuple[int, int], tuple[_Block, ...]]]:
+    """Yield the parts of the channels that are loaded at a time, with their blocks."""
+    for part in split(channels, plan.loaded):
+        yield (
+            part,
+            tuple(
+                _Block(rows, (part[0] + c0, part[0] + c1))
+                for rows in split(node.window.kernel[0], plan.kernel_rows)
+                for c0, c1 in split(part[1] - part[0], plan.channels)
+            ),
+        )
+
+
+def _pixel_tile(dense: _Dense, visit: _Visit, channels: int) -> None:
+    """Emit the columns of a visit."""
+    node, emitter = dense.node, dense.emitter
+    ifm = node.inputs[0]
+    source, *pad = input_box(
+        visit.pixels,
+        node.window,
+        (ifm.shape[1], ifm.shape[2]),
+        (dense.first, dense.first + channels),
+    )
     # either every block reads the whole input, or every slice of the input feeds one block
-    shared = nullcontext() if plan.loaded < source.channels else emitter.fetched(ifm, n, source)
+    shared = nullcontext() if len(dense.loads) > 1 else emitter.fetched(ifm, visit.n, source)
     with shared as whole:
-        for box in blocks:
+        for span in visit.columns:
+            box = replace(visit.pixels, c0=span[0], c1=span[1])
             sums = emitter.sums.allocate(box.size)
-            for part in split(source.channels, plan.loaded):
-                span = replace(source, c0=inputs[0] + part[0], c1=inputs[0] + part[1])
-                loaded = nullcontext(whole) if whole else emitter.fetched(ifm, n, span)
+            for part, blocks in dense.loads:
+                inside = replace(source, c0=dense.first + part[0], c1=dense.first + part[1])
+                loaded = nullcontext(whole) if whole else emitter.fetched(ifm, visit.n, inside)
                 with loaded as tile:
-                    _add_products(dense, (tile, part[0], (pad[0], pad[1])), (box, sums))
-            emit_requantize(node, emitter, (n, box), (sums, box.channels))
+                    for block in blocks:
+                        _add_product(dense, block, (tile, part[0], (pad[0], pad[1])), (box, sums))
+            parameters = dense.parameters.address(span)
+            emit_requantize(node, emitter, (visit.n, box), (sums, box.channels), parameters)
 
 
-def _add_products(
-    dense: _Dense, source: tuple[Tile, int, tuple[int, int]], target: tuple[Box, int]
+def _add_product(
+    dense: _Dense,
+    block: _Block,
+    source: tuple[Tile, int, tuple[int, int]],
+    target: tuple[Box, int],
 ) -> None:
-    """Emit the products of the channels of a tile, which start at a given one of the group.
+    """Emit the product of one block.
 
     Args:
         dense: what is emitted.
-        source: the tile, its first channel, the padding above it and left of it.
+        block: the part of the reduction.
+        source: the tile, its first channel counted in the group, the padding above and left of it.
         target: the block of the output, the address of its sums.
     """
-    node, emitter, plan, weights = dense
     tile, first, pad = source
     box, sums = target
-    for rows in split(node.window.kernel[0], plan.kernel_rows):
-        for c0, c1 in split(tile.box.channels, plan.channels):
-            address = weights.block((first + c0, first + c1), rows, (box.c0, box.c1))
-            fields = matmul_fields(node, tile, Block(address, (c0, c1), rows), pad, box)
-            emitter.emit(
-                Matmul(
-                    **fields,
-                    columns=box.channels,
-                    accumulator=sums,
-                    accumulator_pitch=box.channels,
-                    accumulate=int(first + c0 > 0 or rows[0] > 0),
-                )
-            )
-            weights.end_block()
+    address = dense.weights.address((block, (box.c0, box.c1)))
+    inside = (block.channels[0] - first, block.channels[1] - first)
+    fields = matmul_fields(dense.node, tile, Block(address, inside, block.rows), pad, box)
+    dense.emitter.emit(
+        Matmul(
+            **fields,
+            columns=box.channels,
+            accumulator=sums,
+            accumulator_pitch=box.channels,
+            accumulate=int(block.channels[0] > 0 or block.rows[0] > 0),
+        )
+    )
 
 
 # --- depthwise -----------------------------------------------------------------------------------
@@ -183,9 +209,10 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
         out = (c0 * multiplier, c1 * multiplier)
         block = node.weights[:, :, 0, out[0] : out[1]]
         address = emitter.load_weights(np.ascontiguousarray(block).reshape(kh * kw, -1))
-        for n in range(node.output.shape[0]):
-            for pixels in boxes((oh, ow, 1), (height, width, 1)):
-                _depthwise_tile(node, emitter, (n, pixels), (c0, c1), address)
+        with emitter.constant_tile(pack_requantize(node.table.part(*out))) as parameters:
+            for n in range(node.output.shape[0]):
+                for pixels in boxes((oh, ow, 1), (height, width, 1)):
+                    _depthwise_tile(node, emitter, (n, pixels), (c0, c1), (address, parameters))
         emitter.weights.release(address)
 
 
@@ -194,34 +221,60 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> t
     _, oh, ow, _ = node.output.shape
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
-    room = room_for_tiles(emitter)
-    scalars = cost_scalars(emitter.chip)
+    each = REQUANTIZE_BYTES[node.mode]
     best: tuple[float, tuple[int, int, int]] | None = None
     step = max(emitter.chip.columns // multiplier, 1)
-    widths = sorted({min(ic, step * n) for n in (1, 2, 4, 8, 16, 32, 64)} | {ic})
-    for channels in widths:
+    for channels in sorted({min(ic, step * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)} | {ic}):
         outputs = channels * multiplier
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
-        for th, tw in candidate_sizes(oh, ow):
-            if th * tw * outputs > emitter.sums.size // 2:
+        room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
+        for size in candidate_sizes(oh, ow):
+            if size[0] * size[1] * outputs > emitter.sums.size // 2:
                 continue
-            if 2 * tile_bytes(node, emitter, (th, tw), channels, outputs) > room:
+            if 2 * tile_bytes(node, emitter, size, channels, outputs) > room:
                 continue
-            tiles = -(-oh // th) * -(-ow // tw) * -(-ic // channels)
-            stream, _ = depthwise_cycles(
-                scalars, node.window.kernel, node.window.stride[1], node.window.dilation[1],
-                (th, tw), outputs,
-            )  # fmt: skip
-            vector = th * tw * outputs / emitter.chip.vector.lanes
-            cycles = tiles * (max(stream, vector) + 24) + stream + vector
+            cycles = _depthwise_estimate(node, emitter, size, channels)
             if best is None or cycles < best[0]:
-                best = (cycles, (th, tw, channels))
+                best = (cycles, (*size, channels))
     if best is not None:
         return best[1]
-    if tile_bytes(node, emitter, (1, 1), 1, multiplier) > room:
-        raise CompileError(f"'{node.name}': one output pixel does not fit the scratchpad")
+    need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
+    if need > room_for_tiles(emitter):
+        raise CompileError(
+            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
+            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
+        )
     return 1, 1, 1
+
+
+def _depthwise_estimate(
+    node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int
+) -> float:
+    """Return the estimated cycles of a depthwise convolution in tiles of `size` x `channels`."""
+    chip = emitter.chip
+    images, oh, ow, oc = node.output.shape
+    ifm, window = node.inputs[0], node.window
+    outputs = channels * oc // ifm.shape[3]
+    blocks = -(-ifm.shape[3] // channels)
+    tiles = images * -(-oh // size[0]) * -(-ow // size[1]) * blocks
+    stream, _ = depthwise_cycles(
+        cost_scalars(chip), window.kernel, window.stride[1], window.dilation[1], size, outputs
+    )
+    vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
+    traffic = Traffic(chip)
+    constants = chip.memory_index(chip.placement.constants)
+    traffic.read(constants, math.prod(window.kernel) * outputs, blocks)
+    traffic.read(constants, REQUANTIZE_BYTES[node.mode] * outputs, blocks)
+    if ifm.name not in emitter.residents:
+        rows = halo(window, 0, size[0], ifm.shape[1])
+        box = (rows, halo(window, 1, size[1], ifm.shape[2]), channels)
+        count_tile(ifm, box, tiles, traffic, is_write=False)
+    if node.output.name not in emitter.residents:
+        count_tile(node.output, (*size, outputs), tiles, traffic, is_write=True)
+    traffic.fetch(4 * tiles + 2 * blocks)
+    longest = max(tiles * (max(stream, vector) + 24), traffic.cycles)
+    return longest + (tiles * (stream + vector) + traffic.cycles) / tiles
 
 
 def _depthwise_tile(
@@ -229,9 +282,9 @@ def _depthwise_tile(
     emitter: Emitter,
     where: tuple[int, Box],
     channels: tuple[int, int],
-    weights: int,
+    constants: tuple[int, int],
 ) -> None:
-    """Emit one tile of a depthwise convolution."""
+    """Emit one tile of a depthwise convolution; constants are its weights and parameters."""
     n, pixels = where
     ifm = node.inputs[0]
     multiplier = node.output.shape[3] // ifm.shape[3]
@@ -242,7 +295,7 @@ def _depthwise_tile(
     sums = emitter.sums.allocate(pixels.size * count)
     with emitter.fetched(ifm, n, source) as tile:
         fields = matmul_fields(
-            node, tile, Block(weights, (0, count // multiplier), (0, node.window.kernel[0])),
+            node, tile, Block(constants[0], (0, count // multiplier), (0, node.window.kernel[0])),
             (pad_top, pad_left), pixels,
         )  # fmt: skip
         emitter.emit(
@@ -250,4 +303,4 @@ def _depthwise_tile(
         )
     first, last = channels[0] * multiplier, channels[1] * multiplier
     box = Box(pixels.y0, pixels.y1, pixels.x0, pixels.x1, first, last)
-    emit_requantize(node, emitter, (n, box), (sums, count))
+    emit_requantize(node, emitter, (n, box), (sums, count), constants[1])

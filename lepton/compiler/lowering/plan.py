@@ -9,18 +9,30 @@ pixel does not fit the scratchpad, its channels are loaded in slices whose sums 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lepton.chip import Chip
 from lepton.compiler.emit import Emitter
-from lepton.compiler.graph import Convolution
+from lepton.compiler.graph import Convolution, Tensor
+from lepton.compiler.lowering.kept import streamed_bytes
 from lepton.compiler.lowering.tiling import halo
+from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
-from lepton.cost.closed_forms import matmul_cycles
+from lepton.cost.dataflows import matmul_cycles
 from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
-__all__ = ["Plan", "candidate_sizes", "choose_plan", "room_for_tiles", "tile_bytes"]
+__all__ = [
+    "Plan",
+    "candidate_sizes",
+    "choose_plan",
+    "count_tile",
+    "overlapped",
+    "room_for_tiles",
+    "tile_bytes",
+]
 
 _PIXELS = 65535
 
@@ -40,6 +52,8 @@ class Plan:
     """Whether all column blocks of a pixel tile come before the next pixel tile."""
     loaded: int
     """Input channels in the scratchpad at a time."""
+    parameter_bytes: int
+    """Room for the requantization parameters of several blocks of columns."""
 
 
 def room_for_tiles(emitter: Emitter) -> int:
@@ -50,16 +64,29 @@ def room_for_tiles(emitter: Emitter) -> int:
 def tile_bytes(
     node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int, columns: int
 ) -> int:
-    """Return the scratchpad bytes of one tile's input, output and parameters."""
+    """Return the scratchpad bytes of one tile's input and output."""
     _, h, w, _ = node.inputs[0].shape
     rows, cols = halo(node.window, 0, size[0], h), halo(node.window, 1, size[1], w)
-    parameters = columns * REQUANTIZE_BYTES[node.mode]
-    total = parameters + 32
+    total = 32
     if node.inputs[0].name not in emitter.residents:
         total += rows * cols * channels + 16
     if node.output.name not in emitter.residents:
         total += size[0] * size[1] * columns + 16
     return total
+
+
+def count_tile(
+    tensor: Tensor, size: tuple[int, int, int], times: float, traffic: Traffic, *, is_write: bool
+) -> None:
+    """Count the transfers of `times` boxes `[h, w, c]` of a tensor that lives in a memory."""
+    _, _, w, c = tensor.shape
+    memory = traffic.chip.memory_index(traffic.chip.placement.activations[0])
+    rows, cols, channels = size
+    run, runs = channels, rows * cols
+    if channels == c:
+        run, runs = (rows * w * c, 1) if cols == w else (cols * c, rows)
+    count = traffic.write if is_write else traffic.read
+    count(memory, run, runs * times)
 
 
 def _halvings(extent: int) -> list[int]:
@@ -71,25 +98,25 @@ def _halvings(extent: int) -> list[int]:
 
 
 def candidate_sizes(oh: int, ow: int) -> list[tuple[int, int]]:
-    """Return tile sizes: whole rows in even parts, then single rows in parts."""
+    """Return tile sizes, largest first: whole rows in even parts, then single rows in parts."""
     whole = [(-(-oh // parts), ow) for parts in range(1, oh + 1)]
     sizes = dict.fromkeys(size for size in whole if size[0] * ow <= _PIXELS)
     sizes.update(dict.fromkeys((1, cols) for cols in _halvings(ow)[1:]))
     return list(sizes)
 
 
-def _blocks(node: Convolution, emitter: Emitter, channels: int, columns: int) -> tuple[int, int]:
-    """Return (channels, kernel rows) of the largest weight block that fits half the buffer."""
-    half = emitter.weights.size // 2
+def _blocks(node: Convolution, room: int, channels: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Yield (channels, kernel rows) of the largest weight blocks of at most `room` elements."""
     kh, kw = node.window.kernel
     for part in _halvings(channels):
-        if kh * kw * part * columns <= half:
-            return part, kh
+        if kh * kw * part * columns <= room:
+            yield part, kh
+            return
     for rows in _halvings(kh):
         for part in _halvings(channels):
-            if rows * kw * part * columns <= half:
-                return part, rows
-    return 0, 0
+            if rows * kw * part * columns <= room:
+                yield part, rows
+                return
 
 
 def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
@@ -98,84 +125,208 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     Raises:
         CompileError: not even one pixel fits.
     """
-    for loaded in _halvings(channels):
-        plans = list(_plans(node, emitter, columns, loaded))
-        if plans:
-            return min(plans, key=lambda plan: _estimate(node, emitter, plan, (channels, columns)))
-    return _smallest(node, emitter, channels, columns)
+    best: tuple[float, Plan] | None = None
+    for plan in _plans(node, emitter, channels, columns):
+        cycles = _estimate(node, emitter, plan, (channels, columns))
+        if best is None or cycles < best[0]:
+            best = (cycles, plan)
+    return best[1] if best else _smallest(node, emitter, channels, columns)
 
 
-def _plans(node: Convolution, emitter: Emitter, columns: int, loaded: int) -> Iterator[Plan]:
-    """Yield the tiles that fit twice, with so many input channels in the scratchpad."""
-    _, oh, ow, _ = node.output.shape
-    room = room_for_tiles(emitter)
+def _spread(sizes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the largest size, then ever smaller ones, each at most three quarters of the last."""
+    last: float = math.inf
+    for height, width in sizes[:64]:
+        if height * width <= last:
+            yield height, width
+            last = 0.75 * height * width
+
+
+def _plans(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Iterator[Plan]:
+    """Yield the tiles that fit twice."""
     array = emitter.chip.columns
+    each = REQUANTIZE_BYTES[node.mode]
     for tn in sorted({min(columns, array * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)}):
-        part, rows = _blocks(node, emitter, loaded, tn)
-        if not part:
-            continue
-        for th, tw in candidate_sizes(oh, ow):
-            if th * tw * tn > emitter.sums.size // 2:
+        few = min(2 * tn, columns) * each
+        every = columns * each
+        if every > room_for_tiles(emitter) // 4:
+            every = few
+        for pixels_first, kept in dict.fromkeys([(False, few), (True, every)]):
+            if pixels_first and tn == columns:
                 continue
-            if 2 * tile_bytes(node, emitter, (th, tw), loaded, tn) > room:
-                continue
-            yield Plan(th, tw, tn, part, rows, False, loaded)
-            yield Plan(th, tw, tn, part, rows, True, loaded)
+            yield from _shapes(node, emitter, (channels, tn), (pixels_first, kept))
+
+
+def _shapes(
+    node: Convolution, emitter: Emitter, extents: tuple[int, int], order: tuple[bool, int]
+) -> Iterator[Plan]:
+    """Yield the tiles of a block of columns: loaded channels, weight blocks, pixels."""
+    channels, tn = extents
+    _, oh, ow, _ = node.output.shape
+    room = room_for_tiles(emitter) - order[1]
+    sizes = [s for s in candidate_sizes(oh, ow) if s[0] * s[1] * tn <= emitter.sums.size // 2]
+    parts = dict.fromkeys(
+        block
+        for share in (2, 3, 6)
+        for block in _blocks(node, emitter.weights.size // share, channels, tn)
+    )
+    for loaded in _halvings(channels):
+        fitting = [s for s in sizes if 2 * tile_bytes(node, emitter, s, loaded, tn) <= room]
+        for height, width in _spread(fitting):
+            for part, rows in dict.fromkeys((min(part, loaded), rows) for part, rows in parts):
+                yield Plan(height, width, tn, part, rows, *order[:1], loaded, order[1])
+        if fitting and fitting[0] == sizes[0]:
+            # the accumulators bound the tile: loading fewer channels makes it no larger
+            return
 
 
 def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
     """Return one pixel without double buffers, or raise."""
     need = 0
     for tn in _halvings(min(columns, emitter.chip.columns, emitter.sums.size)):
+        parameters = tn * REQUANTIZE_BYTES[node.mode]
         for loaded in _halvings(channels):
-            part, rows = _blocks(node, emitter, loaded, tn)
-            need = tile_bytes(node, emitter, (1, 1), loaded, tn)
-            if part and need <= room_for_tiles(emitter):
-                return Plan(1, 1, tn, part, rows, True, loaded)
+            need = tile_bytes(node, emitter, (1, 1), loaded, tn) + parameters
+            for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
+                if need <= room_for_tiles(emitter):
+                    return Plan(1, 1, tn, part, rows, True, loaded, parameters)
     raise CompileError(
         f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
         f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
     )
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """How often the parts of a plan are done."""
+
+    tiles: int
+    """Tiles of pixels, of all images."""
+    blocks: int
+    """Blocks of columns."""
+    loads: int
+    """Parts of the channels that are loaded one after the other."""
+    steps: int
+    """Weight blocks of one tile and block of columns."""
+
+    @property
+    def units(self) -> int:
+        return self.tiles * self.blocks
+
+
+def _counts(node: Convolution, plan: Plan, extents: tuple[int, int]) -> _Counts:
+    images, oh, ow, _ = node.output.shape
+    loads = -(-extents[0] // plan.loaded)
+    rows = -(-node.window.kernel[0] // plan.kernel_rows)
+    return _Counts(
+        images * -(-oh // plan.height) * -(-ow // plan.width),
+        -(-extents[1] // plan.columns),
+        loads,
+        loads * rows * -(-plan.loaded // plan.channels),
+    )
+
+
 def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[int, int]) -> float:
-    """Return the estimated cycles of a plan: the larger of arithmetic and traffic."""
+    """Return the estimated cycles of a plan: the longest of arithmetic, traffic and their chain."""
     chip = emitter.chip
-    channels, columns = extents
-    _, oh, ow, _ = node.output.shape
-    _, h, w, _ = node.inputs[0].shape
-    kh, kw = node.window.kernel
-    tiles_y, tiles_x = -(-oh // plan.height), -(-ow // plan.width)
-    blocks_n = -(-columns // plan.columns)
-    blocks_k = -(-channels // plan.channels) * -(-kh // plan.kernel_rows)
+    n = _counts(node, plan, extents)
+    compute, vector = _unit_cycles(node, emitter, plan, n)
+    constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
+    weights = math.prod(node.window.kernel) * extents[0] * extents[1]
+    decode = _count_constants(node, plan, constants, n, weights)
+    _count_activations(node, emitter, plan, (ifm, ofm), n)
+    constants.fetch(n.units * (n.steps + 2 + n.loads))
+    exposed = 0.0
+    if not plan.pixels_first:
+        exposed = _exposed_weights(chip, weights // n.blocks, compute * n.tiles, n.tiles)
+    way_in, way_out = ifm.cycles / n.units, ofm.cycles / n.units
+    # what is in flight at a time: sums of so many tiles, and two tiles of input and of output
+    held = emitter.sums.size // (plan.height * plan.width * plan.columns)
+    chain = max(
+        (compute + vector + chip.array.rows + chip.array.columns) / held,
+        (way_in + compute + ifm.latency) / 2,
+        (vector + way_out + ofm.latency) / 2,
+    )
+    together = (
+        n.units * max(compute, chain) + exposed * (n.blocks - 1),
+        n.units * vector,
+        constants.with_others(ifm, ofm).cycles,
+        decode,
+    )
+    return overlapped(*together) + way_in + vector + way_out
+
+
+def overlapped(*parts: float) -> float:
+    """Return the cycles of work done side by side: the longest, and more if others are close.
+
+    Units that are all busy most of the time get in each other's way: the 4-norm adds 19 % where
+    two take equally long, and 1.5 % where one takes half of the other's.
+    """
+    longest = max(parts)
+    return longest * math.fsum((part / longest) ** 4 for part in parts) ** 0.25 if longest else 0.0
+
+
+def _unit_cycles(
+    node: Convolution, emitter: Emitter, plan: Plan, n: _Counts
+) -> tuple[float, float]:
+    """Return the matrix and the vector unit's cycles for one tile and block of columns."""
+    chip = emitter.chip
     pixels = plan.height * plan.width
     dense = node.window.dilation[1] == 1 and node.inputs[0].shape[3] == plan.channels
-    run = plan.channels * (kw if dense else 1)
-    reduction = plan.kernel_rows * kw * plan.channels
-    stream, _ = matmul_cycles(cost_scalars(chip), reduction, plan.columns, pixels, run)
-    steps = tiles_y * tiles_x * blocks_n * blocks_k
-    compute = steps * (stream + chip.array.issue_cycles + 8)
-    drain = (
-        tiles_y
-        * tiles_x
-        * blocks_n
-        * (-(-pixels * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles + 8)
-    )
-    weights = kh * kw * channels * columns
-    fits = weights <= chip.weight_buffer.elements
-    again = tiles_y * tiles_x if (plan.pixels_first or blocks_k > 1) and not fits else 1
-    constants = chip.memories[chip.memory_index(chip.placement.constants)]
-    weight_cycles = weights * again / float(chip.bytes_per_cycle(constants))
-    decode = weights * again / chip.weight_buffer.decoder_bytes_per_cycle
-    activations = 0.0
-    rate = float(chip.bytes_per_cycle(chip.memories[emitter.activation_memory]))
-    if node.inputs[0].name not in emitter.residents:
-        rows, cols = halo(node.window, 0, plan.height, h), halo(node.window, 1, plan.width, w)
-        loads = 1 if plan.pixels_first and plan.loaded == channels else blocks_n
-        activations += tiles_y * tiles_x * rows * cols * channels * loads / rate
+    run = plan.channels * (node.window.kernel[1] if dense else 1)
+    reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
+    stream = matmul_cycles(cost_scalars(chip), reduction, plan.columns, pixels, run)
+    compute = n.steps * (stream + chip.array.issue_cycles)
+    vector = -(-pixels * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
+    return compute, vector
+
+
+def _exposed_weights(chip: Chip, block: int, compute: float, tiles: int) -> float:
+    """Return the cycles for which the array waits for the next block of columns.
+
+    What the buffer holds beside the block in use comes early; the rest, as the last tile of pixels
+    is done with the block part by part.
+    """
+    rate = Traffic(chip)
+    rate.read(chip.memory_index(chip.placement.constants), block)
+    late = 1.0 - min(max(chip.weight_buffer.elements - block, 0) / block, 1.0)
+    return max(late * rate.cycles - compute / tiles, 0.0)
+
+
+def _count_constants(
+    node: Convolution, plan: Plan, traffic: Traffic, n: _Counts, weights: int
+) -> float:
+    """Count so many bytes of weights, and the parameters; return the decoder's cycles."""
+    chip = traffic.chip
+    buffer = chip.weight_buffer.elements
+    block = plan.kernel_rows * node.window.kernel[1] * plan.channels * plan.columns
+    if plan.pixels_first or weights <= buffer:
+        streamed = streamed_bytes(weights, block, buffer, n.tiles)
+    else:
+        streamed = n.blocks * streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
+    memory = chip.memory_index(chip.placement.constants)
+    traffic.read(memory, block, streamed / block)
+    traffic.fetch(streamed / block)
+    each = plan.columns * REQUANTIZE_BYTES[node.mode]
+    parameters = n.blocks * each
+    if plan.pixels_first:
+        parameters = streamed_bytes(parameters, each, plan.parameter_bytes, n.tiles)
+    traffic.read(memory, each, parameters / each)
+    traffic.fetch(parameters / each)
+    return streamed / chip.weight_buffer.decoder_bytes_per_cycle
+
+
+def _count_activations(
+    node: Convolution, emitter: Emitter, plan: Plan, traffic: tuple[Traffic, Traffic], n: _Counts
+) -> None:
+    """Count the input and the output of a plan."""
+    ifm = node.inputs[0]
+    if ifm.name not in emitter.residents:
+        rows = halo(node.window, 0, plan.height, ifm.shape[1])
+        cols = halo(node.window, 1, plan.width, ifm.shape[2])
+        again = 1 if plan.pixels_first and n.loads == 1 else n.blocks
+        size = (rows, cols, plan.loaded)
+        count_tile(ifm, size, n.tiles * again * n.loads, traffic[0], is_write=False)
     if node.output.name not in emitter.residents:
-        activations += oh * ow * columns / rate
-    same = emitter.activation_memory == emitter.constants_memory
-    traffic = weight_cycles + activations if same else max(weight_cycles, activations)
-    fill = 2 * (2 * chip.array.rows + plan.height * plan.width)
-    return max(compute, drain, traffic, decode) + 0.05 * (compute + drain + traffic) + fill
+        size = (plan.height, plan.width, plan.columns)
+        count_tile(node.output, size, n.units, traffic[1], is_write=True)

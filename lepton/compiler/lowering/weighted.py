@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution, Product, Reduce
+from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.isa.instructions import Requantize, Stationary
 
-__all__ = ["Block", "emit_requantize", "matmul_fields"]
+__all__ = ["Block", "emit_requantize", "kept_parameters", "matmul_fields"]
 
 
 @dataclass(frozen=True)
@@ -53,32 +55,60 @@ def matmul_fields(
     }
 
 
+def kept_parameters(
+    node: Convolution, emitter: Emitter, uses: Sequence[tuple[int, int]], room: int
+) -> KeptBlocks[tuple[int, int]]:
+    """Return the requantization parameters of spans of channels, kept in `room` bytes if there."""
+    held: dict[int, tuple[Tile, int]] = {}
+
+    def load(span: tuple[int, int]) -> int | None:
+        content = pack_requantize(node.table.part(*span))
+        if held and sum(size for _, size in held.values()) + content.size > room:
+            return None
+        tile = emitter.load_constant(content)
+        held[tile.address] = (tile, content.size)
+        return tile.address
+
+    return KeptBlocks(uses, load, lambda address: emitter.release(held.pop(address)[0]))
+
+
 def emit_requantize(
     node: Convolution | Product | Reduce,
     emitter: Emitter,
     where: tuple[int, Box],
     sums: tuple[int, int],
+    parameters: int | None = None,
 ) -> None:
-    """Emit the requantization of a block of sums (address, pitch) into the output."""
+    """Emit the requantization of a block of sums into the output, and release the sums.
+
+    Args:
+        node: whose sums.
+        emitter: to emit to.
+        where: image and box of the output.
+        sums: address and pitch.
+        parameters: address of those of the box's channels; by default they are loaded.
+    """
     n, box = where
-    table = node.table.part(box.c0, box.c1)
-    with emitter.constant_tile(pack_requantize(table)) as parameters:  # noqa: SIM117 (ends in order)
-        with emitter.produced(node.output, n, box) as tile:
-            emitter.emit(
-                Requantize(
-                    accumulator=sums[0],
-                    accumulator_pitch=sums[1],
-                    height=box.height,
-                    width=box.width,
-                    channels=box.channels,
-                    ofm=tile.address,
-                    ofm_row_pitch=tile.row_pitch,
-                    ofm_pixel_pitch=tile.pixel_pitch,
-                    parameters=parameters,
-                    mode=node.mode,
-                    ofm_zero_point=node.bounds.zero_point,
-                    minimum=node.bounds.minimum,
-                    maximum=node.bounds.maximum,
-                )
+    if parameters is None:
+        with emitter.constant_tile(pack_requantize(node.table.part(box.c0, box.c1))) as loaded:
+            emit_requantize(node, emitter, where, sums, loaded)
+        return
+    with emitter.produced(node.output, n, box) as tile:
+        emitter.emit(
+            Requantize(
+                accumulator=sums[0],
+                accumulator_pitch=sums[1],
+                height=box.height,
+                width=box.width,
+                channels=box.channels,
+                ofm=tile.address,
+                ofm_row_pitch=tile.row_pitch,
+                ofm_pixel_pitch=tile.pixel_pitch,
+                parameters=parameters,
+                mode=node.mode,
+                ofm_zero_point=node.bounds.zero_point,
+                minimum=node.bounds.minimum,
+                maximum=node.bounds.maximum,
             )
+        )
     emitter.sums.release(sums[0])

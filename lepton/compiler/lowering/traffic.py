@@ -1,0 +1,93 @@
+"""Cycles that transfers take of a memory's time, for choosing tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lepton.chip import Chip, Dram
+from lepton.isa.declaration import WORD_BYTES
+
+__all__ = ["Traffic"]
+
+
+@dataclass
+class Traffic:
+    """What a piece of work asks of each memory of a chip, by the memory's number."""
+
+    chip: Chip
+    _port: dict[int, float] = field(default_factory=dict[int, float])
+    _reads: dict[int, float] = field(default_factory=dict[int, float])
+    _writes: dict[int, float] = field(default_factory=dict[int, float])
+
+    def read(self, memory: int, run_bytes: int, runs: float = 1) -> None:
+        """Count reads of runs of contiguous bytes."""
+        self._count(memory, run_bytes, runs, is_write=False)
+
+    def write(self, memory: int, run_bytes: int, runs: float = 1) -> None:
+        """Count writes of runs of contiguous bytes."""
+        self._count(memory, run_bytes, runs, is_write=True)
+
+    def fetch(self, instructions: float) -> None:
+        """Count the fetch of instructions."""
+        group = max(self.chip.control.fetch_bytes // WORD_BYTES, 1)
+        memory = self.chip.memory_index(self.chip.placement.program)
+        self.read(memory, group * WORD_BYTES, instructions / group)
+
+    def _count(self, memory: int, run_bytes: int, runs: float, *, is_write: bool) -> None:
+        if run_bytes <= 0 or runs <= 0:
+            return
+        device, dma = self.chip.memories[memory], self.chip.dma
+        side = self._writes if is_write else self._reads
+        rate = float(self.chip.bytes_per_cycle(device))
+        if isinstance(device, Dram):
+            accesses = -(-run_bytes // device.access_bytes)
+            refreshed = 1.0 - device.tRFC / device.tREFI
+            cycles = accesses * device.access_bytes / (rate * refreshed)
+            requests = -(-run_bytes // dma.burst_bytes)
+            in_flight = cycles
+        else:
+            burst = min(dma.burst_bytes, device.burst_bytes)
+            requests = -(-run_bytes // burst)
+            cycles = run_bytes / rate
+            scale = float(self.chip.array.clock_mhz / device.clock_mhz)
+            latency = device.write_latency_cycles if is_write else device.read_latency_cycles
+            limit = device.writes_in_flight if is_write else device.reads_in_flight
+            limit = min(limit, dma.outstanding)
+            each = latency * scale + min(run_bytes, burst) / rate * device.ports
+            in_flight = requests * each / limit
+        port = self.chip.scratchpad.port_bytes
+        least = requests * -(-min(run_bytes, dma.burst_bytes) // port)
+        self._port[memory] = self._port.get(memory, 0.0) + runs * cycles
+        side[memory] = side.get(memory, 0.0) + runs * max(cycles, in_flight, least)
+
+    def with_others(self, *others: Traffic) -> Traffic:
+        """Return the sum of this and other work."""
+        total = Traffic(self.chip)
+        for part in (self, *others):
+            for mine, its in zip(total._sides(), part._sides(), strict=True):
+                for memory, cycles in its.items():
+                    mine[memory] = mine.get(memory, 0.0) + cycles
+        return total
+
+    def _sides(self) -> tuple[dict[int, float], ...]:
+        return self._port, self._reads, self._writes
+
+    @property
+    def cycles(self) -> float:
+        """Cycles of the memory that is busy longest."""
+        return max((cycles for side in self._sides() for cycles in side.values()), default=0.0)
+
+    @property
+    def latency(self) -> float:
+        """Cycles until the slowest of the memories answers."""
+        return max((_latency(self.chip, memory) for memory in self._port), default=0.0)
+
+
+def _latency(chip: Chip, number: int) -> float:
+    """Return the cycles from a request to its answer in an idle memory."""
+    memory = chip.memories[number]
+    if isinstance(memory, Dram):
+        cycles = memory.tRCD + memory.tCL + memory.burst_cycles
+    else:
+        cycles = memory.read_latency_cycles
+    return chip.dma.setup_cycles + float(cycles * chip.array.clock_mhz / memory.clock_mhz)

@@ -1,0 +1,88 @@
+"""Area of the chip's parts; docs/energy.md section 5 lists what each is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lepton.chip import Chip
+from lepton.chip.technology import Node, node
+
+__all__ = ["PartArea", "element_mm2", "part_areas"]
+
+_MULTIPLIER = 10 / 8
+"""A 10 x 8-bit multiplier in 8 x 8-bit ones."""
+_ZERO_POINT = 18 * 9 / 64
+"""An 18 x 9-bit multiplier in 8 x 8-bit ones."""
+
+
+@dataclass(frozen=True)
+class PartArea:
+    """Logic and SRAM of a part."""
+
+    logic_mm2: float
+    sram_kib: float
+    sram_mm2: float
+
+    @property
+    def mm2(self) -> float:
+        return self.logic_mm2 + self.sram_mm2
+
+    def leakage_mw(self, technology: Node) -> float:
+        """Return what the part draws without doing anything."""
+        logic = self.logic_mm2 * technology.logic_density * technology.logic_leakage_mw_per_mm2
+        return logic + self.sram_kib * technology.sram_leakage_uw_per_kib / 1000
+
+
+def _part(technology: Node, logic_um2: float, sram_kib: float) -> PartArea:
+    """Return a part from the area of its cells and the size of its memories."""
+    logic = logic_um2 / technology.logic_density / 1e6
+    return PartArea(logic, sram_kib, sram_kib * technology.sram_mm2_per_kib)
+
+
+def element_mm2(technology: Node) -> float:
+    """Return the area of an element of the array: multiplier, adder, 58 bits of registers."""
+    cells = technology.multiply_int8_um2 * _MULTIPLIER + technology.add_int32_um2
+    return (cells + 58 * technology.register_bit_um2) / technology.logic_density / 1e6
+
+
+def _array_um2(chip: Chip, t: Node) -> float:
+    """Return the cells around the elements: row sums, zero points, skew, line buffer, window."""
+    rows, columns, count = chip.array.rows, chip.array.columns, chip.array.count
+    row_sums = rows * (t.add_int32_um2 + 42 * t.register_bit_um2)
+    zero_points = columns * (t.multiply_int8_um2 * _ZERO_POINT + t.add_int32_um2)
+    skew_bits = 10 * rows * (rows - 1) // 2 + 32 * columns * (columns - 1) // 2
+    window_bits = 8 * rows * columns
+    bits = skew_bits + window_bits
+    around = row_sums + zero_points + bits * t.register_bit_um2
+    return count * around + 2 * 10 * rows * t.register_bit_um2
+
+
+def _lane_um2(chip: Chip, t: Node) -> float:
+    """Return the cells of a vector lane."""
+    integer = t.multiply_int32_um2 + 4 * t.add_int32_um2 + 2 * t.add_int8_um2
+    pipeline = 32 * chip.vector.latency_cycles * t.register_bit_um2
+    return integer + t.multiply_float32_um2 + t.add_float32_um2 + pipeline
+
+
+def part_areas(chip: Chip) -> dict[str, PartArea]:
+    """Return the area of every part of the NPU; memories, their controllers and pins are outside.
+
+    Raises:
+        ChipError: no such technology node.
+    """
+    t = node(chip.technology.node)
+    elements = chip.peak_macs_per_cycle * element_mm2(t) * t.logic_density * 1e6
+    dma, control = chip.dma, chip.control
+    channels = dma.load_channels + dma.store_channels + 1
+    queued = (channels + 2) * control.queue_depth * 64
+    fetched = control.fetch_outstanding * control.fetch_bytes
+    decoder_bits = 16 * chip.weight_buffer.decoder_bytes_per_cycle
+    return {
+        "array": _part(t, elements + _array_um2(chip, t), 0),
+        "accumulators": _part(t, 0, chip.accumulators.size_kib),
+        "weight_buffer": _part(t, decoder_bits * t.register_bit_um2, chip.weight_buffer.size_kib),
+        "scratchpad": _part(t, 0, chip.scratchpad.size_kib),
+        "vector": _part(t, chip.vector.lanes * _lane_um2(chip, t), chip.vector.lanes / 4),
+        "dma": _part(t, 0, channels * dma.outstanding * dma.burst_bytes / 1024),
+        "control": _part(t, 0, (queued + fetched) / 1024),
+    }

@@ -1,0 +1,117 @@
+"""The cycles of a program without simulating its memories' requests; docs/estimate.md."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.cost.instructions import instruction_costs
+from lepton.cost.schedule_kernel import schedule_region
+from lepton.cost.schedule_state import FACTS, TIMES, Scalars
+from lepton.cost.service import memory_rows, service
+from lepton.cost.work import WALK, bank_masks, transfer_walks
+from lepton.errors import CheckError
+from lepton.isa import WORD_BYTES
+from lepton.isa.declaration import BY_MNEMONIC
+from lepton.isa.encoding import COLUMNS
+from lepton.isa.footprints import queues
+from lepton.program import Program, Region
+
+__all__ = ["Estimate", "estimate_program"]
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+_NO_PORT = 1 << 40
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated times of a program.
+
+    Attributes:
+        cycles: from the cold chip to the last byte written back, NPU regions one after the other.
+        regions: `(start_cycle, end_cycle)` of each NPU region.
+        times: `[n, TIMES]` of the instructions, columns as `lepton.cost.schedule_kernel` has them.
+    """
+
+    cycles: int
+    regions: tuple[tuple[int, int], ...]
+    times: F64
+    seconds: float = field(default=0.0, compare=False)
+    """Wall time of the estimate."""
+
+
+def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
+    """Return the facts of each instruction and what each transfer asks of its memory."""
+    chip, table = program.chip, program.table
+    facts = np.zeros((len(table) + 1, FACTS), np.int64)
+    walks = transfer_walks(table)
+    parts = (
+        queues(table, chip.dma.load_channels, chip.dma.store_channels),
+        walks[:, 0],
+        *instruction_costs(table, chip),
+        -(-walks[:, -1] // chip.weight_buffer.decoder_bytes_per_cycle),
+        table[:, 0] == BY_MNEMONIC["store"].opcode,
+        bank_masks(table, chip),
+    )
+    filled = np.column_stack(parts)
+    facts[:-1, : filled.shape[1]] = filled
+    needs = np.zeros((len(table), 3))
+    service(rows, chip.scratchpad.port_bytes, walks, needs)
+    return facts, needs
+
+
+def _fetches(program: Program, region: Region, rows: F64) -> F64:
+    """Return what each fetch of a region asks of its memory; it meets no port."""
+    group = max(program.chip.control.fetch_bytes // WORD_BYTES, 1)
+    first = np.arange(region.start, region.stop, group)
+    walks = np.zeros((len(first), len(WALK)), np.int64)
+    walks[:, :7] = program.program_memory, 0, 0, 1, 0, 1, 0
+    walks[:, 1] = program.program_address + first * WORD_BYTES
+    walks[:, 2] = (np.minimum(first + group, region.stop) - first) * WORD_BYTES
+    needs = np.zeros((len(first), 3))
+    service(rows, _NO_PORT, walks, needs)
+    return needs
+
+
+def estimate_program(program: Program) -> Estimate:
+    """Return the estimate of one inference from a cold chip.
+
+    Raises:
+        CheckError: the program deadlocks.
+    """
+    began = time.perf_counter()
+    chip = program.chip
+    rows = memory_rows(chip)
+    facts, needs = _facts(program, rows)
+    times = np.zeros((len(program.table), TIMES))
+    masks = program.table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
+    cycle = 0.0
+    spans: list[tuple[int, int]] = []
+    for region in program.regions:
+        if region.device != "npu":
+            continue
+        scalars = Scalars(
+            transfer_queues=chip.dma.load_channels + chip.dma.store_channels + 1,
+            queue_depth=chip.control.queue_depth,
+            outstanding=chip.dma.outstanding,
+            setup_cycles=chip.dma.setup_cycles,
+            group=max(chip.control.fetch_bytes // WORD_BYTES, 1),
+            fetch_outstanding=chip.control.fetch_outstanding,
+            program_memory=program.program_memory,
+            start=region.start,
+            stop=region.stop,
+            base=cycle,
+        )
+        fetches = _fetches(program, region, rows)
+        end, stuck = schedule_region(scalars, facts, times, needs, fetches, masks, rows)
+        if stuck >= 0:
+            raise CheckError(
+                f"instruction {stuck}: deadlock, it waits for a signal that never comes"
+            )
+        spans.append((int(cycle), int(end)))
+        cycle = float(end)
+    return Estimate(int(cycle), tuple(spans), times, time.perf_counter() - began)
