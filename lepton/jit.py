@@ -116,9 +116,10 @@ def njit(
     One that is `inlined` becomes part of its callers; Python itself runs it as it is written.
     """
     options: dict[str, Any] = {} if allocates else {"_nrt": False}
-    options["error_model"] = error_model
+    # set either way: a function takes over from its first caller what it does not say itself
+    options |= {"error_model": error_model, "forceinline": inlined}
     if inlined:
-        options |= {"forceinline": True, "no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
+        options |= {"no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
         return register_jitable(**options)
 
     def compiled(python: Callable[..., Any]) -> Any:

@@ -13,7 +13,7 @@ __all__ = ["dependences"]
 I64 = NDArray[np.int64]
 
 
-@njit
+@njit(inlined=True)
 def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     """Return, semaphore by semaphore, the instructions whose mask has it: offsets and numbers."""
     offset = np.zeros(SEMAPHORES + 1, np.int64)
@@ -31,7 +31,7 @@ def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     return offset, users
 
 
-@njit
+@njit(inlined=True)
 def dependences(masks: I64, start: int, stop: int) -> tuple[I64, I64, I64]:
     """Return who waits for whom among instructions [start, stop).
 

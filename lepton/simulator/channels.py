@@ -12,7 +12,7 @@ from lepton.simulator.dram_controller import (
     next_cycle,
     run,
     run_cycle,
-    sleeps_until,
+    upcoming,
 )
 from lepton.simulator.dram_queues import enter, room
 from lepton.simulator.dram_state import (
@@ -47,14 +47,13 @@ __all__ = ["drain_writes", "send_accesses", "step_channel"]
 
 
 @njit(allocates=False, inlined=True)
-def _channel_ahead(c: Settings, s: State, ch: int) -> None:
-    """Set the tick of a channel's next step."""
+def _channel_ahead(c: Settings, s: State, ch: int, cycle: int) -> None:
+    """Set the tick of a channel's next step; left alone, it does something in `cycle`."""
     r = s.memories
-    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
-    cycle = next_cycle(configuration, m)
     if r.channels[ch, C_OPEN] == 0:
         s.next[c.first_channel + ch] = NEVER
         return
+    configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
     ticks, head = r.channels[ch, C_TICKS], r.channels[ch, C_HEAD]
     if head >= 0:
         line = r.accesses[head, A_ADDRESS] & configuration[LINE_MASK]
@@ -105,19 +104,10 @@ def send_accesses(
             clock = max((tick + ticks - 1) // ticks, r.blocks[ch, CLOCK])
             s.next[c.first_channel + ch] = clock * ticks
         elif r.channels[ch, C_HEAD] == ticket:
-            _channel_ahead(c, s, ch)
+            _channel_ahead(c, s, ch, upcoming(configuration, r.blocks[ch]))
         ticket += 1
         at += access
     return ticket - tag * r.parts - first
-
-
-@njit(allocates=False, inlined=True)
-def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
-    """Run a channel's cycles before a tick."""
-    configuration = r.configurations[r.channels[ch, C_DRAM]]
-    ticks = r.channels[ch, C_TICKS]
-    limit = (tick + ticks - 1) // ticks
-    run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0)
 
 
 @njit(allocates=False, inlined=True)
@@ -158,12 +148,12 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
     ticks = r.channels[ch, C_TICKS]
     while tick < limit:
         cycle = tick // ticks
-        if not sleeps_until(configuration, m, cycle):
-            run(configuration, m, f, r.tickets, cycle, -1, 0)
-        m[CLOCK] = cycle
-        has_news = _accept(c, s, ch, cycle)
-        run_cycle(configuration, m, f, r.tickets, cycle)
-        m[CLOCK] = cycle + 1
+        # a channel that slept has to catch up first
+        now = min(upcoming(configuration, m), cycle)
+        m[CLOCK] = now
+        has_news = now == cycle and _accept(c, s, ch, cycle)
+        run_cycle(configuration, m, f, r.tickets, now)
+        m[CLOCK] = now + 1
         ticket = m[DECIDED]
         m[DECIDED] = -1
         while ticket >= 0:
@@ -172,7 +162,7 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
             _finish(c, s, ch, ticket)
             ticket = following
             has_news = True
-        _channel_ahead(c, s, ch)
+        _channel_ahead(c, s, ch, next_cycle(configuration, m))
         tick = s.next[c.first_channel + ch]
         if has_news:
             return
@@ -183,11 +173,16 @@ def drain_writes(r: MemoryState, tick: int) -> int:
     """Write out the queues of all channels from a tick on; return the tick of the last command."""
     end = tick
     for ch in range(len(r.channels)):
-        _catch_up(r, ch, tick)
         configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
-        m[FLUSH] = 1
-        while m[ACTIVE] != 0 or m[QUEUES + QUEUE_FIELDS + COUNT] > 0:
-            run(configuration, m, f, r.tickets, next_cycle(configuration, m) + 1, -1, 0)
-            end = max(end, m[CLOCK] * r.channels[ch, C_TICKS])
+        ticks = r.channels[ch, C_TICKS]
+        limit = (tick + ticks - 1) // ticks
+        while True:
+            run(configuration, m, f, r.tickets, limit, -1, 0)
+            if m[FLUSH] != 0:
+                end = max(end, m[CLOCK] * ticks)
+            m[FLUSH] = 1
+            if m[ACTIVE] == 0 and m[QUEUES + QUEUE_FIELDS + COUNT] == 0:
+                break
+            limit = next_cycle(configuration, m) + 1
         m[FLUSH] = 0
     return end

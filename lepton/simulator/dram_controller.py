@@ -62,7 +62,7 @@ __all__ = [
     "next_event",
     "run",
     "run_cycle",
-    "sleeps_until",
+    "upcoming",
 ]
 
 I64 = NDArray[np.int64]
@@ -150,7 +150,7 @@ def run_cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
             consider(c, m, local, t + 1)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> None:
     """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
     clock = m[CLOCK]
@@ -164,9 +164,9 @@ def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> 
 
 
 @njit(allocates=False, inlined=True)
-def sleeps_until(c: I64, m: I64, limit: int) -> bool:
-    """Tell if it is known that the channel does nothing in the cycles before `limit`."""
-    return m[STALE] == 0 and min(m[BEST_AT], m[REFRESH_AT]) >= limit and not _moves(c, m)
+def _when(c: I64, m: I64, clock: int) -> int:
+    """Return the first cycle from `clock` on in which anything happens; the command is picked."""
+    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
 @njit(allocates=False, inlined=True)
@@ -174,7 +174,13 @@ def _next_from(c: I64, m: I64, clock: int) -> int:
     """Return the first cycle from `clock` on in which anything happens."""
     if m[STALE]:
         pick(c, m, clock)
-    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+    return _when(c, m, clock)
+
+
+@njit(allocates=False, inlined=True)
+def upcoming(c: I64, m: I64) -> int:
+    """Return what `next_cycle` returned, if nothing but acceptance has happened since."""
+    return _when(c, m, m[CLOCK])
 
 
 @njit(allocates=False, inlined=True)

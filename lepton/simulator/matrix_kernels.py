@@ -103,7 +103,9 @@ def pack(raw: NDArray[np.uint8], flip: int) -> Packed:
         block = raw[:, panel * LANES : (panel + 1) * LANES]
         start, pitch = block.ctypes.data, columns
         if depth % DEPTH or block.shape[1] < LANES:
-            edge[:depth, : block.shape[1]] = block
+            for row in range(depth):
+                for column in range(block.shape[1]):
+                    edge[row, column] = block[row, column]
             start, pitch = edge.ctypes.data, LANES
         target = panels[panel].ctypes.data
         pack_panel(start, pitch, steps, flip, target, sums[panel].ctypes.data)
