@@ -21,7 +21,7 @@ import numba
 from numba.core import config
 from numba.extending import register_jitable
 
-from lepton.jit_parts import PartCompiler
+from lepton.jit_parts import part_options
 
 __all__ = ["cache_folder", "imported_files", "njit", "sources_hash"]
 
@@ -119,8 +119,7 @@ def njit(
     # set either way: a function takes over from its first caller what it does not say itself
     options |= {"error_model": error_model, "forceinline": inlined}
     if inlined:
-        options |= {"no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
-        return register_jitable(**options)
+        return register_jitable(**options, **part_options())
 
     def compiled(python: Callable[..., Any]) -> Any:
         # Numba makes the attributes of its configuration at run time.

@@ -31,7 +31,7 @@ def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     return offset, users
 
 
-@njit(inlined=True)
+@njit
 def dependences(masks: I64, start: int, stop: int) -> tuple[I64, I64, I64]:
     """Return who waits for whom among instructions [start, stop).
 

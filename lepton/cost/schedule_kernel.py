@@ -328,7 +328,8 @@ def schedule_region(
     """
     first, edges, open_waits = dependences(masks, c.start, c.stop)
     queues = c.transfer_queues + 2
-    facts[:, FIRST_EDGE] = first
+    for i in range(len(first)):
+        facts[i, FIRST_EDGE] = first[i]
     heads = np.full((queues, QUEUE_COLUMNS), -1, np.int64)
     at = np.full((queues, 4), c.base)
     at[:, EVENT] = NEVER

@@ -54,12 +54,14 @@ from lepton.simulator.kernel_state import (
 from lepton.simulator.kernel_units import open_tag, request, step
 from lepton.simulator.memories import MemoryState, burst_of
 
-__all__ = ["run_region"]
+__all__ = ["ACTOR_BITS", "LONGEST", "run_region"]
 
 I64 = NDArray[np.int64]
 
 ACTOR_BITS = 10
-"""Bits of an actor's number."""
+"""Bits of an actor's number: there are at most 21 of the NPU's, and 64 channels of 8 memories."""
+LONGEST = -2
+"""What `run_region` returns in place of an instruction if the time does not fit."""
 
 
 @njit(allocates=False, inlined=True)
@@ -132,7 +134,8 @@ def _new_state(
         if q >= 0:
             row[I_NEXT] = queues[q, Q_HEAD]
             queues[q, Q_HEAD] = queues[q, Q_RETIRES] = i
-    instructions[:, I_EDGE] = first
+    for i in range(c.start, c.stop + 1):
+        instructions[i, I_EDGE] = first[i]
     actions = np.full(c.first_channel + len(memories.channels), NEVER, np.int64)
     actions[FETCH] = c.base * c.ticks
     tags = c.queues * c.outstanding + c.fetch_outstanding
@@ -152,11 +155,12 @@ def _new_state(
 def _first_two(next: I64) -> tuple[int, int]:
     """Return the first actor's tick and number, in one number each, and the second's.
 
-    So ties go to the lower actor and the loop has no branch to mispredict.
+    So ties go to the lower actor and the loop has no branch to mispredict. No tick counts as more
+    than `NEVER`, which in place of an actor's tick ends the run.
     """
     first = second = NEVER << ACTOR_BITS
     for actor in range(len(next)):
-        other = (next[actor] << ACTOR_BITS) | actor
+        other = (min(next[actor], NEVER) << ACTOR_BITS) | actor
         second = min(second, max(first, other))
         first = min(first, other)
     return first, second
@@ -202,10 +206,14 @@ def run_region(
 
     Returns:
         The cycle at which all has retired and every write has left, and the first instruction
-        that could not run because of a deadlock, or -1.
+        that could not run because of a deadlock, or -1, or `LONGEST` if a step of the run would
+        come later than any tick that can be told.
     """
     s = _new_state(c, instructions, masks, memories, bins)
     _run(c, s)
+    for actor in range(len(s.next)):
+        if s.next[actor] > NEVER:
+            return 0, LONGEST
     end = max(s.front[F_DISPATCH], c.base)
     stuck = s.front[F_DISPATCHED] if s.front[F_DISPATCHED] < c.stop else -1
     for q in range(c.queues):
