@@ -285,9 +285,12 @@ def test_a_deadlock_names_the_first_instruction_never_taken(
 
 
 def test_a_program_beyond_the_last_tick_is_refused() -> None:
-    # 1 MHz beside 1.000001 MHz: an NPU cycle has 1,000,001 ticks, so that 2^32.07 cycles fit
+    # 1 MHz beside 1.000001 MHz: an NPU cycle has 1,000,001 ticks. A fill takes 2^32 cycles, and the
+    # third one cannot begin
     chip = plain_chip(
-        array={"clock_mhz": Fraction(1)}, data={"clock_mhz": Fraction(1000001, 1000000)}
+        array={"clock_mhz": Fraction(1)},
+        program={"clock_mhz": Fraction(1)},
+        data={"clock_mhz": Fraction(1000001, 1000000)},
     )
     side = 65535
     fill = isa.Fill(
@@ -295,7 +298,7 @@ def test_a_program_beyond_the_last_tick_is_refused() -> None:
     )
     limit = (1 << 52) // 1000001
     with pytest.raises(CheckError, match=f"no more than {limit} cycles can be timed"):
-        simulate_timing(program_of(chip, [[fill, fill]]))
+        simulate_timing(program_of(chip, [[fill, fill, fill]]))
     trace = simulate_timing(program_of(chip, [[fill]]))
     assert side * side < trace.cycles < side * side + 100
 
