@@ -123,7 +123,7 @@ def test_bursts_of_a_flat_memory_are_its_bytes_by_burst() -> None:
     # the SRAM has bursts of 32 bytes; the instructions come from the flash
     flash = program.chip.memories[1]
     assert isinstance(flash, Flat)
-    fetched = len(program.instructions) / flash.burst_bytes
+    fetched = len(program.stream) / flash.burst_bytes
     assert bursts(program.chip, simulate_timing(program)) == 4 + fetched
 
 
