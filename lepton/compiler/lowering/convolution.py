@@ -238,7 +238,6 @@ def _choose_depthwise(
     node: Convolution, emitter: Emitter, multiplier: int
 ) -> tuple[int, int, int, int]:
     """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
-    _, oh, ow, _ = node.output.shape
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
     each = REQUANTIZE_BYTES[node.mode]
@@ -249,7 +248,7 @@ def _choose_depthwise(
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
-        for size in candidate_sizes(oh, ow, emitter.sums.size // 2 // outputs):
+        for size in candidate_sizes(node, emitter.sums.size // 2 // outputs):
             kept = buffer_bytes(node, emitter, size, (channels, outputs), room)
             if kept is None:
                 continue

@@ -148,13 +148,16 @@ def _halvings(extent: int) -> list[int]:
     return values
 
 
-def candidate_sizes(oh: int, ow: int, most: int) -> list[tuple[int, int]]:
-    """Return sizes of tiles of at most `most` pixels.
+def candidate_sizes(node: Convolution, most: int) -> list[tuple[int, int]]:
+    """Return sizes of tiles of at most `most` output pixels.
 
     Whole rows in even parts come first, largest first and each at most three quarters of the one
-    before; then stripes of columns in even parts, as high as they can be.
+    before. Then come stripes of columns in even parts, as high as they can be, if windows of rows
+    overlap, and parts of single rows otherwise: whole rows move in longer runs.
     """
+    _, oh, ow, _ = node.output.shape
     most = min(most, _PIXELS)
+    high = oh if node.window.kernel[0] > node.window.stride[0] else 1
     sizes: list[tuple[int, int]] = []
     for parts in range(1, oh + 1):
         height = -(-oh // parts)
@@ -163,7 +166,7 @@ def candidate_sizes(oh: int, ow: int, most: int) -> list[tuple[int, int]]:
     widths = {-(-ow // parts) for parts in range(2, 9)} | set(_halvings(ow)[1:])
     for width in sorted(widths - {ow}, reverse=True):
         if width <= most:
-            parts = -(-oh // min(most // width, oh))
+            parts = -(-oh // min(most // width, high))
             sizes.append((-(-oh // parts), width))
     return sizes
 
@@ -216,9 +219,8 @@ def _shapes(
 ) -> Iterator[Plan]:
     """Yield the tiles of a block of columns: loaded channels, weight blocks, pixels."""
     channels, tn = extents
-    _, oh, ow, _ = node.output.shape
     room = room_for_tiles(emitter) - order[1]
-    sizes = candidate_sizes(oh, ow, emitter.sums.size // 2 // tn)
+    sizes = candidate_sizes(node, emitter.sums.size // 2 // tn)
     parts = dict.fromkeys(
         block
         for share in (2, 3, 6)
