@@ -105,9 +105,10 @@ def group_bits(block: U8, symbol_of: U8, bits: I64) -> None:
 
 @njit
 def _put(stream: U8, bit: int, value: int, width: int) -> int:
-    """Write the low `width` <= 8 bits of a value; return the next bit's place."""
+    """Write a value of `width` <= 8 bits over zeros; return the next bit's place."""
     shifted = value << (bit & 7)
-    stream[bit >> 3] |= shifted & 255
+    if shifted:
+        stream[bit >> 3] |= shifted & 255
     if shifted > 255:
         stream[(bit >> 3) + 1] |= shifted >> 8
     return bit + width
@@ -116,7 +117,7 @@ def _put(stream: U8, bit: int, value: int, width: int) -> int:
 @njit
 def _get(stream: U8, bit: int, width: int) -> int:
     """Return `width` <= 8 bits; the stream has two bytes more than are read."""
-    pair = np.int64(stream[bit >> 3]) | np.int64(stream[(bit >> 3) + 1]) << 8
+    pair = int(stream[bit >> 3]) | int(stream[(bit >> 3) + 1]) << 8
     return (pair >> (bit & 7)) & ((1 << width) - 1)
 
 
@@ -135,7 +136,7 @@ def write_groups(block: U8, symbol_of: U8, group: int, stream: U8, bit: int) -> 
         stop = min(start + group, len(block))
         every = masked = count = 0
         for i in range(start, stop):
-            symbol = np.int64(symbol_of[block[i]])
+            symbol = int(symbol_of[block[i]])
             if symbol:
                 every, masked, count = every | symbol, masked | (symbol - 1), count + 1
         code = _bits_of(stop - start, every, masked, count)[1]
@@ -147,15 +148,13 @@ def write_groups(block: U8, symbol_of: U8, group: int, stream: U8, bit: int) -> 
                 bit = _put(stream, bit, 1 if symbol_of[block[i]] else 0, 1)
         width = code - less * _TO_CODE
         for i in range(start, stop):
-            symbol = np.int64(symbol_of[block[i]])
+            symbol = int(symbol_of[block[i]])
             if symbol >= less:
                 bit = _put(stream, bit, symbol - less, width)
 
 
 @njit
-def _read_masked(
-    stream: U8, bit: int, end: int, width: int, entries: int, symbols: U8
-) -> int:  # fmt: skip
+def _read_masked(stream: U8, bit: int, end: int, width: int, entries: int, symbols: U8) -> int:
     """Read the mask and the symbols of a group; return the next bit's place, or the fault."""
     size = len(symbols)
     mask = bit
@@ -176,9 +175,7 @@ def _read_masked(
 
 
 @njit
-def read_groups(
-    stream: U8, bit: int, end: int, group: int, entries: int, symbols: U8
-) -> int:  # fmt: skip
+def read_groups(stream: U8, bit: int, end: int, group: int, entries: int, symbols: U8) -> int:
     """Read the groups of a block; return the place behind them, `TOO_SHORT` or `EXCESS_SYMBOL`.
 
     Args:
