@@ -34,7 +34,7 @@ format: $(VENV)/.stamp-lint ## let ruff mend what it can
 types: $(VENV)/.stamp-lint $(VENV)/.stamp-$(EXTRAS) ## static types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.stamp-core ## write the generated pages and the README's demo again
+docs: $(VENV)/.stamp-$(EXTRAS) ## write the generated pages, the README's demo and notebooks' outputs again
 	$(BIN)/python docs/generate.py
 
 campaign: $(VENV)/.stamp-$(EXTRAS) ## the property tests whole, where docs/campaign.json is stale

@@ -1,6 +1,6 @@
 """Replay the recorded DRAM traces: our figures beside DRAMsim3's, and requests per CPU second.
 
-    python benchmarks/dram.py [FOLDER]
+    python -m benchmarks.dram [FOLDER]
 
 FOLDER holds the traces, `configs.json` and `dramsim3_results.json`; without it, data/dram below
 LEPTON_DATA. The rate is that of the best of three runs, warm, one thread, the trace in memory.
@@ -11,29 +11,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import best
 from lepton.simulator.dram_configs import from_dramsim3
-from lepton.simulator.dram_replay import Replay, replay
+from lepton.simulator.dram_replay import replay
 
 HEAD = (
     f"{'configuration':17} {'trace':14} {'GB/s':>7} {'ref':>7} {'diff':>6}  "
     f"{'hits':>6} {'ref':>6} {'diff':>5}  {'latency':>8} {'ref':>8} {'diff':>6}  {'Mreq/s':>6}"
 )
-
-
-def timed(*arguments: Any) -> tuple[Replay, float]:
-    """Return the replay and the CPU seconds of its best run."""
-    best = float("inf")
-    for _ in range(3):
-        began = time.process_time()
-        found = replay(*arguments)
-        best = min(best, time.process_time() - began)
-    return found, best
 
 
 def line(root: Path, reference: dict[str, Any], configuration: dict[str, Any]) -> str:
@@ -42,7 +32,9 @@ def line(root: Path, reference: dict[str, Any], configuration: dict[str, Any]) -
     timing, arbitration = from_dramsim3(name, configuration)
     trace = np.load(root / f"{reference['trace']}_{reference['req_bytes']}.npz")
     address, is_write = trace["address"], trace["is_write"]
-    found, seconds = timed(timing, arbitration, address, is_write, trace["earliest_cycle"])
+    earliest = trace["earliest_cycle"]
+    run = best(lambda: replay(timing, arbitration, address, is_write, earliest))
+    found = run.result
     gbps = len(address) * reference["req_bytes"] / (found.cycles * reference["tck_ns"])
     latency = float((found.done - found.accepted)[~is_write].mean())
     return (
@@ -52,7 +44,7 @@ def line(root: Path, reference: dict[str, Any], configuration: dict[str, Any]) -
         f"{100 * (found.row_hit_rate - reference['row_hit_rate']):5.2f}  "
         f"{latency:8.2f} {reference['avg_rd_lat_cyc']:8.2f} "
         f"{100 * (latency / reference['avg_rd_lat_cyc'] - 1):5.2f}%  "
-        f"{len(address) / seconds / 1e6:6.1f}"
+        f"{len(address) / run.cpu_s / 1e6:6.1f}"
     )
 
 

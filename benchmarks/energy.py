@@ -1,6 +1,6 @@
 """Energy of layers of ResNet-18 on `edge`, and beside it what ZigZag gives for the same layers.
 
-    python benchmarks/energy.py [--peer PYTHON] [--chip NAME]
+    python -m benchmarks.energy [--peer PYTHON] [--chip NAME]
 
 PYTHON is the interpreter of an environment with zigzag-dse 3.9.1 and six; its shipped `tpu_like`
 architecture is used as it is: 32 x 32 weight-stationary elements, 2 MiB of SRAM, a flat DRAM. Its

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import ROOT
+from benchmarks.page import replace_part
 from lepton.chip import PRESETS, load_chip
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
@@ -24,9 +26,8 @@ from lepton.program import Program
 from lepton.simulator import simulate_timing
 from tests.random_layers import random_program
 
-__all__ = ["Agreement", "Pair", "agreement", "compare"]
+__all__ = ["Agreement", "Pair", "agreement", "compare", "model_programs"]
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "estimate.md"
 HEADING = "## Figures"
 """What follows it in the page is written by this program."""
@@ -115,18 +116,21 @@ def compare(name: str, kind: str, program: Program) -> Pair:
     )  # fmt: skip
 
 
-def _models(data: Path) -> Iterator[Pair]:
-    """Yield every model on every preset that holds it."""
+def model_programs(data: Path) -> Iterator[tuple[str, Program]]:
+    """Yield the path and the program of every model on every preset that holds it."""
     from lepton.compiler.compile import compile_model
 
     for path in MODELS:
         for preset in PRESETS:
             try:
-                program = compile_model(data / path, load_chip(preset))
+                yield path, compile_model(data / path, load_chip(preset))
             except CompileError:
                 continue
-            name = Path(path).stem
-            yield compare(name, "table" if path.endswith(".csv") else "network", program)
+
+
+def _models(data: Path) -> Iterator[Pair]:
+    for path, program in model_programs(data):
+        yield compare(Path(path).stem, "table" if path.endswith(".csv") else "network", program)
 
 
 def _row(title: str, pairs: Sequence[Pair]) -> str:
@@ -190,8 +194,7 @@ def main() -> None:
     made = "\n\n".join(text)
     print(made)
     if options.write:
-        before = PAGE.read_text().partition(HEADING)[0]
-        PAGE.write_text(f"{before}{HEADING}\n\n{made}\n")
+        replace_part(PAGE, HEADING, made)
 
 
 if __name__ == "__main__":

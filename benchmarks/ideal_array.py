@@ -24,7 +24,7 @@ from lepton.isa.instructions import Fill, Halt, Matmul, Weights
 from lepton.program import Operator, Program, Region
 from lepton.trace import Trace
 
-__all__ = ["compute_cycles", "ideal_chip", "product_of", "table_program"]
+__all__ = ["compute_cycles", "ideal_chip", "known_cycles", "product_of", "table_program"]
 
 _WIDEST = 1 << 16
 _FILLED, _LOADED = 1, 2
@@ -82,6 +82,21 @@ def _ofm(layer: TableLayer) -> tuple[int, int]:
 def product_of(layer: TableLayer) -> tuple[int, int, int]:
     """Return M, N and K of a layer: output pixels, filters, taps x channels."""
     return prod(_ofm(layer)), layer.filters, prod(layer.kernel) * layer.channels
+
+
+def known_cycles(layer: TableLayer, array: int, dataflow: Dataflow) -> int:
+    """Return the compute cycles of SCALE-Sim for a square array: the number of the last.
+
+    Source: docs/timing.md, "SCALE-Sim's cycles".
+    """
+    m, n, k = (-(-size // array) for size in product_of(layer))
+    pixels, filters, reduction = product_of(layer)
+    passes, length = {
+        Dataflow.WEIGHT_STATIONARY: (k * n, 3 * array + pixels - 2),
+        Dataflow.OUTPUT_STATIONARY: (m * n, 2 * array + reduction - 2),
+        Dataflow.INPUT_STATIONARY: (k * m, 3 * array + filters - 2),
+    }[dataflow]
+    return passes * length - 1
 
 
 def _matmul(layer: TableLayer, wait: int) -> Matmul:

@@ -14,13 +14,13 @@ import argparse
 import json
 import subprocess
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.ideal_array import compute_cycles, ideal_chip, product_of, table_program
+from benchmarks.measure import best
 from lepton.chip import Dataflow
 from lepton.compiler.importers.layer_table import TableLayer, read_layer_table
 from lepton.simulator import simulate_timing
@@ -82,10 +82,24 @@ json.dump({"version": version, "cycles": cycles, "seconds": seconds}, open("foun
 
 
 class Found(NamedTuple):
-    """Compute cycles of a layer and the CPU seconds they took to find."""
+    """Compute cycles of layers, one by one, and the CPU seconds that all took to find."""
 
-    cycles: int
+    cycles: tuple[int, ...]
     seconds: float
+
+
+class Comparison(NamedTuple):
+    """Layers in one run of each simulator."""
+
+    layers: tuple[TableLayer, ...]
+    array: int
+    dataflow: Dataflow
+    ours: Found
+    theirs: Found
+
+    @property
+    def is_equal(self) -> bool:
+        return self.ours.cycles == self.theirs.cycles
 
 
 def _row(layer: TableLayer) -> str:
@@ -98,16 +112,17 @@ def _row(layer: TableLayer) -> str:
     return ", ".join(["layer", *map(str, sizes)]) + ",\n"
 
 
-def scalesim(python: str, layer: TableLayer, array: int, dataflow: Dataflow) -> Found:
-    """Run SCALE-Sim on a layer.
+def scalesim(python: str, layers: Sequence[TableLayer], array: int, dataflow: Dataflow) -> Found:
+    """Run SCALE-Sim on layers.
 
     Raises:
         RuntimeError: it failed, or is another version.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "layers.csv").write_text(_HEAD + _row(layer))
-        (root / "layout.csv").write_text("layout,\nlayer, " + "1, " * 20 + "\n")
+        (root / "layers.csv").write_text(_HEAD + "".join(map(_row, layers)))
+        layout = ("layer, " + "1, " * 20 + "\n") * len(layers)
+        (root / "layout.csv").write_text("layout,\n" + layout)
         settings = _CONFIGURATION.format(array=array, dataflow=_SHORT[dataflow])
         (root / "chip.cfg").write_text(settings)
         done = subprocess.run(
@@ -120,37 +135,36 @@ def scalesim(python: str, layer: TableLayer, array: int, dataflow: Dataflow) -> 
         read = json.loads(found.read_text())
     if read["version"] != VERSION:
         raise RuntimeError(f"{python} has SCALE-Sim {read['version']}, not {VERSION}")
-    return Found(read["cycles"][0], read["seconds"])
+    return Found(tuple(read["cycles"]), read["seconds"])
 
 
-def ours(layer: TableLayer, array: int, dataflow: Dataflow) -> Found:
-    """Run the event kernel on the program of a layer; the seconds are the best of three."""
-    program = table_program([layer], ideal_chip(array, array, dataflow))
-    cycles, best = 0, float("inf")
-    for _ in range(3):
-        began = time.process_time()
-        cycles = int(compute_cycles(simulate_timing(program))[0])
-        best = min(best, time.process_time() - began)
-    return Found(cycles, best)
+def ours(layers: Sequence[TableLayer], array: int, dataflow: Dataflow) -> Found:
+    """Run the event kernel on the program of layers; the seconds are the best of three."""
+    program = table_program(layers, ideal_chip(array, array, dataflow))
+    run = best(lambda: simulate_timing(program))
+    return Found(tuple(compute_cycles(run.result).tolist()), run.cpu_s)
 
 
-def compare(python: str, layers: Sequence[TableLayer], array: int) -> list[dict[str, Any]]:
-    """Print both figures of each layer and return SCALE-Sim's."""
-    print(f"{'layer':16} {'dataflow':18} {'ours':>10} {'SCALE-Sim':>10} {'CPU s':>8} {'CPU s':>8}")
-    facts: list[dict[str, Any]] = []
-    for layer in layers:
-        for dataflow in Dataflow:
-            mine, theirs = ours(layer, array, dataflow), scalesim(python, layer, array, dataflow)
-            mark = "" if mine.cycles == theirs.cycles else "  DIFFERENT"
-            print(
-                f"{layer.name:16} {dataflow:18} {mine.cycles:10,} {theirs.cycles:10,} "
-                f"{mine.seconds:8.4f} {theirs.seconds:8.2f}{mark}"
-            )
-            facts.append(
-                {"array": array, "dataflow": dataflow.value, "cycles": theirs.cycles}
-                | {"layer": asdict(layer)}
-            )
-    return facts
+def compare(python: str, layers: Sequence[TableLayer], array: int) -> Iterator[Comparison]:
+    """Yield the figures of layers, run together, in each dataflow."""
+    for dataflow in Dataflow:
+        mine, theirs = ours(layers, array, dataflow), scalesim(python, layers, array, dataflow)
+        yield Comparison(tuple(layers), array, dataflow, mine, theirs)
+
+
+def _print(found: Comparison) -> None:
+    """Print the comparison of one layer as a line."""
+    mark = "" if found.is_equal else "  DIFFERENT"
+    print(
+        f"{found.layers[0].name:16} {found.dataflow:18} {found.ours.cycles[0]:10,} "
+        f"{found.theirs.cycles[0]:10,} {found.ours.seconds:8.4f} {found.theirs.seconds:8.2f}{mark}"
+    )
+
+
+def _fact(found: Comparison) -> dict[str, Any]:
+    """Return SCALE-Sim's cycles of one layer as the tests read them."""
+    fact = {"array": found.array, "dataflow": found.dataflow.value}
+    return fact | {"cycles": found.theirs.cycles[0], "layer": asdict(found.layers[0])}
 
 
 def _record(path: Path, facts: list[dict[str, Any]]) -> None:
@@ -171,7 +185,12 @@ def main() -> None:
     options = parser.parse_args()
     layers = read_layer_table(options.table.read_bytes(), options.table.name)
     chosen = [layers[number] for number in options.layer] or layers
-    facts = compare(options.python, chosen, options.array)
+    print(f"{'layer':16} {'dataflow':18} {'ours':>10} {'SCALE-Sim':>10} {'CPU s':>8} {'CPU s':>8}")
+    facts: list[dict[str, Any]] = []
+    for layer in chosen:
+        for found in compare(options.python, [layer], options.array):
+            _print(found)
+            facts.append(_fact(found))
     if options.record:
         _record(options.record, facts)
 

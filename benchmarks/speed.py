@@ -3,25 +3,21 @@
 Prints tables; with `--write` it also replaces docs/results.md. Times are CPU seconds unless
 a line says wall; machines are noisy, so compare ratios within one run.
 
-    python benchmarks/speed.py [--write] [MODEL ...]
+    python -m benchmarks.speed [--write] [MODEL ...]
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.measure import ROOT, run_python
+from benchmarks.page import Limit, limits_table, markdown_table, origin
+
 DEFAULT = (
     "mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
     "mlperf_tiny/pretrainedResnet_quant.tflite",
@@ -115,45 +111,16 @@ class Measured:
     shares: dict[str, dict[str, float]]
 
 
-class _Ended(NamedTuple):
-    """What a process and its children printed and took."""
-
-    output: str
-    wall_s: float
-    cpu_s: float
-    peak_mb: float
-
-
-def _run(arguments: list[str], home: str) -> _Ended:
-    """Run Python.
-
-    The kernel cache is in `home`.
-    """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": home}
-    began = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(arguments[:4])} ended with {child.returncode}")
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return _Ended(output, time.perf_counter() - began, cpu_s, usage.ru_maxrss / 1024)
-
-
 def measure(model: Path, chip: str) -> Measured:
     """Return what one model takes, cold (empty kernel cache) and warm."""
     with tempfile.TemporaryDirectory() as home:
         target = str(Path(home) / "model.lepton")
         command = ["-m", "lepton", "compile", str(model), "--chip", chip, "-o", target]
-        cold_compile = _run(command, home)
-        cold = json.loads(_run(["-c", _INSIDE, target], home).output)
-        warm_compile = _run(command, home)
-        warm = json.loads(_run(["-c", _INSIDE, target], home).output)
-        shares = json.loads(_run(["-c", _PROFILE, str(model), target, chip], home).output)
+        cold_compile = run_python(command, home)
+        cold = json.loads(run_python(["-c", _INSIDE, target], home).output)
+        warm_compile = run_python(command, home)
+        warm = json.loads(run_python(["-c", _INSIDE, target], home).output)
+        shares = json.loads(run_python(["-c", _PROFILE, str(model), target, chip], home).output)
     parts = ("check", "timing", "values")
     figures = {
         "compile cold, wall s": cold_compile.wall_s,
@@ -174,35 +141,25 @@ def measure(model: Path, chip: str) -> Measured:
 
 def table(rows: dict[str, Measured]) -> str:
     """Return the figures as Markdown, a column per model."""
-    names = list(rows)
-    lines = ["| figure | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    for figure in rows[names[0]].figures:
-        values = [rows[name].figures[figure] for name in names]
-        cells = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
-        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    models = list(rows.values())
+    lines = [(name, *(m.figures[name] for m in models)) for name in models[0].figures]
+    return markdown_table(("figure", *rows), lines, 1)
 
 
 def dominating(rows: dict[str, Measured]) -> str:
     """Return where the time goes, as Markdown."""
+    head = ("model", "work", "share of the time by module, under the profiler")
     lines = [
-        "| model | work | share of the time by module, under the profiler |",
-        "| --- | --- | --- |",
+        (name, work, ", ".join(f"{place} {share:.0%}" for place, share in shares.items()))
+        for name, made in rows.items()
+        for work, shares in made.shares.items()
     ]
-    for name, made in rows.items():
-        for work, shares in made.shares.items():
-            text = ", ".join(f"{place} {share:.0%}" for place, share in shares.items())
-            lines.append(f"| {name} | {work} | {text} |")
-    return "\n".join(lines)
+    return markdown_table(head, lines, 3)
 
 
 def acceptance(figures: dict[str, float]) -> str:
-    """Return the limits and whether they are kept, as Markdown."""
-    lines = ["| figure | limit | measured | |", "| --- | ---: | ---: | --- |"]
-    for figure, limit in LIMITS.items():
-        verdict = "kept" if figures[figure] <= limit else "**missed**"
-        lines.append(f"| {figure} | {limit:,} | {figures[figure]:,.3g} | {verdict} |")
-    return "\n".join(lines)
+    """Return the limits and whether they are met, as Markdown."""
+    return limits_table([Limit(name, limit, figures[name]) for name, limit in LIMITS.items()])
 
 
 NOTES = "## Changes of presets"
@@ -211,13 +168,9 @@ NOTES = "## Changes of presets"
 
 def page(rows: dict[str, Measured], chip: str, *, with_limits: bool) -> str:
     """Return docs/results.md."""
-    from lepton.jit import sources_hash
-
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     parts = [
         "# Results",
-        f"Written by `python benchmarks/speed.py --write` on {datetime.date.today()}, sources "
-        f"`{sources_hash()}`,\non a machine of {machine}, chip `{chip}`.",
+        f"Written by `python -m benchmarks.speed --write` {origin()}, chip `{chip}`.",
         "CPU seconds unless a line says wall; cold is an empty kernel cache (the\n"
         "kernels are compiled), warm a filled one. Timing and values do not include the check.",
         table(rows),

@@ -6,15 +6,13 @@ dispatch and accumulation included. The others get the layer as one product, its
 before: float32 BLAS (NumPy) in reductions short enough to be exact, and ONNX Runtime's
 MatMulInteger.
 
-    python benchmarks/values.py TABLE.csv [--chip edge]
+    python -m benchmarks.values TABLE.csv [--chip edge]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import Ended, best, run_python
 from lepton.chip import load_chip
 from lepton.compiler.compile import compile_model
 from lepton.isa.footprints import footprints
@@ -37,7 +36,6 @@ from lepton.simulator.check import execution_order
 from lepton.simulator.functional import execute
 from lepton.simulator.machine import machine_for
 
-ROOT = Path(__file__).resolve().parent.parent
 EXACT_DEPTH = (1 << 24) // (128 * 128)
 """Products of two int8 whose float32 sums are exact."""
 
@@ -55,15 +53,10 @@ class Shape(NamedTuple):
         return self.m * self.k * self.n
 
 
-def best(function: Callable[[], object], runs: int = 7) -> float:
-    """Return the fewest CPU seconds of this thread."""
+def thread_seconds(function: Callable[[], object]) -> float:
+    """Return the fewest CPU seconds of this thread, after a first run."""
     function()
-    found = float("inf")
-    for _ in range(runs):
-        began = time.thread_time()
-        function()
-        found = min(found, time.thread_time() - began)
-    return found
+    return best(function, 7, time.thread_time).cpu_s
 
 
 def blas(x: NDArray[np.int8], w: NDArray[np.int8]) -> Callable[[], object]:
@@ -112,7 +105,7 @@ def others(shape: Shape) -> dict[str, float]:
     x = rng.integers(-128, 128, (shape.m, shape.k), np.int8)
     w = rng.integers(-128, 128, (shape.k, shape.n), np.int8)
     makers = {"BLAS": blas, "ONNX Runtime": matmul_integer}
-    return {name: shape.macs / best(make(x, w)) / 1e9 for name, make in makers.items()}
+    return {name: shape.macs / thread_seconds(make(x, w)) / 1e9 for name, make in makers.items()}
 
 
 def shapes(program: Program) -> dict[int, Shape]:
@@ -179,46 +172,20 @@ def print_products(program: Program) -> None:
 def print_whole(program: Program, path: Path) -> None:
     """Print the whole network's values, cold start and memory beside their limits."""
     inputs = random_inputs(program, 0)
-    walls: list[float] = []
-    cpus: list[float] = []
-    for _ in range(6):
-        wall, cpu = time.perf_counter(), time.process_time()
-        run_values(program, inputs)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    print(f"values: {min(walls):.3f} s wall (at most 0.3), {min(cpus):.3f} CPU s, one thread")
+    warm = best(lambda: run_values(program, inputs), 6)
+    print(f"values: {warm.wall_s:.3f} s wall (at most 0.3), {warm.cpu_s:.3f} CPU s, one thread")
     for name, option in (("with values", []), ("without values", ["--no-values"])):
         ended = [command(path, option) for _ in range(4)][1:]
-        wall, cpu = (min(values) for values in list(zip(*ended, strict=True))[:2])
+        wall, cpu = min(run.wall_s for run in ended), min(run.cpu_s for run in ended)
         print(
             f"lepton run, {name}: {wall:.2f} s wall (at most 1.5), {cpu:.2f} CPU s, "
-            f"{ended[0][2]:.0f} MB{' (at most 500)' if option else ''}"
+            f"{ended[0].peak_mb:.0f} MB{' (at most 500)' if option else ''}"
         )
 
 
-_WAIT = """
-import json, os, subprocess, sys, time
-began = time.perf_counter()
-child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(child.pid, 0)
-child.returncode = os.waitstatus_to_exitcode(status)
-wall = time.perf_counter() - began
-print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
-sys.exit(child.returncode)
-"""
-"""Waits from a small process: a child's peak memory starts at that of the process it came from."""
-
-
-def command(path: Path, option: list[str]) -> tuple[float, float, float]:
-    """Return wall seconds, CPU seconds and peak MB of `lepton run` in a fresh process."""
-    run = [sys.executable, "-m", "lepton", "run", str(path), *option]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", _WAIT, *run],
-        env=environment, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    wall, cpu, peak = json.loads(ended.stdout)
-    return wall, cpu, peak
+def command(path: Path, option: list[str]) -> Ended:
+    """Return what `lepton run` takes in a fresh process."""
+    return run_python(["-m", "lepton", "run", str(path), *option])
 
 
 def main() -> None:
@@ -228,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read once, when NumPy is loaded
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.values", *sys.argv[1:]])
     program = compile_model(options.table, load_chip(options.chip))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.lepton"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated pages again: docs/isa.md, docs/supported.md, the README's demo and pictures.
+"""Write the generated pages, the README's demo and pictures, and the notebooks' outputs again.
 
 Usage: python docs/generate.py
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ("timeline", "roofline", "scratchpad")
+NOTEBOOKS = ("02_tour_of_the_chip.ipynb",)
+"""Those that are stored with outputs, which are the same in every run."""
 
 
 def printed_by(*command: str) -> str:
@@ -32,6 +34,21 @@ def demo_block(printed: str) -> str:
     return printed.split("\nwritten:")[0].strip()
 
 
+def execute(notebook: Path) -> None:
+    """Run a notebook in an empty folder and store its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    content = nbformat.read(notebook, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(content, timeout=300, resources=place)
+        client.record_timing, client.coalesce_streams = False, True
+        client.execute()
+    content.metadata.language_info = {"name": "python"}
+    nbformat.write(content, notebook)
+
+
 def main() -> None:
     """Write all of them."""
     (ROOT / "docs" / "isa.md").write_text(printed_by("isa"))
@@ -40,6 +57,8 @@ def main() -> None:
         shown = demo_block(printed_by("demo", "--out", folder))
         for name in IMAGES:
             shutil.copyfile(Path(folder) / f"{name}.png", ROOT / "docs" / "images" / f"{name}.png")
+    for name in NOTEBOOKS:
+        execute(ROOT / "notebooks" / name)
     readme = ROOT / "README.md"
     before, _, after = readme.read_text().split("```", 2)
     readme.write_text(f"{before}```\n{shown}\n```{after}")

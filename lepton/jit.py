@@ -19,6 +19,9 @@ from typing import Any, Literal, TypeVar, overload
 
 import numba
 from numba.core import config
+from numba.extending import register_jitable
+
+from lepton.jit_parts import part_options
 
 __all__ = ["cache_folder", "imported_files", "njit", "sources_hash"]
 
@@ -110,15 +113,17 @@ def njit(
     Used bare (`@njit`), with `error_model="numpy"`, where a division by zero gives no error,
     or with `allocates=False` for a function that makes no array, nor do those that it calls: it
     counts no references to arrays, which small functions of many spend most of their time with.
-    One that is `inlined` becomes part of its callers.
+    One that is `inlined` becomes part of its callers; Python itself runs it as it is written.
     """
-    options: dict[str, Any] = {"forceinline": True} if inlined else {}
-    if not allocates:
-        options["_nrt"] = False
+    options: dict[str, Any] = {} if allocates else {"_nrt": False}
+    # set either way: a function takes over from its first caller what it does not say itself
+    options |= {"error_model": error_model, "forceinline": inlined}
+    if inlined:
+        return register_jitable(**options, **part_options())
 
     def compiled(python: Callable[..., Any]) -> Any:
         # Numba makes the attributes of its configuration at run time.
         config.CACHE_DIR = _folder_of(python.__code__.co_filename)  # pyright: ignore[reportAttributeAccessIssue]
-        return numba.njit(cache=True, nogil=True, error_model=error_model, **options)(python)
+        return numba.njit(cache=True, nogil=True, **options)(python)
 
     return compiled if function is None else compiled(function)

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
+from numpy.typing import NDArray
 
 import lepton
 from lepton import jit
+from lepton.jit_parts import part_options
 
 PACKAGE = Path(lepton.__file__).parent
 KERNELS = sorted(
     path for path in PACKAGE.rglob("*.py") if "\n@njit" in path.read_text(encoding="utf-8")
 )
+
+_ENTRIES = [
+    path
+    for path in KERNELS
+    if re.search(r"^@njit(?!\([^)]*inlined=True)", path.read_text(encoding="utf-8"), re.M)
+]
+"""Files with kernels that Python calls, not only parts of others."""
 
 
 def _modules_named(file: Path) -> set[Path]:
@@ -62,7 +74,8 @@ def test_an_edit_below_moves_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_kernel_has_its_folder():
-    for kernel in KERNELS:
+    assert len(_ENTRIES) > 20
+    for kernel in _ENTRIES:
         name = ".".join(kernel.relative_to(PACKAGE.parent).with_suffix("").parts)
         importlib.import_module(name)
         module = sys.modules[name]
@@ -73,3 +86,59 @@ def test_every_kernel_has_its_folder():
             if isinstance(value, Dispatcher) and value.py_func.__module__ == name
         }
         assert folders == {f"{kernel.stem}-{mark}"}, name
+
+
+def _halved(x: int) -> int:
+    return x // 2 if x % 2 == 0 else x
+
+
+@pytest.mark.parametrize("version", [numba.__version__, "99.0"])
+def test_a_part_computes_the_same_with_any_numba(version: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jit, "part_options", lambda: part_options(version))
+    halved = jit.njit(allocates=False, inlined=True)(_halved)
+
+    def total(values: NDArray[np.int64]) -> int:
+        found = 0
+        for value in values:
+            found += halved(value)
+        return found
+
+    values = np.arange(-7, 9)
+    assert numba.njit(total)(values) == total(values)
+
+
+def test_only_a_tried_numba_stops_at_parts():
+    assert part_options("99.0") == {}
+    assert part_options("0.68.0")
+
+
+def _decorators(node: ast.stmt) -> str:
+    listed = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+    return " ".join(ast.unparse(decorator) for decorator in listed)
+
+
+def _parts(file: Path) -> set[str]:
+    """Return the functions of a file that are only parts of kernels."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return {
+        node.name
+        for node in body
+        if isinstance(node, ast.FunctionDef) and "inlined=True" in _decorators(node)
+    }
+
+
+def test_python_calls_no_part():
+    """It would run slowly, with integers that do not wrap."""
+    parts = {file: _parts(file) for file in KERNELS}
+    assert sum(map(len, parts.values())) > 100
+    for file in PACKAGE.rglob("*.py"):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        known = set(parts.get(file, ()))
+        imports = [node for node in body if isinstance(node, ast.ImportFrom) and node.module]
+        for node in imports:
+            source = _file(node.module or "")
+            known |= {alias.name for alias in node.names} & parts.get(source or file, set())
+        for node in body:
+            if "njit" not in _decorators(node) and not isinstance(node, ast.ImportFrom):
+                used = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+                assert not used & known, (file, used & known)

@@ -25,6 +25,7 @@ from lepton.program import (
     Region,
     atomic_write,
     load_program,
+    program_manifest,
 )
 from tests.programs import hand_program, tensor
 
@@ -54,7 +55,13 @@ def small() -> Program:
     )
 
 
-SMALL = small()
+PACKED = small()
+SMALL = dataclasses.replace(
+    PACKED,
+    chip=dataclasses.replace(
+        PACKED.chip, control=dataclasses.replace(PACKED.chip.control, packed=False)
+    ),
+)
 CONTENT = SMALL.to_bytes()
 
 
@@ -301,6 +308,24 @@ def test_inconsistent_regions(index: int, edit: dict[str, Any], message: str) ->
 )
 def test_inconsistent_arrays(arrays: dict[str, Any], message: str) -> None:
     assert message in fault(resealed(arrays=arrays))
+
+
+def test_a_packed_program_is_smaller_and_the_same() -> None:
+    again = load_program(PACKED.to_bytes())
+    assert fields_of(again) == fields_of(PACKED)
+    assert again.instructions == SMALL.instructions
+    assert len(again.stream) < len(SMALL.stream) == len(SMALL.instructions)
+
+
+def test_packed_streams_that_are_cut_or_longer_than_need_be() -> None:
+    chip = json.loads(json.dumps(program_manifest(PACKED)["chip"]))
+    stream = np.frombuffer(PACKED.stream, np.uint8)
+    plain = np.frombuffer(PACKED.instructions, np.uint8)
+    for found, message in (
+        (stream[:-1], "the packed instruction stream ends inside an instruction"),
+        (plain, "the packed instruction stream is not in its shortest form"),
+    ):
+        assert message in fault(resealed(arrays={"instructions": found}, chip=chip))
 
 
 def test_missing_arrays_and_manifest() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from lepton.chip import description as d
-from lepton.chip.technology import MEMORY_KINDS, NODE_RANGE, is_node
+from lepton.chip.contradictions import contradictions, shown
+from lepton.chip.standards import DRAM_STANDARDS, dram_standard
 from lepton.errors import ChipError
 
-__all__ = ["PRESETS", "chip_from_table", "chip_to_table", "load_chip", "parse_chip"]
+__all__ = ["PRESETS", "chip_from_table", "chip_to_table", "load_chip", "load_dram", "parse_chip"]
 
 PRESETS = ("nano", "edge", "server", "like-u55-256", "like-u85-1024")
 
@@ -66,13 +67,9 @@ _LIMITS = {
 }
 """Largest numbers: what the kernels keep of each (a bit per bank, a slot per request in flight)."""
 
-_MOST_ACCESSES = 1 << 14
-"""Accesses of a DRAM that one channel of the DMA may have in flight."""
-
 _RATIONAL = re.compile(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", re.ASCII)
 _LEAST_CLOCK_MHZ = Fraction(1, 1000)
 _MOST_DENOMINATOR = 10**9
-_MOST_TICKS = 1 << 24
 
 
 def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
@@ -81,14 +78,14 @@ def _convert(kind: str, value: object, key: str, bad: list[str]) -> object:
     if kind == "str":
         if isinstance(value, str) and value:
             return value
-        bad.append(f"{key} must be a text, not {_shown(value)}")
+        bad.append(f"{key} must be a text, not {shown(value)}")
     elif kind in _CHOICES:
         return _convert_choice(kind, value, key, bad)
     elif kind == "tuple[str, ...]":
         names = cast(list[object], value) if isinstance(value, list) else []
         if names and all(isinstance(item, str) for item in names):
             return tuple(cast(list[str], names))
-        bad.append(f"{key} must be a list of names, not {_shown(value)}")
+        bad.append(f"{key} must be a list of names, not {shown(value)}")
     else:
         return _convert_number(kind, value, key, name in _MAY_BE_ZERO, bad)
     return None
@@ -100,7 +97,7 @@ def _convert_choice(kind: str, value: object, key: str, bad: list[str]) -> objec
         if isinstance(value, bool) == isinstance(choice, bool) and value == choice:
             return choice
     names = " or ".join(str(choice).lower() for choice in _CHOICES[kind])
-    bad.append(f"{key} must be {names}, not {_shown(value)}")
+    bad.append(f"{key} must be {names}, not {shown(value)}")
     return None
 
 
@@ -112,12 +109,12 @@ def _convert_number(
     number = _number(kind, value)
     limit = _LIMITS.get(name, _LIMIT)
     if number is not None and number > limit:
-        bad.append(f"{key} must not exceed {limit}, which {_shown(value)} does")
+        bad.append(f"{key} must not exceed {limit}, which {shown(value)} does")
     elif number is not None and name == "clock_mhz" and 0 < number < _LEAST_CLOCK_MHZ:
-        bad.append(f"{key} must be at least {float(_LEAST_CLOCK_MHZ)}, not {_shown(value)}")
+        bad.append(f"{key} must be at least {float(_LEAST_CLOCK_MHZ)}, not {shown(value)}")
     elif number is None or number < 0 or (number == 0 and not may_be_zero):
         rule = "a whole number" if kind == "int" else "a positive number or a text like '1/8'"
-        bad.append(f"{key} must be {rule}{'' if may_be_zero else ' above 0'}, not {_shown(value)}")
+        bad.append(f"{key} must be {rule}{'' if may_be_zero else ' above 0'}, not {shown(value)}")
     else:
         return number
     return None
@@ -140,19 +137,10 @@ def _number(kind: str, value: object) -> int | Fraction | None:
     return None
 
 
-def _shown(value: object) -> str:
-    """Return a value as an error shows it, not longer than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _build(cls: type[Any], table: object, prefix: str, bad: list[str]) -> Any:
     """Return the dataclass `cls` filled from `table`, or None with the reasons in `bad`."""
     if not isinstance(table, dict):
-        bad.append(f"{prefix} must be a table, not {_shown(table)}")
+        bad.append(f"{prefix} must be a table, not {shown(table)}")
         return None
     given = cast(dict[str, object], table)
     known = {item.name: str(item.type) for item in dataclasses.fields(cls)}
@@ -180,8 +168,15 @@ def _build_memories(table: object, bad: list[str]) -> tuple[d.Memory, ...]:
         kind = fields.pop("kind", None)
         cls = _KINDS.get(kind) if isinstance(kind, str) else None
         if cls is None:
-            bad.append(f"{prefix}.kind must be 'dram' or 'flat', not {_shown(kind)}")
+            bad.append(f"{prefix}.kind must be 'dram' or 'flat', not {shown(kind)}")
             continue
+        if cls is d.Dram and "standard" in fields:
+            standard = fields.pop("standard")
+            if not isinstance(standard, str) or standard not in DRAM_STANDARDS:
+                names = " or ".join(DRAM_STANDARDS)
+                bad.append(f"{prefix}.standard must be {names}, not {shown(standard)}")
+                continue
+            fields = {**dram_standard(standard).fields, **fields}
         built = _build(cls, fields, prefix, bad)
         if built is not None:
             memories.append(built)
@@ -195,111 +190,6 @@ def _build_technology(
     if table is None:
         return d.Technology(_DEFAULT_NODE, tuple(_DEFAULT_KINDS[type(m)] for m in memories))
     return _build(d.Technology, table, "technology", bad)
-
-
-def _technology_contradictions(chip: d.Chip) -> list[str]:
-    """Return what is wrong with the technology."""
-    bad: list[str] = []
-    technology = chip.technology
-    if not is_node(technology.node):
-        bad.append(f"technology.node must be one of {NODE_RANGE}, not {_shown(technology.node)}")
-    if len(technology.memories) != len(chip.memories):
-        bad.append("technology.memories must name a kind for each [[memory]]")
-        return bad
-    for memory, kind in zip(chip.memories, technology.memories, strict=True):
-        wanted = "dram" if isinstance(memory, d.Dram) else "flat"
-        if MEMORY_KINDS.get(kind) != wanted:
-            kinds = ", ".join(name for name, of in MEMORY_KINDS.items() if of == wanted)
-            bad.append(f"technology.memories must be {kinds} for '{memory.name}', not '{kind}'")
-    return bad
-
-
-def _contradictions(chip: d.Chip) -> list[str]:
-    """Return what is wrong between the parts of a chip."""
-    bad = _technology_contradictions(chip)
-    names = [memory.name for memory in chip.memories]
-    if len(set(names)) != len(names):
-        bad.append("memory names must differ")
-    place = chip.placement
-    for key, name in [("program", place.program), ("constants", place.constants)]:
-        if name not in names:
-            bad.append(f"placement.{key} must name a memory ({', '.join(names)}), not '{name}'")
-    bad += [
-        f"placement.activations must name memories ({', '.join(names)}), not '{name}'"
-        for name in place.activations
-        if name not in names
-    ]
-    if chip.scratchpad.size_bytes % chip.scratchpad.banks:
-        bad.append("scratchpad.banks must divide scratchpad.size_kib x 1024")
-    if chip.accumulators.elements % chip.accumulators.banks:
-        bad.append("accumulators.banks must divide accumulators.size_kib x 256")
-    if chip.scratchpad.size_bytes > 1 << 28 or chip.weight_buffer.elements > 1 << 28:
-        bad.append("scratchpad and weight buffer must not exceed 256 MiB, the address range")
-    if chip.accumulators.elements > 1 << 24:
-        bad.append("accumulators.size_kib must not exceed 65536, the address range")
-    if chip.dma.load_channels > 8 or chip.dma.store_channels > 8:
-        bad.append("dma channels must not exceed 8 of a kind")
-    bad += _memory_contradictions(chip)
-    return bad + _size_contradictions(chip)
-
-
-def _memory_contradictions(chip: d.Chip) -> list[str]:
-    """Return what is wrong inside the memories."""
-    bad: list[str] = []
-    for index, memory in enumerate(chip.memories):
-        prefix = f"memory.{index}"
-        if memory.size_bytes > 1 << 40:
-            bad.append(f"{prefix}.size_mib must not exceed 1048576, the address range")
-        if isinstance(memory, d.Flat) and (memory.size_mib * (1 << 20)).denominator != 1:
-            bad.append(f"{prefix}.size_mib must be a whole number of bytes")
-        if isinstance(memory, d.Dram):
-            bad += _dram_contradictions(memory, prefix)
-            accesses = -(-chip.dma.burst_bytes // memory.access_bytes) + 1
-            if accesses * chip.dma.outstanding > _MOST_ACCESSES:
-                bad.append(
-                    f"dma.outstanding bursts must not exceed {_MOST_ACCESSES} accesses of {prefix}"
-                )
-    return bad
-
-
-def _dram_contradictions(memory: d.Dram, prefix: str) -> list[str]:
-    """Return what is wrong inside a DRAM."""
-    bad: list[str] = []
-    parts = [memory.mapping[start : start + 2] for start in range(0, len(memory.mapping), 2)]
-    if sorted(parts) != ["ba", "bg", "ch", "co", "ra", "ro"]:
-        bad.append(f"{prefix}.mapping must order ro, ra, ba, bg, co and ch, not '{memory.mapping}'")
-    keys = ("size_mib", "channels", "ranks", "bank_groups", "banks_per_group", "row_bytes")
-    for key in (*keys, "access_bytes"):
-        value = getattr(memory, key)
-        if value & (value - 1):
-            bad.append(f"{prefix}.{key} must be a power of two, not {value}")
-    if memory.row_bytes % memory.access_bytes:
-        bad.append(f"{prefix}.row_bytes must be a multiple of access_bytes")
-    groups = memory.ranks * memory.bank_groups
-    if groups > 16 or groups * memory.banks_per_group > 64:
-        bad.append(f"{prefix} must not have more than 16 bank groups and 64 banks in a channel")
-    elif memory.channels * groups * memory.banks_per_group * memory.row_bytes > memory.size_bytes:
-        bad.append(f"{prefix}.size_mib must hold a row of every bank")
-    if memory.tREFI // memory.ranks < 2 * (memory.tRFC + memory.tRAS + memory.tRP):
-        bad.append(f"{prefix}.tREFI / ranks must be at least 2 (tRFC + tRAS + tRP)")
-    if memory.commands_per_cycle > 2:
-        bad.append(f"{prefix}.commands_per_cycle must be 1 or 2, not {memory.commands_per_cycle}")
-    return bad
-
-
-def _size_contradictions(chip: d.Chip) -> list[str]:
-    """Return sizes too small to hold one step of work."""
-    bad: list[str] = []
-    if chip.accumulators.elements < chip.columns:
-        bad.append("accumulators.size_kib must hold a row of the array")
-    if chip.weight_buffer.elements < chip.array.rows * chip.columns:
-        bad.append("weight_buffer.size_kib must hold one array of weights")
-    if chip.array.rows * chip.array.columns * chip.array.count > 1 << 20:
-        bad.append("the array must not exceed 1048576 MACs")
-    clocks = [chip.array.clock_mhz, *(memory.clock_mhz for memory in chip.memories)]
-    if chip.ticks_per_second > 1 << 50 or max(chip.ticks(c) for c in clocks) > _MOST_TICKS:
-        bad.append("the clocks must have a common base tick above 1 fs: choose rounder clock_mhz")
-    return bad
 
 
 def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
@@ -322,6 +212,7 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
     if not isinstance(raw_sources, dict) or len(texts) != len(sources):
         bad.append("sources must be a table of texts")
     if not bad:
+        texts |= _standard_sources(cast(list[dict[str, str]], table["memory"]), texts)
         chip = d.Chip(
             name=cast(str, table["name"]),
             description=cast(str, table["description"]),
@@ -330,11 +221,26 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
             sources=texts,
             **parts,
         )
-        bad = _contradictions(chip) + _unsourced(chip)
+        bad = contradictions(chip) + _unsourced(chip)
         if not bad:
             return chip
     # a key of the file may hold anything, a newline too
     raise ChipError(f"{place}: {' '.join('; '.join(bad[:20]).split())}")
+
+
+def _standard_sources(memories: list[dict[str, str]], sources: dict[str, str]) -> dict[str, str]:
+    """Return the sources of the memories that name a standard: its own, then the file's.
+
+    A memory that differs from its standard has none here unless the file states one.
+    """
+    made: dict[str, str] = {}
+    for fields in memories:
+        key = f"memory.{fields['name']}"
+        changed = fields.keys() - {"kind", "standard", "name"}
+        if "standard" in fields and (key in sources or not changed):
+            text = dram_standard(fields["standard"]).source(changed)
+            made[key] = f"{text}; {sources[key]}" if key in sources else text
+    return made
 
 
 def _unsourced(chip: d.Chip) -> list[str]:
@@ -380,6 +286,19 @@ def load_chip(name: str | Path) -> d.Chip:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ChipError(f"{path}: cannot be read as a chip: {reason}") from None
+
+
+def load_dram(standard: str) -> d.Dram:
+    """Return the DRAM of one of `DRAM_STANDARDS`, named after it.
+
+    Raises:
+        ChipError: no such standard.
+    """
+    bad: list[str] = []
+    memories = _build_memories([{"kind": "dram", "standard": standard, "name": standard}], bad)
+    if bad:
+        raise ChipError(f"DRAM: {'; '.join(bad)}")
+    return cast(d.Dram, memories[0])
 
 
 def _plain(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -32,10 +33,14 @@ def _teller(event: Any, out: TextIO) -> Any:
 
     class Teller(event.Listener):
         count = 0
+        depth = 0
 
         def on_start(self, event: Any) -> None:
+            # collecting garbage takes a seventh of the time, and finds little before the end
+            gc.disable()
+            self.depth += 1
             self.count += 1
-            text = "compiling the simulator's kernels, once per installation (about a minute)"
+            text = "compiling the simulator's kernels, once per installation (about 40 s)"
             if out.isatty():
                 out.write(f"\r{text}: {self.count}")
             elif self.count == 1:
@@ -43,6 +48,8 @@ def _teller(event: Any, out: TextIO) -> Any:
             out.flush()
 
         def on_end(self, event: Any) -> None:
-            pass
+            self.depth -= 1
+            if self.depth == 0:
+                gc.enable()
 
     return Teller()

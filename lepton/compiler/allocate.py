@@ -45,6 +45,19 @@ class Ring:
                 return self.start + address
         return None
 
+    def allocate_at_edge(self, size: int) -> int:
+        """Return the address of `size` units at the end or at the start, so that no gap is split.
+
+        The end that is farther from what was allocated last; anywhere, if neither is free.
+        """
+        taken = -(-size // self.align) * self.align
+        last = (self.size - taken) // self.align * self.align
+        for origin in (0, last) if self._position > self.size // 2 else (last, 0):
+            if last >= 0 and self._gap(origin, taken) == origin:
+                self._live[origin] = taken
+                return self.start + origin
+        return self.allocate(size)
+
     def _gap(self, origin: int, size: int) -> int | None:
         """Return the first free address from `origin` on with `size` free units behind it."""
         address = origin

@@ -175,15 +175,20 @@ class Emitter:
 
     def fetch(self, tensor: Tensor, n: int, box: Box) -> Tile:
         """Return a tile of image `n` of a tensor, loaded if the tensor does not stay inside."""
-        _, h, w, c = tensor.shape
         resident = self.residents.get(tensor.name)
         if resident is not None:
             return self._inside(tensor, resident, n, box)
         tile = self._buffer(box)
+        self.bring(tensor, n, tile)
+        return tile
+
+    def bring(self, tensor: Tensor, n: int, tile: Tile) -> None:
+        """Load a tile of image `n` of a tensor from its memory."""
+        _, h, w, c = tensor.shape
+        box = tile.box
         offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
         for part in self._transfers(tensor, box, tile, offset):
             self.emit(replace(part, channel=self._load_channel()))
-        return tile
 
     def place(self, tensor: Tensor, n: int, box: Box) -> Tile:
         """Return the tile that a result is to be written to; `commit` it afterwards."""

@@ -117,7 +117,7 @@ def _slices(
     return total * (height[0] // rows) * (width[0] // columns)
 
 
-@njit
+@njit(inlined=True)
 def _feed_slices(p: _Array, r: I64, reduction: int) -> int:
     """Return the slices read for one block of columns: every word of every step of all passes."""
     run, per_line, run_pitch = r[_CHANNELS], r[_KERNEL_W], r[_DILATION_X] * r[_IFM_PIXEL]
@@ -138,7 +138,7 @@ def _feed_slices(p: _Array, r: I64, reduction: int) -> int:
     return total
 
 
-@njit
+@njit(inlined=True)
 def _stationary_slices(p: _Array, r: I64, reduction: int, columns: int) -> int:
     """Return the slices read to load a stationary operand of the scratchpad, each block once."""
     total = 0
@@ -151,7 +151,7 @@ def _stationary_slices(p: _Array, r: I64, reduction: int, columns: int) -> int:
     return total
 
 
-@njit
+@njit(inlined=True)
 def _count_passes(p: _Array, r: I64, out: I64, reduction: int, columns: int) -> None:
     """Add what the passes of `reduction` rows and `columns` columns do in the array."""
     pixels = r[_OFM_H] * r[_OFM_W]
@@ -169,7 +169,7 @@ def _count_passes(p: _Array, r: I64, out: I64, reduction: int, columns: int) -> 
         out[_BUFFER_READ] += reduction * columns
 
 
-@njit
+@njit(inlined=True)
 def _count_matmul(p: _Array, r: I64, out: I64) -> None:
     """Add the actions of a matmul."""
     reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
@@ -184,7 +184,7 @@ def _count_matmul(p: _Array, r: I64, out: I64) -> None:
         out[_STATIONARY_SLICE] += _stationary_slices(p, r, reduction, columns)
 
 
-@njit
+@njit(inlined=True)
 def _count_depthwise(p: _Array, r: I64, out: I64) -> None:
     """Add the actions of a depthwise: every multiplier has an operand of its own."""
     taps = r[_KERNEL_H] * r[_KERNEL_W]
@@ -210,7 +210,7 @@ def _inside(taps: int, outputs: int, step: tuple[int, int], pad: int, size: int)
     return total
 
 
-@njit
+@njit(inlined=True)
 def _count_pool(r: I64, out: I64) -> None:
     """Add the actions of a pool: a step per tap inside the tile."""
     rows = _inside(r[_KERNEL_H], r[_OFM_H], (r[_STRIDE_Y], r[_DILATION_Y]), r[_PAD_TOP], r[_IFM_H])
@@ -231,7 +231,7 @@ def _count_pool(r: I64, out: I64) -> None:
         out[_PARAMETER_READ] += _POOL_BYTES
 
 
-@njit
+@njit(inlined=True)
 def _count_binary(r: I64, out: I64, elements: int) -> None:
     """Add the actions of a binary."""
     out[_VECTOR_READ] += 2 * elements
@@ -244,7 +244,7 @@ def _count_binary(r: I64, out: I64, elements: int) -> None:
     out[_BINARY_FLOAT if r[_MODE] >= _FIRST_FLOAT else _BINARY_Q31_OP] += elements
 
 
-@njit
+@njit(inlined=True)
 def _count_windowless(r: I64, out: I64) -> None:
     """Add the actions of a requantize, lut, copy, fill or softmax."""
     elements = r[_HEIGHT] * r[_WIDTH] * r[_CHANNELS]
@@ -267,7 +267,7 @@ def _count_windowless(r: I64, out: I64) -> None:
     out[_LANE_STEP] += 3 * elements if r[0] == _SOFTMAX else elements
 
 
-@njit
+@njit(inlined=True)
 def _count_resize(r: I64, out: I64) -> None:
     """Add the actions of a resize: one tap of the nearest pixel, or four."""
     made = r[_OFM_H] * r[_OFM_W] * r[_CHANNELS]
@@ -280,7 +280,7 @@ def _count_resize(r: I64, out: I64) -> None:
     out[_VECTOR_WRITE] += made
 
 
-@njit
+@njit(inlined=True)
 def _count_vector(r: I64, out: I64) -> None:
     """Add the actions of a vector instruction."""
     if r[0] == _BINARY:

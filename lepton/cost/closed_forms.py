@@ -29,7 +29,7 @@ class Walk(NamedTuple):
     line_pitch: int
 
 
-@njit
+@njit(inlined=True)
 def _word(walk: Walk, index: int, start: int, stop: int) -> tuple[int, int]:
     """Return offset and end of the part of run `index` inside rows [start, stop)."""
     begin = index * walk.run
@@ -41,7 +41,7 @@ def _word(walk: Walk, index: int, start: int, stop: int) -> tuple[int, int]:
     return offset + max(begin, start), offset + min(begin + walk.run, stop)
 
 
-@njit
+@njit(inlined=True)
 def _words_fit(p: CostScalars, a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Return whether two words never need two lines of one slice, wherever the pixel lies."""
     ring = 2 * p.feed_words * p.rows
@@ -105,7 +105,7 @@ def depthwise_cycles(
     return cycles * blocks - max(last, min(taps, p.rows)) + last, last
 
 
-@njit
+@njit(inlined=True)
 def vector_cycles(p: CostScalars, pixels: int, channels: int, packed: bool, steps: int) -> int:
     """Return the cycles of `steps` lane operations on every element of a tile.
 

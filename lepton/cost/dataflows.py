@@ -37,31 +37,31 @@ class Product(NamedTuple):
     second: int
 
 
-@njit
+@njit(inlined=True)
 def _last_block(size: int, block: int) -> int:
     """Return the length of the last of the blocks that `size` is cut into."""
     return size - (size - 1) // block * block
 
 
-@njit
+@njit(inlined=True)
 def _is_in_scratchpad(product: Product) -> bool:
     return product.second == _SCRATCHPAD or product.second == _TRANSPOSED
 
 
-@njit
+@njit(inlined=True)
 def _row_cycles(p: CostScalars) -> int:
     """Return the cycles in which the feed's port fetches a row of all columns."""
     return divide_up(p.all_columns, p.feed_words * p.rows)
 
 
-@njit
+@njit(inlined=True)
 def _sequential(p: CostScalars, streamed: int, passes: int) -> Cost:
     """Return the cost of passes without overlap that load and stream in so many cycles."""
     skew = p.rows + p.columns - 2
     return 0, streamed + passes * (p.issue_cycles + skew), 0, 0
 
 
-@njit
+@njit(inlined=True)
 def _weight_load(p: CostScalars, product: Product, rows: int, columns: int) -> int:
     """Return the cycles in which a block of weights is loaded into the array."""
     load = rows if p.overlap else p.rows
@@ -70,7 +70,7 @@ def _weight_load(p: CostScalars, product: Product, rows: int, columns: int) -> i
     return max(load, columns) if product.second == _TRANSPOSED else load
 
 
-@njit
+@njit(inlined=True)
 def _weight_stationary(p: CostScalars, product: Product) -> Cost:
     """Return the cost with weights in the array, through which all pixels stream.
 
@@ -101,7 +101,7 @@ def _weight_stationary(p: CostScalars, product: Product) -> Cost:
     return first_load, cycles + p.issue_cycles, last + p.issue_cycles, drain
 
 
-@njit
+@njit(inlined=True)
 def _output_stationary(p: CostScalars, product: Product) -> Cost:
     """Return the cost with a sum in every element, to which the whole reduction streams.
 
@@ -134,7 +134,7 @@ def _output_stationary(p: CostScalars, product: Product) -> Cost:
     return 0, cycles, last, p.rows + p.columns - 2 - late
 
 
-@njit
+@njit(inlined=True)
 def _input_stationary(p: CostScalars, product: Product) -> Cost:
     """Return the cost with pixels in the array, through which all columns stream.
 

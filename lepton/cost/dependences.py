@@ -13,7 +13,7 @@ __all__ = ["dependences"]
 I64 = NDArray[np.int64]
 
 
-@njit
+@njit(inlined=True)
 def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     """Return, semaphore by semaphore, the instructions whose mask has it: offsets and numbers."""
     offset = np.zeros(SEMAPHORES + 1, np.int64)

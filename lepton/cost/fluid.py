@@ -55,7 +55,7 @@ class Clients(NamedTuple):
     """[clients] the most requests per cycle that each can make by itself"""
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _own_limit(s: Clients, k: int, latency: float, in_flight: float) -> float:
     """Return the requests per cycle that a client alone in its memory would have done.
 
@@ -80,7 +80,7 @@ def _place(x: F64, c: F64) -> float:
     return min(x[WINDOW], max((x[ASKED] - x[SERVED]) / x[SERVICE], 1.0))
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _level(s: Clients, m: int, reads: int, capacity: float, latency: float) -> float:
     """Return requests per cycle and place in flight at which clients use up a capacity.
 
@@ -121,7 +121,7 @@ def _open(s: Clients, now: float) -> None:
             s.memory[k] = -2 - s.memory[k]
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _share(s: Clients, m: int) -> None:
     """Set the rates of a memory's clients."""
     c = s.memories[m]
@@ -144,7 +144,7 @@ def _share(s: Clients, m: int) -> None:
             x[RATE] = min(s.caps[k], level * _place(x, c)) * x[SERVICE]
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def share_memories(s: Clients, now: float) -> None:
     """Set the rate of every client."""
     _open(s, now)

@@ -90,7 +90,7 @@ def _is_packed(row: int, pixel: int, channel: int, shape: tuple[int, int, int]) 
     )
 
 
-@njit
+@njit(inlined=True)
 def _walk(r: NDArray[np.int64]) -> Walk:
     """Return the walk of a matmul record: packed, undilated pixels make a kernel row one run."""
     line_pitch = r[_DILATION_Y] * r[_IFM_ROW]
@@ -99,7 +99,7 @@ def _walk(r: NDArray[np.int64]) -> Walk:
     return Walk(r[_CHANNELS], r[_KERNEL_W], r[_DILATION_X] * r[_IFM_PIXEL], line_pitch)
 
 
-@njit
+@njit(inlined=True)
 def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain of a matmul or depthwise record."""
     if r[0] == _MATMUL:
@@ -116,7 +116,7 @@ def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, i
     return preload, stream + p.issue_cycles, last + p.issue_cycles, drain
 
 
-@njit
+@njit(inlined=True)
 def _parameter_bytes(r: NDArray[np.int64]) -> int:
     """Return the bytes of the parameters and tables that a vector record reads."""
     if r[0] == _REQUANTIZE:
@@ -135,7 +135,7 @@ def _parameter_bytes(r: NDArray[np.int64]) -> int:
     return 0
 
 
-@njit
+@njit(inlined=True)
 def _is_stream(r: NDArray[np.int64]) -> bool:
     """Return whether all operands of an element-wise record are packed."""
     shape = (r[_HEIGHT], r[_WIDTH], r[_CHANNELS])
@@ -150,7 +150,7 @@ def _is_stream(r: NDArray[np.int64]) -> bool:
     return True
 
 
-@njit
+@njit(inlined=True)
 def _vector_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
     """Return the cycles of a vector record after its latency and its parameters."""
     height, width, channels = r[_HEIGHT], r[_WIDTH], r[_CHANNELS]

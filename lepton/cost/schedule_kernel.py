@@ -78,7 +78,7 @@ _MOST_EVENTS = 64
 """Of one instruction: far above what any has."""
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _ask(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int, now: float) -> float:
     """Append a transfer's service to its client's axis; return where it ends."""
     x = s.clients.state[k]
@@ -101,14 +101,14 @@ def _describe(c: Scalars, s: Run, k: int, m: int, need: F64, is_write: int) -> N
     x[WHOLE], x[WINDOW] = need[0], c.outstanding
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _slack(s: Run, k: int, m: int) -> float:
     """Return the service of a store that a memory owes when it says that it is done."""
     row = s.clients.memories[m]
     return row[BUFFER] * row[UNIT_CYCLES] if s.clients.state[k, IS_WRITE] else 0.0
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _end_of_port(c: Scalars, s: Run, q: int, cycle: float) -> None:
     """Free a transfer queue whose last request is made not before `cycle`."""
     i = s.q[q, ACTIVE]
@@ -121,7 +121,7 @@ def _end_of_port(c: Scalars, s: Run, q: int, cycle: float) -> None:
     s.times[i, END] = s.at[q, FREE] = end
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
     """Note all that the service which a queue has got by now brings about."""
     x = s.clients.state[q]
@@ -155,7 +155,7 @@ def _settle(c: Scalars, s: Run, q: int, now: float) -> None:
         s.clients.memory[q], x[IDLE_FROM], x[RATE] = -1, now, 0.0
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
     """Let a transfer make requests."""
     i = s.q[q, WAITING]
@@ -168,7 +168,7 @@ def _begin_transfer(c: Scalars, s: Run, q: int, now: float) -> None:
     _settle(c, s, q, now)
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _describe_fetch(c: Scalars, s: Run) -> None:
     """Make the oldest group the one that is served; all groups asked for are in flight."""
     k = c.transfer_queues
@@ -193,7 +193,7 @@ def _fetch(c: Scalars, s: Run, now: float) -> None:
         s.last[2] = now + 1
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
     """Let the groups arrive that have been served."""
     k = c.transfer_queues
@@ -213,7 +213,7 @@ def _settle_fetch(c: Scalars, s: Run, now: float) -> None:
     dispatch(c, s)
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _mark_busy(c: Scalars, s: Run, now: float) -> bool:
     """Tell the clients whose banks a unit uses; return whether that has changed."""
     has_changed = False
@@ -229,7 +229,7 @@ def _mark_busy(c: Scalars, s: Run, now: float) -> bool:
     return has_changed
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _next_served(c: Scalars, s: Run, k: int) -> float:
     """Return the next place on a client's axis where something happens."""
     x = s.clients.state[k]
@@ -248,7 +248,7 @@ def _next_served(c: Scalars, s: Run, k: int) -> float:
     return max(place, x[SERVED])
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _next_event(c: Scalars, s: Run, now: float) -> tuple[int, float, float]:
     """Return who is next, when, and for a client the place on its axis that it reaches.
 
@@ -273,7 +273,7 @@ def _next_event(c: Scalars, s: Run, now: float) -> tuple[int, float, float]:
     return actor, at, reached
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _take_event(c: Scalars, s: Run, actor: int, now: float, reached: float) -> None:
     """Do what an event brings about."""
     queues = c.transfer_queues + 2
@@ -293,7 +293,7 @@ def _take_event(c: Scalars, s: Run, actor: int, now: float, reached: float) -> N
     dispatch(c, s)
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def _loop(c: Scalars, s: Run) -> float:
     """Take events in the order of their times; return the time of the last."""
     now = c.base
@@ -339,7 +339,8 @@ def schedule_region(
     """
     first, edges, open_waits = dependences(masks, c.start, c.stop)
     queues = c.transfer_queues + 2
-    facts[:, FIRST_EDGE] = first
+    for i in range(len(first)):
+        facts[i, FIRST_EDGE] = first[i]
     heads = np.full((queues, QUEUE_COLUMNS), -1, np.int64)
     at = np.full((queues, 4), c.base)
     at[:, EVENT] = NEVER

@@ -41,7 +41,7 @@ from lepton.program.fetch import G_ROOM
 __all__ = ["arm", "begin_unit", "can_fetch", "dispatch", "mark_done"]
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def arm(c: Scalars, s: Run, q: int) -> None:
     """Take the head of a queue as soon as everything that it waits for is known."""
     i = s.q[q, HEAD]
@@ -63,7 +63,7 @@ def arm(c: Scalars, s: Run, q: int) -> None:
         s.at[q, EVENT] = max(cycle + s.facts[i, PRELOAD], s.at[q, FREE])
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def can_fetch(s: Run) -> bool:
     return s.front[0] < len(s.groups) and s.front[1] >= s.groups[s.front[0], G_ROOM]
 
@@ -93,7 +93,7 @@ def dispatch(c: Scalars, s: Run) -> None:
             arm(c, s, q)
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def mark_done(c: Scalars, s: Run, i: int, cycle: float) -> None:
     """Note when an instruction is done; retire what can, fire its signals."""
     s.times[i, DONE] = cycle
@@ -112,7 +112,7 @@ def mark_done(c: Scalars, s: Run, i: int, cycle: float) -> None:
     s.q[q, TO_RETIRE] = j
 
 
-@njit(allocates=False, error_model="numpy")
+@njit(allocates=False, error_model="numpy", inlined=True)
 def begin_unit(c: Scalars, s: Run, q: int, now: float) -> None:
     """Let an instruction stream in the matrix or the vector unit."""
     i = s.q[q, WAITING]

@@ -101,13 +101,13 @@ def memory_rows(chip: Chip) -> F64:
     return np.stack(rows)
 
 
-@njit
+@njit(inlined=True)
 def _up(size: float, unit: float) -> float:
     """Return how many units hold `size` bytes."""
     return np.ceil(size / unit)
 
 
-@njit
+@njit(inlined=True)
 def _dram_cycles(c: F64, w: I64, accesses: float) -> float:
     """Return the service of a transfer of so many accesses."""
     runs = w[ROWS] * w[PLANES]
@@ -125,7 +125,7 @@ def _dram_cycles(c: F64, w: I64, accesses: float) -> float:
     return cycles
 
 
-@njit
+@njit(inlined=True)
 def _requests(m: F64, port_bytes: int, w: I64, out: F64) -> float:
     """Fill in requests and port cycles; return the units that a memory reads or writes for them."""
     runs = w[ROWS] * w[PLANES]

@@ -68,7 +68,7 @@ _A_ROW, _A_PIXEL, _A_CHANNEL = (COLUMNS[f"a_{n}_pitch"] for n in ("row", "pixel"
 _B_ROW, _B_PIXEL, _B_CHANNEL = (COLUMNS[f"b_{n}_pitch"] for n in ("row", "pixel", "channel"))
 
 
-@njit
+@njit(inlined=True)
 def _walk(r: I64, out: I64) -> None:
     """Fill a transfer's row of `WALK`."""
     out[0], out[1] = r[_MEMORY], r[_ADDRESS]
@@ -100,14 +100,14 @@ def transfer_walks(table: I64) -> I64:
     return out
 
 
-@njit
+@njit(inlined=True)
 def _mark(masks: I64, place: int, bank: int, base: int, size: int) -> None:
     """Add the banks of `size` units from `base` on to a mask."""
     if size > 0:
         masks[place] |= (1 << ((base + size - 1) // bank + 1)) - (1 << (base // bank))
 
 
-@njit
+@njit(inlined=True)
 def _mark_tile(
     masks: I64, place: int, bank: int, base: int, height: int, row: int, width: int, pixel: int,
     channels: int, channel: int,
@@ -118,7 +118,7 @@ def _mark_tile(
         _mark(masks, place, bank, base, size)
 
 
-@njit
+@njit(inlined=True)
 def _mark_matrix(r: I64, m: I64, bank: int, sums_bank: int) -> None:
     _mark_tile(
         m, 0, bank, r[_IFM], r[_IFM_H], r[_IFM_ROW], r[_IFM_W], r[_IFM_PIXEL], r[_CHANNELS], 1
@@ -137,7 +137,7 @@ def _mark_matrix(r: I64, m: I64, bank: int, sums_bank: int) -> None:
         _mark_tile(m, 0, bank, at, columns, pitch, 1, 0, reduction, 1)
 
 
-@njit
+@njit(inlined=True)
 def _mark_operands(r: I64, m: I64, bank: int, height: int, width: int) -> None:
     """Add the banks that a vector instruction reads tiles in."""
     if r[0] == _BINARY:
@@ -158,7 +158,7 @@ def _mark_operands(r: I64, m: I64, bank: int, height: int, width: int) -> None:
         )
 
 
-@njit
+@njit(inlined=True)
 def _parameter_bytes(r: I64) -> int:
     """Return the bytes of a vector instruction's parameters."""
     mode = r[_MODE]
@@ -176,7 +176,7 @@ def _parameter_bytes(r: I64) -> int:
     return 4 * steps if mode == _NEAREST else _RESIZE_BYTES + 16 * steps
 
 
-@njit
+@njit(inlined=True)
 def _mark_vector(r: I64, m: I64, bank: int, sums_bank: int) -> None:
     height, width = r[_HEIGHT], r[_WIDTH]
     out_height, out_width = height, width

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.isa.footprints import Space, footprints
+from lepton.errors import CheckError
+from lepton.isa.footprints import Space, ends, footprints
 from lepton.program import Program
 from lepton.trace import Trace
 
@@ -23,19 +24,19 @@ def _boxes(program: Program) -> I64:
 
 
 def touched_bytes(program: Program) -> int:
-    """Return how many different bytes of the scratchpad the program reads or writes."""
-    shapes = np.unique(_boxes(program)[:, 3:], axis=0)
-    marks = np.zeros(program.chip.scratchpad.size_bytes + 1, np.int64)
-    for base, run, n0, s0, n1, s1, n2, s2 in shapes.tolist():
-        starts = (
-            base
-            + (np.arange(n0) * s0)[:, None, None]
-            + (np.arange(n1) * s1)[None, :, None]
-            + (np.arange(n2) * s2)[None, None, :]
-        ).reshape(-1)
-        np.add.at(marks, starts, 1)
-        np.add.at(marks, starts + run, -1)
-    return int((np.cumsum(marks) > 0).sum())
+    """Return how many different bytes of the scratchpad the program reads or writes.
+
+    Raises:
+        CheckError: an instruction reaches beyond the scratchpad.
+    """
+    boxes = _boxes(program)
+    touched = np.zeros(program.chip.scratchpad.size_bytes, np.bool_)
+    if ends(boxes).max(initial=0) > len(touched):
+        raise CheckError("an instruction reaches beyond the scratchpad; `lepton check` names it")
+    for base, run, n0, s0, n1, s1, n2, s2 in np.unique(boxes[:, 3:], axis=0).tolist():
+        shape, strides = (n0, n1, n2, run), (s0, s1, s2, 1)
+        np.lib.stride_tricks.as_strided(touched[base:], shape, strides)[...] = True
+    return int(np.count_nonzero(touched))
 
 
 @dataclass(frozen=True)

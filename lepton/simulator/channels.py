@@ -7,11 +7,16 @@ on its own (refresh, draining writes) is caught up with when the next access com
 from __future__ import annotations
 
 from lepton.jit import njit
-from lepton.simulator.dram_controller import next_cycle, run
+from lepton.simulator.dram_controller import (
+    channel_of,
+    next_cycle,
+    run,
+    run_cycle,
+    upcoming,
+)
 from lepton.simulator.dram_queues import enter, room
 from lepton.simulator.dram_state import (
     ACTIVE,
-    CHANNEL,
     CLOCK,
     COUNT,
     DECIDED,
@@ -19,10 +24,8 @@ from lepton.simulator.dram_state import (
     FLUSH,
     LINE_MASK,
     LINK,
-    MASK,
     QUEUE_FIELDS,
     QUEUES,
-    SHIFT,
 )
 from lepton.simulator.kernel_state import NEVER, Settings, State, finish_request
 from lepton.simulator.memories import (
@@ -44,15 +47,14 @@ __all__ = ["drain_writes", "send_accesses", "step_channel"]
 
 
 @njit(allocates=False, inlined=True)
-def _channel_ahead(c: Settings, s: State, ch: int) -> None:
-    """Set the tick of a channel's next step."""
+def _channel_ahead(c: Settings, s: State, ch: int, cycle: int) -> None:
+    """Set the tick of a channel's next step; left alone, it does something in `cycle`."""
     r = s.memories
     if r.channels[ch, C_OPEN] == 0:
         s.next[c.first_channel + ch] = NEVER
         return
     configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
     ticks, head = r.channels[ch, C_TICKS], r.channels[ch, C_HEAD]
-    cycle = next_cycle(configuration, m)
     if head >= 0:
         line = r.accesses[head, A_ADDRESS] & configuration[LINE_MASK]
         arrival = (r.accesses[head, A_ARRIVAL] + ticks - 1) // ticks
@@ -84,10 +86,11 @@ def send_accesses(
     access = r.memories[m, ACCESS]
     begin = r.memories[m, FIRST_CHANNEL]
     configuration = r.configurations[r.channels[begin, C_DRAM]]
+    ticks = r.channels[begin, C_TICKS]
     at = address - address % access
     ticket = tag * r.parts + first
     while at < address + size:
-        ch = begin + ((at >> configuration[SHIFT + CHANNEL]) & configuration[MASK + CHANNEL])
+        ch = begin + channel_of(configuration, at)
         r.accesses[ticket, A_ADDRESS], r.accesses[ticket, A_IS_WRITE] = at, is_write
         r.accesses[ticket, A_ARRIVAL], r.accesses[ticket, A_NEXT] = tick, -1
         if r.channels[ch, C_HEAD] < 0:
@@ -97,22 +100,14 @@ def send_accesses(
         r.channels[ch, C_TAIL] = ticket
         r.channels[ch, C_OPEN] += 1
         if r.channels[ch, C_OPEN] == 1:
-            # it may have slept: what it did meanwhile is done before anything new is seen
-            _catch_up(r, ch, tick)
-        if r.channels[ch, C_HEAD] == ticket:
-            _channel_ahead(c, s, ch)
+            # what it did while it slept, its step catches up with
+            clock = max((tick + ticks - 1) // ticks, r.blocks[ch, CLOCK])
+            s.next[c.first_channel + ch] = clock * ticks
+        elif r.channels[ch, C_HEAD] == ticket:
+            _channel_ahead(c, s, ch, upcoming(configuration, r.blocks[ch]))
         ticket += 1
         at += access
     return ticket - tag * r.parts - first
-
-
-@njit(allocates=False, inlined=True)
-def _catch_up(r: MemoryState, ch: int, tick: int) -> None:
-    """Run a channel's cycles before a tick."""
-    configuration = r.configurations[r.channels[ch, C_DRAM]]
-    ticks = r.channels[ch, C_TICKS]
-    limit = (tick + ticks - 1) // ticks
-    run(configuration, r.blocks[ch], r.filters[ch], r.tickets, limit, -1, 0, False)
 
 
 @njit(allocates=False, inlined=True)
@@ -153,9 +148,12 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
     ticks = r.channels[ch, C_TICKS]
     while tick < limit:
         cycle = tick // ticks
-        run(configuration, m, f, r.tickets, cycle, -1, 0, False)
-        has_news = _accept(c, s, ch, cycle)
-        run(configuration, m, f, r.tickets, cycle + 1, -1, 0, True)
+        # a channel that slept has to catch up first
+        now = min(upcoming(configuration, m), cycle)
+        m[CLOCK] = now
+        has_news = now == cycle and _accept(c, s, ch, cycle)
+        run_cycle(configuration, m, f, r.tickets, now)
+        m[CLOCK] = now + 1
         ticket = m[DECIDED]
         m[DECIDED] = -1
         while ticket >= 0:
@@ -164,7 +162,7 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
             _finish(c, s, ch, ticket)
             ticket = following
             has_news = True
-        _channel_ahead(c, s, ch)
+        _channel_ahead(c, s, ch, next_cycle(configuration, m))
         tick = s.next[c.first_channel + ch]
         if has_news:
             return
@@ -175,11 +173,16 @@ def drain_writes(r: MemoryState, tick: int) -> int:
     """Write out the queues of all channels from a tick on; return the tick of the last command."""
     end = tick
     for ch in range(len(r.channels)):
-        _catch_up(r, ch, tick)
         configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
-        m[FLUSH] = 1
-        while m[ACTIVE] != 0 or m[QUEUES + QUEUE_FIELDS + COUNT] > 0:
-            run(configuration, m, f, r.tickets, next_cycle(configuration, m) + 1, -1, 0, False)
-            end = max(end, m[CLOCK] * r.channels[ch, C_TICKS])
+        ticks = r.channels[ch, C_TICKS]
+        limit = (tick + ticks - 1) // ticks
+        while True:
+            run(configuration, m, f, r.tickets, limit, -1, 0)
+            if m[FLUSH] != 0:
+                end = max(end, m[CLOCK] * ticks)
+            m[FLUSH] = 1
+            if m[ACTIVE] == 0 and m[QUEUES + QUEUE_FIELDS + COUNT] == 0:
+                break
+            limit = next_cycle(configuration, m) + 1
         m[FLUSH] = 0
     return end

@@ -62,7 +62,8 @@ def happens_before(  # noqa: C901 (a compiled loop)
                     break
                 clock = clocks[i]
                 if latest[q] >= 0:
-                    clock[:] = clocks[latest[q]]
+                    for other in range(queues):
+                        clock[other] = clocks[latest[q], other]
                 for bit in range(SEMAPHORES):
                     if wait[i] >> bit & 1:
                         giver = givers[bit, taken[bit]]
@@ -89,7 +90,7 @@ def happens_before(  # noqa: C901 (a compiled loop)
     return order[:done], clocks, stuck
 
 
-@njit
+@njit(inlined=True)
 def _may_run(mask: int, given: I64, taken: I64) -> bool:
     """Return whether every semaphore of the mask has a signal left."""
     for bit in range(SEMAPHORES):  # noqa: SIM110 (compiled)
@@ -105,7 +106,7 @@ def _end(box: I64) -> int:
     return box[3] + box[4] + reach
 
 
-@njit
+@njit(inlined=True)
 def _line_meets(base: int, run: int, count: int, stride: int, start: int, stop: int) -> bool:
     """Return whether one of `count` runs, `stride` apart from `base` on, meets [start, stop)."""
     if stride == 0 or count == 1:
@@ -115,7 +116,7 @@ def _line_meets(base: int, run: int, count: int, stride: int, start: int, stop: 
     return index < count and base + index * stride < stop
 
 
-@njit
+@njit(inlined=True)
 def _run_meets(box: I64, start: int, stop: int, budget: I64) -> bool:
     """Return whether a run of `box` meets [start, stop); takes its steps off the budget."""
     if box[3] >= stop or _end(box) <= start:
@@ -171,7 +172,7 @@ def runs_overlap(box: I64) -> bool:
     return False
 
 
-@njit
+@njit(inlined=True)
 def _first_box(boxes: I64, n: int) -> I64:
     """Return `[n + 1]`: where each instruction's boxes begin."""
     first = np.zeros(n + 1, np.int64)
@@ -227,7 +228,7 @@ def first_race(  # noqa: C901 (a compiled loop)
     return -1, -1, -1
 
 
-@njit
+@njit(inlined=True)
 def _mark(box: I64, written: NDArray[np.uint8]) -> None:
     """Mark every unit of a box."""
     for i in range(box[5]):
@@ -237,7 +238,7 @@ def _mark(box: I64, written: NDArray[np.uint8]) -> None:
                 written[at : at + box[4]] = 1
 
 
-@njit
+@njit(inlined=True)
 def _unwritten(box: I64, written: NDArray[np.uint8]) -> int:
     """Return the first unit of a box that is not marked, or -1."""
     for i in range(box[5]):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_intrinsics import delay_columns, delay_rows, lowest, rotated
+from lepton.simulator.dram_intrinsics import FEW_GROUPS, delay_all, delay_few, lowest, rotated
 from lepton.simulator.dram_queues import entries_of, offer, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
@@ -35,6 +35,7 @@ from lepton.simulator.dram_state import (
     FAW_SLOT,
     FAW_TIMES,
     GROUP_BITS,
+    GROUPS,
     HIT,
     HIT_COUNT,
     HIT_LIMIT,
@@ -78,6 +79,7 @@ from lepton.simulator.dram_state import (
     WINDOW_GAPS,
     WRITE_COMMAND,
     WRITE_GAPS,
+    WRITE_GATE,
     WRITE_PRE,
     WRITES,
 )
@@ -86,6 +88,15 @@ __all__ = ["command", "consider", "pick", "precharge"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
+
+
+@njit(allocates=False, inlined=True)
+def _delay(c: I64, m: I64, gate: int, gaps: int, t: int) -> None:
+    """Delay the gates of all bank groups from `gate` on to `t` plus the gaps there."""
+    if c[GROUPS] <= FEW_GROUPS:
+        delay_few(m, gate, c, gaps, t)
+    else:
+        delay_all(m, gate, c, gaps, t)
 
 
 @njit(allocates=False, inlined=True)
@@ -105,7 +116,7 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
     m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
     group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    delay_rows(m, ACTIVATE_GATE, c, ACTIVATE_GAPS + group * MAX_GROUPS, t)
+    _delay(c, m, ACTIVATE_GATE, ACTIVATE_GAPS + group * MAX_GROUPS, t)
     rank = (group >> c[GROUP_BITS]) & (MAX_GROUPS - 1)
     window = FAW_TIMES + rank * FAW_FIELDS
     slot = m[window + FAW_SLOT] & 3
@@ -113,7 +124,7 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     slot = (slot + 1) & 3
     m[window + FAW_SLOT] = slot
     oldest = int(m[window + slot])
-    delay_rows(m, ACTIVATE_GATE, c, WINDOW_GAPS + group * MAX_GROUPS, oldest)
+    _delay(c, m, ACTIVATE_GATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
     m[ACTIVATES] += 1
 
 
@@ -123,7 +134,7 @@ def precharge(c: I64, m: I64, b: int, t: int) -> None:
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
     group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    delay_rows(m, PRECHARGE_GATE, c, PRECHARGE_GAPS + group * MAX_GROUPS, t)
+    _delay(c, m, PRECHARGE_GATE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
     m[PRECHARGES] += 1
 
 
@@ -149,7 +160,8 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     gaps = (WRITE_GAPS if is_write else READ_GAPS) + (
         m[b + BANK_GROUP] & (MAX_GROUPS - 1)
     ) * 2 * MAX_GROUPS
-    delay_columns(m, READ_GATE, c, gaps, t)
+    _delay(c, m, READ_GATE, gaps, t)
+    _delay(c, m, WRITE_GATE, gaps + MAX_GROUPS, t)
 
 
 @njit(allocates=False, inlined=True)

@@ -25,7 +25,6 @@ from lepton.simulator.dram_state import (
     BEST_AT,
     CHANNEL,
     CLOCK,
-    DECIDED,
     DRAIN,
     DUAL,
     ELIGIBLE,
@@ -61,8 +60,10 @@ __all__ = [
     "flush",
     "next_cycle",
     "next_event",
+    "run",
+    "run_cycle",
+    "upcoming",
 ]
-__all__ += ["run"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -123,78 +124,92 @@ def _moves(c: I64, m: I64) -> bool:
 
 
 @njit(allocates=False, inlined=True)
-def _first_command(c: I64, m: I64, f: U8, k: I64, t: int) -> int:
-    """Issue the cycle's command, for a refresh or a request; return its kind or `NOTHING`."""
-    if t >= m[REFRESH_AT]:
-        if m[REFRESHING] < 0:
-            _begin_refresh(c, m)
-            pick(c, m, t)
-        if _refresh(c, m, t):
-            return ROW_COMMAND
-    return command(c, m, f, k, NOTHING, t)
+def _refreshes(c: I64, m: I64, t: int) -> bool:
+    """Begin a refresh that is due or go on with it; tell if that took the command bus."""
+    if t < m[REFRESH_AT]:
+        return False
+    if m[REFRESHING] < 0:
+        _begin_refresh(c, m)
+    return _refresh(c, m, t)
 
 
-@njit(allocates=False)
-def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int, stops: bool) -> None:
-    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0.
-
-    If it `stops`, not beyond the cycle in which the completion of a read is decided.
-    """
-    clock, first = m[CLOCK], NOTHING
-    while True:
+@njit(allocates=False, inlined=True)
+def run_cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
+    """Do what the channel does in cycle `t`, before which nothing is left to do."""
+    first = ROW_COMMAND if _refreshes(c, m, t) else NOTHING
+    searches = first == NOTHING or c[DUAL] != 0
+    while searches:
         if m[STALE]:
-            pick(c, m, clock)
-        if first == NOTHING:
-            t = clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
-            if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
-                break
-            clock = t
-            first = _first_command(c, m, f, k, clock)
-            if first != NOTHING and c[DUAL]:
-                continue
-        else:
-            command(c, m, f, k, first, clock)
-        if not c[SINGLE]:
-            local = schedule(c, m, f)
-            if local >= 0:
-                consider(c, m, local, clock + 1)
-        clock, first = clock + 1, NOTHING
-        if stops and m[DECIDED] >= 0:
-            m[CLOCK] = clock
-            return
+            pick(c, m, t)
+        kind = command(c, m, f, k, first, t)
+        searches = first == NOTHING and kind != NOTHING and c[DUAL] != 0
+        first = kind
+    if not c[SINGLE]:
+        local = schedule(c, m, f)
+        if local >= 0:
+            consider(c, m, local, t + 1)
+
+
+@njit(allocates=False, inlined=True)
+def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> None:
+    """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
+    clock = m[CLOCK]
+    while True:
+        t = _next_from(c, m, clock)
+        if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
+            break
+        run_cycle(c, m, f, k, t)
+        clock = t + 1
     m[CLOCK] = max(clock, limit)
 
 
-@njit(allocates=False)
-def next_cycle(c: I64, m: I64) -> int:
-    """Return the channel's next cycle in which anything happens, with what is queued now."""
-    clock = m[CLOCK]
-    if m[STALE]:
-        pick(c, m, clock)
+@njit(allocates=False, inlined=True)
+def _when(c: I64, m: I64, clock: int) -> int:
+    """Return the first cycle from `clock` on in which anything happens; the command is picked."""
     return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
 @njit(allocates=False, inlined=True)
+def _next_from(c: I64, m: I64, clock: int) -> int:
+    """Return the first cycle from `clock` on in which anything happens."""
+    if m[STALE]:
+        pick(c, m, clock)
+    return _when(c, m, clock)
+
+
+@njit(allocates=False, inlined=True)
+def upcoming(c: I64, m: I64) -> int:
+    """Return what `next_cycle` returned, if nothing but acceptance has happened since."""
+    return _when(c, m, m[CLOCK])
+
+
+@njit(allocates=False, inlined=True)
+def next_cycle(c: I64, m: I64) -> int:
+    """Return the channel's next cycle in which anything happens, with what is queued now."""
+    return _next_from(c, m, m[CLOCK])
+
+
+@njit(allocates=False)
 def next_event(s: ControllerState, ch: int) -> int:
     """Return the channel's next cycle in which anything happens, with what is queued now."""
     return next_cycle(s.configuration, s.blocks[ch])
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def advance(s: ControllerState, ch: int, limit: int) -> None:
     """Run the channel's cycles before `limit`."""
-    run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0, False)
+    run(s.configuration, s.blocks[ch], s.filters[ch], s.tickets, limit, -1, 0)
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def advance_until_room(s: ControllerState, ch: int, limit: int, address: int, is_write: int) -> int:
     """Run the cycles before `limit`, and on until there is room for a request; return the clock."""
     c, m = s.configuration, s.blocks[ch]
-    run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1, False)
+    run(c, m, s.filters[ch], s.tickets, limit, address & c[LINE_MASK], is_write & 1)
     return m[CLOCK]
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int) -> bool:
     """Take a request at the channel's clock; return False if there is no room."""
     c, m, f = s.configuration, s.blocks[ch], s.filters[ch]
@@ -206,13 +221,12 @@ def accept(s: ControllerState, ch: int, address: int, is_write: int, ticket: int
 
 
 @njit(allocates=False, inlined=True)
-def channel_of(s: ControllerState, address: int) -> int:
+def channel_of(c: I64, address: int) -> int:
     """Return the channel of an address."""
-    c = s.configuration
     return (address >> c[SHIFT + CHANNEL]) & c[MASK + CHANNEL]
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def flush(s: ControllerState, ch: int) -> None:
     """Drain what writes are left, from now on, whenever no other request waits."""
     s.blocks[ch, FLUSH] = 1

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from lepton.simulator.dram_timing import MAX_GROUPS
 
-__all__ = ["delay_columns", "delay_rows", "lowest", "rotated"]
+__all__ = ["FEW_GROUPS", "delay_all", "delay_few", "lowest", "rotated"]
 
 I64 = NDArray[np.int64]
 Delay = Callable[[I64, int, I64, int, int], None]
 
 WORD = 64
+FEW_GROUPS = 4
+"""Bank groups of most DRAMs: their gates fit in one vector."""
 _I32, _I64 = ir.IntType(32), ir.IntType(WORD)
 
 
@@ -71,4 +73,4 @@ lowest = cast("Callable[[int], int]", intrinsic(_lowest))
 rotated = cast("Callable[[int, int], int]", intrinsic(_rotated))
 """A mask with the bit at the second argument (1 to 64) moved to 0 and the others after it."""
 
-delay_columns, delay_rows = _delay(2 * MAX_GROUPS), _delay(MAX_GROUPS)
+delay_all, delay_few = _delay(MAX_GROUPS), _delay(FEW_GROUPS)

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.jit import njit
 from lepton.simulator.dram_controller import (
-    accept,
     advance,
-    advance_until_room,
     channel_of,
     next_event,
+    run,
 )
+from lepton.simulator.dram_queues import enter
 from lepton.simulator.dram_state import (
     ACTIVATES,
+    CLOCK,
     DONE,
     HITS,
+    LINE_MASK,
     READS,
     REFRESHES,
     WRITES,
@@ -52,32 +54,35 @@ class Replay:
         return self.row_hits / max(1, self.reads + self.writes)
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def _send(
     s: ControllerState, address: I64, is_write: I64, earliest: I64, per_cycle: int, accepted: I64
 ) -> None:
     """Send all requests in order, at most `per_cycle` in a cycle, each as soon as it is taken."""
+    c, k = s.configuration, s.tickets
     now = sent = 0
     for i in range(len(address)):
-        ch = channel_of(s, address[i])
+        ch = channel_of(c, address[i])
+        m, f = s.blocks[ch], s.filters[ch]
+        line = address[i] & c[LINE_MASK]
         if earliest[i] > now:
             now, sent = earliest[i], 0
         if sent == per_cycle:
             now, sent = now + 1, 0
-        clock = advance_until_room(s, ch, now, address[i], is_write[i])
-        if clock > now:
-            now, sent = clock, 0
-        accept(s, ch, address[i], is_write[i], i)
+        run(c, m, f, k, now, line, is_write[i] & 1)
+        if m[CLOCK] > now:
+            now, sent = m[CLOCK], 0
+        enter(c, m, f, k, line, is_write[i] & 1, i)
         accepted[i] = now
         sent += 1
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def _finish(s: ControllerState, address: I64) -> int:
     """Run until all requests are done; return the cycle after that."""
     end = 0
     for i in range(len(address)):
-        ch = channel_of(s, address[i])
+        ch = channel_of(s.configuration, address[i])
         while s.tickets[i, DONE] < 0:
             advance(s, ch, next_event(s, ch) + 1)
         end = max(end, s.tickets[i, DONE])

@@ -134,7 +134,8 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     """
     configuration = _configuration(timing, arbitration)
     blocks = np.zeros((timing.channels, BLOCK), np.int64)
-    blocks[:, STALE], blocks[:, ALLOWED], blocks[:, REFRESHING] = 1, -1, -1
+    blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
+    blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
     blocks[:, DECIDED] = -1
     blocks[:, FAW_TIMES:GATES] = -LATER

@@ -33,7 +33,11 @@ MAX_QUEUE = 64
 
 @dataclass(frozen=True)
 class DramTiming:
-    """One kind of DRAM behind one controller per channel."""
+    """One kind of DRAM behind one controller per channel.
+
+    `controller_of` derives it from a chip's memory. DRAMsim3's configurations need more than a chip
+    file can say: rows instead of a size, and an activation delay of their own for writes.
+    """
 
     name: str
     clock_mhz: Fraction

@@ -55,9 +55,14 @@ from lepton.simulator.kernel_state import (
 from lepton.simulator.kernel_units import open_tag, request, step
 from lepton.simulator.memories import MemoryState, burst_of
 
-__all__ = ["run_region"]
+__all__ = ["ACTOR_BITS", "LONGEST", "run_region"]
 
 I64 = NDArray[np.int64]
+
+ACTOR_BITS = 10
+"""Bits of an actor's number: there are at most 21 of the NPU's, and 64 channels of 8 memories."""
+LONGEST = -2
+"""What `run_region` returns in place of an instruction if the time does not fit."""
 
 
 @njit(allocates=False, inlined=True)
@@ -128,7 +133,8 @@ def _new_state(
         if q >= 0:
             row[I_NEXT] = queues[q, Q_HEAD]
             queues[q, Q_HEAD] = queues[q, Q_RETIRES] = i
-    instructions[:, I_EDGE] = first
+    for i in range(c.start, c.stop + 1):
+        instructions[i, I_EDGE] = first[i]
     actions = np.full(c.first_channel + len(memories.channels), NEVER, np.int64)
     actions[FETCH] = c.base * c.ticks
     tags = c.queues * c.outstanding + c.fetch_outstanding
@@ -146,20 +152,35 @@ def _new_state(
 
 
 @njit(allocates=False, inlined=True)
+def _first_two(next: I64) -> tuple[int, int]:
+    """Return the first actor's tick and number, in one number each, and the second's.
+
+    So ties go to the lower actor and the loop has no branch to mispredict. No tick counts as more
+    than `NEVER`, which in place of an actor's tick ends the run.
+    """
+    first = second = NEVER << ACTOR_BITS
+    for actor in range(len(next)):
+        other = (min(next[actor], NEVER) << ACTOR_BITS) | actor
+        second = min(second, max(first, other))
+        first = min(first, other)
+    return first, second
+
+
+@njit(allocates=False, inlined=True)
 def _run(c: Settings, s: State) -> None:
     """Take steps until nothing more can happen."""
     while True:
-        actor, tick, limit = 0, s.next[0], NEVER
-        for other in range(1, len(s.next)):
-            if s.next[other] < tick:
-                limit = tick
-                actor, tick = other, s.next[other]
-            elif s.next[other] < limit:
-                limit = s.next[other]
+        first, second = _first_two(s.next)
+        tick = first >> ACTOR_BITS
+        actor = first & ((1 << ACTOR_BITS) - 1)
         if tick == NEVER:
             return
         if actor >= c.first_channel:
-            step_channel(c, s, actor - c.first_channel, tick, max(limit, tick + 1))
+            # one channel runs on before the next step of another actor; of several, each steps once
+            limit = max(second >> ACTOR_BITS, tick + 1)
+            for other in range(actor, len(s.next)):
+                if s.next[other] == tick:
+                    step_channel(c, s, other - c.first_channel, tick, limit)
             continue
         cycle = tick // c.ticks
         if actor == FETCH:
@@ -186,10 +207,14 @@ def run_region(
 
     Returns:
         The cycle at which all has retired and every write has left, and the first instruction
-        that could not run because of a deadlock, or -1.
+        that could not run because of a deadlock, or -1, or `LONGEST` if a step of the run would
+        come later than any tick that can be told.
     """
     s = _new_state(c, instructions, fetches, masks, memories, bins)
     _run(c, s)
+    for actor in range(len(s.next)):
+        if s.next[actor] > NEVER:
+            return 0, LONGEST
     end = max(s.front[F_DISPATCH], c.base)
     stuck = s.front[F_DISPATCHED] if s.front[F_DISPATCHED] < c.stop else -1
     for q in range(c.queues):

@@ -18,7 +18,7 @@ __all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State",
 __all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 
 I64 = NDArray[np.int64]
-NEVER = 1 << 62
+NEVER = 1 << 52
 
 
 class Settings(NamedTuple):
@@ -180,7 +180,7 @@ def _fire(c: Settings, s: State, i: int, cycle: int) -> None:
             step_ahead(c, s, q)
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def mark_done(c: Settings, s: State, i: int) -> None:
     """Retire instruction `i`, of which all is known, and what waited behind it in its queue."""
     s.i[i, I_LEFT] = -1
@@ -223,7 +223,7 @@ def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
     s.next[DISPATCHER] = max(arrival, s.front[F_DISPATCH] + 1, earliest) * c.ticks
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def finish_request(c: Settings, s: State, tag: int, tick: int) -> None:
     """Take note that a part of a request finishes at a tick."""
     cycle = (tick + c.ticks - 1) // c.ticks

@@ -103,14 +103,16 @@ def pack(raw: NDArray[np.uint8], flip: int) -> Packed:
         block = raw[:, panel * LANES : (panel + 1) * LANES]
         start, pitch = block.ctypes.data, columns
         if depth % DEPTH or block.shape[1] < LANES:
-            edge[:depth, : block.shape[1]] = block
+            for row in range(depth):
+                for column in range(block.shape[1]):
+                    edge[row, column] = block[row, column]
             start, pitch = edge.ctypes.data, LANES
         target = panels[panel].ctypes.data
         pack_panel(start, pitch, steps, flip, target, sums[panel].ctypes.data)
     return Packed(panels, sums.ravel())
 
 
-@njit
+@njit(inlined=True)
 def _gather_run(
     scratchpad: NDArray[np.uint8], start: int, operand: Operand, row: NDArray[np.generic]
 ) -> None:
@@ -121,7 +123,7 @@ def _gather_run(
         row[c] = source[c] ^ flip
 
 
-@njit
+@njit(inlined=True)
 def _gather_row(
     scratchpad: NDArray[np.uint8],
     operand: Operand,
@@ -153,7 +155,7 @@ def _gather_row(
                     _gather_run(scratchpad, base + x * w.pixel_pitch, operand, tap)
 
 
-@njit
+@njit(inlined=True)
 def _accumulate(row: NDArray[np.generic], old: NDArray[np.int32], is_added: int) -> int:
     """Write or add integer-valued sums; return the largest magnitude that leaves int32, or 0."""
     low, high = np.int64(0), np.int64(0)
@@ -166,7 +168,7 @@ def _accumulate(row: NDArray[np.generic], old: NDArray[np.int32], is_added: int)
     return int(max(high, -low)) if high >= INT32_END or low < -INT32_END else 0
 
 
-@njit
+@njit(inlined=True)
 def _largest(row: NDArray[np.int32], new: NDArray[np.int32]) -> int:
     """Return the largest magnitude of the totals of which `new` has the low 32 bits."""
     largest = 0
@@ -175,7 +177,7 @@ def _largest(row: NDArray[np.int32], new: NDArray[np.int32]) -> int:
     return largest
 
 
-@njit
+@njit(inlined=True)
 def _add_sums(
     row: NDArray[np.int32],
     offset: int,
@@ -188,7 +190,8 @@ def _add_sums(
     for n in range(row.size):
         row[n] = np.int32(row[n] + corrections[n] + offset)
     if not is_added:
-        old[:] = row
+        for n in range(row.size):
+            old[n] = row[n]
         return 0
     for n in range(row.size):
         new = np.int32(row[n] + old[n])
@@ -197,7 +200,7 @@ def _add_sums(
     return _largest(row, old) if overflow < 0 else 0
 
 
-@njit
+@njit(inlined=True)
 def _dot_tile(
     rows: NDArray[np.uint8], packed: Packed, first: int, vectors: int, sums: NDArray[np.int32]
 ) -> None:
@@ -212,7 +215,7 @@ def _dot_tile(
         dot_16(rows.ctypes.data, pitch, weights, steps * LANES * DEPTH, steps, sums.ctypes.data)
 
 
-@njit
+@njit(inlined=True)
 def _multiply_block(
     rows: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -318,7 +321,7 @@ def multiply_wide(
     return worst
 
 
-@njit
+@njit(inlined=True)
 def _depthwise_pixel(
     scratchpad: NDArray[np.uint8],
     x: Operand,

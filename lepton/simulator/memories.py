@@ -132,13 +132,13 @@ def memory_state(chip: Chip, tags: int) -> MemoryState:
     )
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def burst_of(memories: I64, m: int, burst: int) -> int:
     """Return the bytes of whose multiples no request crosses one."""
     return min(burst, memories[m, FLAT_BURST]) if memories[m, FIRST_CHANNEL] < 0 else burst
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def flat_request(s: MemoryState, m: int, size: int, is_write: int, t: int) -> int:
     """Do a request on the port that is free first, within the limit of requests in flight."""
     c = s.memories[m]

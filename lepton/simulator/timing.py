@@ -16,11 +16,12 @@ from lepton.isa.footprints import queue_count, queue_names, queues
 from lepton.program import Program, Region
 from lepton.program.fetch import fetch_groups
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
-from lepton.simulator.kernel import run_region
+from lepton.simulator.kernel import LONGEST, run_region
 from lepton.simulator.kernel_state import (
     FIRST_QUEUE,
     FIRST_TRACE,
     INSTRUCTION_COLUMNS,
+    NEVER,
     TRACE,
     W_QUEUE,
     WORK,
@@ -78,7 +79,7 @@ def simulate_timing(program: Program) -> Trace:
     """Return the trace of one inference from a cold chip.
 
     Raises:
-        CheckError: the program deadlocks.
+        CheckError: the program deadlocks, or takes longer than the ticks of its chip can count.
     """
     began = time.perf_counter()
     chip = program.chip
@@ -96,6 +97,11 @@ def simulate_timing(program: Program) -> Trace:
         settings = _settings(program, region, cycle)
         fetches = fetch_groups(program, region)
         end, stuck = run_region(settings, work, fetches, masks, memories, bins)
+        if stuck == LONGEST:
+            raise CheckError(
+                f"the program takes too long: at {settings.ticks} ticks a cycle no more than "
+                f"{NEVER // settings.ticks} cycles can be timed; choose rounder clock_mhz"
+            )
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"

@@ -39,6 +39,13 @@ PINNED = {
 }
 
 
+TIMINGS = [name for name in Dram.__annotations__ if name.startswith("t")]
+PINNED_TIMINGS = {
+    "edge": (28, 14, 29, 29, 68, 30, 12, 8, 8, 16, 16, 64, 17, 17, 448, 6246, 8, 4),
+    "server": (14, 4, 14, 14, 34, 16, 6, 2, 4, 4, 6, 16, 6, 8, 350, 3900, 2, 0),
+}
+
+
 @pytest.fixture(params=PRESETS)
 def chip(request: pytest.FixtureRequest) -> Chip:
     """Each preset in turn."""
@@ -126,6 +133,8 @@ def test_drams() -> None:
     assert isinstance(hbm2, Dram)
     assert lpddr4.bytes_per_second == 25_600_000_000
     assert hbm2.bytes_per_second == 256_000_000_000
+    assert tuple(getattr(lpddr4, name) for name in TIMINGS) == PINNED_TIMINGS["edge"]
+    assert tuple(getattr(hbm2, name) for name in TIMINGS) == PINNED_TIMINGS["server"]
     for dram in (lpddr4, hbm2):
         assert dram.tRAS >= dram.tRCD
         assert dram.tCCD_L >= dram.tCCD_S

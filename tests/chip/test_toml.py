@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,15 +14,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton.chip import Dataflow, chip_from_table, chip_to_table, load_chip, parse_chip
+from lepton.chip import (
+    DRAM_STANDARDS,
+    Dataflow,
+    Dram,
+    chip_from_table,
+    chip_to_table,
+    load_chip,
+    load_dram,
+    parse_chip,
+)
+from lepton.chip.standards import dram_standard
 from lepton.errors import ChipError
 
-EDGE = (resources.files("lepton.chip") / "presets" / "edge.toml").read_text(encoding="utf-8")
+FOLDER = resources.files("lepton.chip")
+FILE = (FOLDER / "presets" / "edge.toml").read_text(encoding="utf-8")
+
+
+def _spelled_out(text: str) -> str:
+    """Return a chip file with every line of its memory's standard that it does not change."""
+    name = re.findall('^standard = "(.*)"$', text, re.MULTILINE)[0]
+    standard = (FOLDER / "drams" / f"{name}.toml").read_text(encoding="utf-8")
+    lines = standard.partition("[memory]\n")[2].partition("\n[")[0].splitlines()
+    memory = text.partition("[[memory]]")[2]
+    kept = [line for line in lines if f"\n{line.partition(' = ')[0]} = " not in memory]
+    return text.replace(f'standard = "{name}"', "\n".join(kept))
+
+
+EDGE = _spelled_out(FILE)
 
 
 def edited(*edits: tuple[str, str]) -> str:
-    """Return edge.toml with each `(line pattern, replacement)` applied to its first match."""
-    text = EDGE
+    """Return edge.toml, spelled out, with edits."""
+    return _edited(EDGE, *edits)
+
+
+def _edited(text: str, *edits: tuple[str, str]) -> str:
+    """Return a text with each `(line pattern, replacement)` applied to its first match."""
     for pattern, replacement in edits:
         text, count = re.subn(pattern, replacement, text, count=1, flags=re.MULTILINE)
         assert count == 1, pattern
@@ -36,7 +65,54 @@ def fault(text: str) -> str:
 
 
 def test_the_file_itself_is_legal() -> None:
-    assert parse_chip(EDGE, "my.toml") == load_chip("edge")
+    assert parse_chip(FILE, "my.toml") == load_chip("edge")
+
+
+def test_a_standard_stands_for_the_lines_of_its_file() -> None:
+    named, spelled = parse_chip(FILE, "x"), parse_chip(EDGE, "x")
+    assert dataclasses.replace(named, sources=spelled.sources) == spelled
+    source, own = named.sources["memory.dram"], spelled.sources["memory.dram"]
+    assert source.startswith("LPDDR4-3200, JEDEC JESD209-4, ")
+    assert "; tFAW: tFAW 40 ns; " in source
+    assert source.endswith(f"; {own}")
+    assert chip_from_table(chip_to_table(named), "again") == named
+
+
+def test_what_differs_from_a_standard_has_a_source_of_its_own() -> None:
+    change = ('^standard = "lpddr4-3200"', 'standard = "lpddr4-3200"\ntFAW = 48')
+    chip = parse_chip(_edited(FILE, change), "x")
+    (memory,) = chip.memories
+    assert isinstance(memory, Dram)
+    assert (memory.tFAW, memory.tRRD_S) == (48, 16)
+    source = chip.sources["memory.dram"]
+    assert "tFAW" not in source
+    assert "; tRRD_S: tRRD 10 ns; " in source
+    text = fault(_edited(FILE, change, ('^"memory.dram" = .*', "")))
+    assert text == "my.toml: sources has no entry for memory.dram"
+
+
+@pytest.mark.parametrize("name", DRAM_STANDARDS)
+def test_a_standard_alone_is_a_legal_memory(name: str) -> None:
+    table = chip_to_table(load_chip("edge"))
+    memory = {"kind": "dram", "standard": name, "name": "dram"}
+    sources: Any = table["sources"]
+    rest = {key: text for key, text in sources.items() if key != "memory.dram"}
+    chip = chip_from_table(table | {"memory": [memory], "sources": rest}, "x")
+    assert chip.memories == (dataclasses.replace(load_dram(name), name="dram"),)
+    assert chip.sources["memory.dram"] == dram_standard(name).source()
+
+
+def test_unknown_standards() -> None:
+    names = "ddr4-3200 or hbm2 or lpddr4-3200 or lpddr5-6400"
+    for text in ("'ddr9'", "3", "[]"):
+        change = ('^standard = "lpddr4-3200"', f"standard = {text}")
+        message = f"my.toml: memory.0.standard must be {names}, not {text}"
+        assert fault(_edited(FILE, change)).startswith(message)
+    with pytest.raises(ChipError, match=r"DRAM: memory\.0\.standard must be ddr4-3200 or"):
+        load_dram("ddr9")
+    nano = (FOLDER / "presets" / "nano.toml").read_text(encoding="utf-8")
+    text = _edited(nano, ('^kind = "flat"', 'kind = "flat"\nstandard = "hbm2"'))
+    assert "memory.0.standard is not a known key" in fault(text)
 
 
 def test_the_dataflow_is_optional() -> None:
@@ -259,7 +335,7 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
 
 def test_a_chip_file_loads(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(EDGE, encoding="utf-8")
+    path.write_text(FILE, encoding="utf-8")
     assert load_chip(str(path)) == load_chip("edge")
 
 

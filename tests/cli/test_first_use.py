@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 
 import numba
+import pytest
 
 from lepton.cli.first_use import announced_kernels
 
@@ -43,3 +45,15 @@ def test_nothing_is_said_when_nothing_is_compiled() -> None:
     with announced_kernels(out):
         pass
     assert out.getvalue() == ""
+
+
+def test_garbage_is_collected_again_after_a_kernel_even_if_it_fails() -> None:
+    def wrong(x: int) -> int:
+        return x + "a"  # pyright: ignore[reportOperatorIssue]
+
+    with announced_kernels(io.StringIO()):
+        compile_two()
+        assert gc.isenabled()
+        with pytest.raises(numba.TypingError):
+            numba.njit(wrong)(1)
+        assert gc.isenabled()

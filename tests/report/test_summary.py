@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
+from lepton.chip import load_chip
+from lepton.errors import CheckError
+from lepton.listing import parse_listing
 from lepton.program import Program
 from lepton.report.names import shorten, size_text, tidy_names
 from lepton.report.occupancy import occupancy, touched_bytes
@@ -110,6 +114,33 @@ def test_occupancy_by_hand(assembly: Run) -> None:
     assert held.start[first] == rows["start"][0]
     assert held.end[first] == rows["retire"][1]
     assert held.live_bytes()[1][-1] == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_touched_bytes_are_those_of_plain_loops(rows: int) -> None:
+    text = f"fill height={rows} width=5 channels=3 ofm=0x40 ofm_row_pitch=31 ofm_pixel_pitch=4\n"
+    text += "fill height=2 width=2 channels=2 ofm=0x42 ofm_row_pitch=7 ofm_pixel_pitch=3\nhalt"
+    touched = {0x40 + 31 * y + 4 * x + c for y in range(rows) for x in range(5) for c in range(3)}
+    touched |= {0x42 + 7 * y + 3 * x + c for y in range(2) for x in range(2) for c in range(2)}
+    assert touched_bytes(parse_listing(text, load_chip("edge"))) == len(touched)
+
+
+def test_touched_bytes_take_no_more_room_than_the_scratchpad() -> None:
+    program = parse_listing("fill height=1 width=1 channels=1\nhalt", load_chip("server"))
+    tracemalloc.start()
+    assert touched_bytes(program) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * program.chip.scratchpad.size_bytes
+
+
+def test_bytes_beyond_the_scratchpad_are_refused() -> None:
+    chip = load_chip("edge")
+    at = chip.scratchpad.size_bytes - 1
+    text = "fill height=1 width=1 channels={} ofm={}\nhalt"
+    assert touched_bytes(parse_listing(text.format(1, at), chip)) == 1
+    with pytest.raises(CheckError, match="reaches beyond the scratchpad"):
+        touched_bytes(parse_listing(text.format(2, at), chip))
 
 
 def test_live_bytes_never_exceed_what_is_touched(digits: Run) -> None:

@@ -41,6 +41,20 @@ def assert_equal(program: Program, shape: Shape) -> None:
     np.testing.assert_array_equal(done.sums, machine.accumulators)
 
 
+def compare_sequence(shape: Shape, seed: int) -> None:
+    """Assert that a random sequence of matmuls runs alike."""
+    rng = np.random.default_rng([seed, shape.rows, shape.columns])
+    assert_equal(program_of(rng, sequence(rng, shape, MATMULS), shape), shape)
+
+
+def compare_edges(shape: Shape) -> None:
+    """Assert that all edge shapes, in one program, run alike."""
+    rng = np.random.default_rng(7)
+    items = [placed(rng, fields, shape) for fields in edge_fields(shape)]
+    assert None not in items
+    assert_equal(program_of(rng, [item for item in items if item], shape), shape)
+
+
 def test_at_least_200_random_instructions_are_compared() -> None:
     assert len(SHAPES) * PROGRAMS * MATMULS >= 200
 
@@ -70,13 +84,9 @@ def test_sums_can_be_read_from_the_retirement_on(shape: Shape) -> None:
 @each_shape
 @pytest.mark.parametrize("seed", range(PROGRAMS))
 def test_random_sequences(shape: Shape, seed: int) -> None:
-    rng = np.random.default_rng([seed, shape.rows, shape.columns])
-    assert_equal(program_of(rng, sequence(rng, shape, MATMULS), shape), shape)
+    compare_sequence(shape, seed)
 
 
 @each_shape
 def test_edge_shapes(shape: Shape) -> None:
-    rng = np.random.default_rng(7)
-    items = [placed(rng, fields, shape) for fields in edge_fields(shape)]
-    assert None not in items
-    assert_equal(program_of(rng, [item for item in items if item], shape), shape)
+    compare_edges(shape)

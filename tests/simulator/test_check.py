@@ -196,8 +196,9 @@ def test_a_store_into_the_constants() -> None:
 
 def test_a_store_into_the_program() -> None:
     text = f"{FILL} signal=1\nstore memory=1 row_bytes=16 rows=1 planes=1 wait=1 address="
-    assert "stores into the program segment" in fault(text + "0x1000bf")
-    accepted(text + "0x1000c0")
+    end = 0x100000 + len(whole(text + "0x100020").stream)
+    assert "stores into the program segment" in fault(text + hex(end - 1))
+    accepted(text + hex(end))
 
 
 def test_a_semaphore_with_two_signalling_queues() -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ideal_array import compute_cycles, ideal_chip, product_of, table_program
+from benchmarks.ideal_array import (
+    compute_cycles,
+    ideal_chip,
+    known_cycles,
+    product_of,
+    table_program,
+)
 from benchmarks.scalesim import scalesim
 from lepton.chip import Dataflow
 from lepton.compiler.importers.layer_table import TableLayer, read_layer_table
@@ -36,21 +42,6 @@ RECORDED = json.loads((Path(__file__).parent / "scalesim_cycles.json").read_text
 """What SCALE-Sim said of single layers; `python -m benchmarks.scalesim --record` writes it."""
 
 
-def up(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def known(layer: TableLayer, array: int, dataflow: Dataflow) -> int:
-    """Return the compute cycles of SCALE-Sim for a square array: the number of the last."""
-    m, n, k = product_of(layer)
-    passes, length = {
-        WS: (up(k, array) * up(n, array), 3 * array + m - 2),
-        OS: (up(m, array) * up(n, array), 2 * array + k - 2),
-        IS: (up(k, array) * up(m, array), 3 * array + n - 2),
-    }[dataflow]
-    return passes * length - 1
-
-
 def table(name: str) -> list[TableLayer]:
     return read_layer_table(data_path(f"topologies/{name}.csv").read_bytes(), f"{name}.csv")
 
@@ -64,7 +55,7 @@ def test_every_layer_of_the_tables_is_the_known_formula(
     layers = table(name)
     trace = simulate_timing(table_program(layers, ideal_chip(array, array, dataflow)))
     found = compute_cycles(trace)
-    assert found.tolist() == [known(layer, array, dataflow) for layer in layers]
+    assert found.tolist() == [known_cycles(layer, array, dataflow) for layer in layers]
     assert found.sum() == TOTALS.get((name, array, dataflow), found.sum())
     # nothing but the array takes time: what is left is filling the chip, once
     assert trace.cycles <= found.sum() + len(layers) + 100
@@ -90,7 +81,7 @@ def test_the_program_of_a_table_is_a_legal_program_file(tmp_path: Path) -> None:
     path = tmp_path / "layers.lepton"
     program.save(path)
     again = simulate_timing(load_program(path))
-    assert compute_cycles(again).tolist() == [known(layer, 8, OS) for layer in layers]
+    assert compute_cycles(again).tolist() == [known_cycles(layer, 8, OS) for layer in layers]
     # SCALE-Sim rounds the extents of an output up
     assert product_of(layers[0]) == (4 * 4, 7, 45)
 
@@ -100,4 +91,4 @@ def test_an_interpreter_without_scalesim_is_refused() -> None:
     with pytest.raises(
         RuntimeError, match="SCALE-Sim failed: ModuleNotFoundError: No module named"
     ):
-        scalesim(sys.executable, layer, 8, WS)
+        scalesim(sys.executable, [layer], 8, WS)

@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 
 from lepton.chip import Chip, Flat, load_chip
+from lepton.errors import CheckError
 from lepton.isa import Instruction, Unit, records
 from lepton.isa import instructions as isa
-from lepton.isa.footprints import Space, ends, footprints
+from lepton.isa.footprints import Space, ends, footprints, queue_count
 from lepton.simulator import simulate_timing
+from lepton.simulator.kernel import ACTOR_BITS
+from lepton.simulator.kernel_state import FIRST_QUEUE
 from tests.naive_banks import ACCUMULATORS, SCRATCHPAD, Span, spans
 from tests.naive_memory import FlatMemory, Request
 from tests.naive_timing import NaiveTiming, naive_timing
@@ -279,6 +282,30 @@ def test_a_deadlock_names_the_first_instruction_never_taken(
 ) -> None:
     assert compare(program_of(plain_chip(), [items])) == stuck
     assert compare(program_of(plain_chip(), [[_load()], items])) == stuck + 2
+
+
+def test_a_program_beyond_the_last_tick_is_refused() -> None:
+    # 1 MHz beside 1.000001 MHz: an NPU cycle has 1,000,001 ticks. A fill takes 2^32 cycles, and the
+    # third one cannot begin
+    chip = plain_chip(
+        array={"clock_mhz": Fraction(1)},
+        program={"clock_mhz": Fraction(1)},
+        data={"clock_mhz": Fraction(1000001, 1000000)},
+    )
+    side = 65535
+    fill = isa.Fill(
+        height=side, width=side, channels=16, ofm_row_pitch=16 * side, ofm_pixel_pitch=16
+    )
+    limit = (1 << 52) // 1000001
+    with pytest.raises(CheckError, match=f"no more than {limit} cycles can be timed"):
+        simulate_timing(program_of(chip, [[fill, fill, fill]]))
+    trace = simulate_timing(program_of(chip, [[fill]]))
+    assert side * side < trace.cycles < side * side + 100
+
+
+def test_every_actor_of_the_largest_chip_has_a_number() -> None:
+    most_memories, most_channels = 8, 64
+    assert FIRST_QUEUE + queue_count(8, 8) + most_memories * most_channels <= 1 << ACTOR_BITS
 
 
 def test_signals_do_not_outlive_their_region() -> None:

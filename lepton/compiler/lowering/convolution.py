@@ -16,13 +16,16 @@ from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
     Plan,
+    buffer_bytes,
     candidate_sizes,
     choose_plan,
+    count_input,
     count_tile,
     room_for_tiles,
     tile_bytes,
 )
-from lepton.compiler.lowering.tiling import boxes, halo, input_box, split
+from lepton.compiler.lowering.rows import RowBuffer
+from lepton.compiler.lowering.tiling import input_box, split, stripes
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.compiler.lowering.weighted import (
     Block,
@@ -79,6 +82,8 @@ class _Dense(NamedTuple):
     """First input channel of the group."""
     loads: tuple[tuple[tuple[int, int], tuple[_Block, ...]], ...]
     """The channels that are loaded together, and the blocks of weights that they meet."""
+    rows: RowBuffer | None
+    """The input rows that tiles share."""
     weights: KeptBlocks[tuple[_Block, tuple[int, int]]]
     parameters: KeptBlocks[tuple[int, int]]
 
@@ -104,11 +109,15 @@ def _lower_dense(
         emitter.weights.release,
     )
     parameters = kept_parameters(node, emitter, columns, plan.parameter_bytes)
-    dense = _Dense(node, emitter, plan, inputs[0], loads, weights, parameters)
+    ifm = node.inputs[0]
+    rows = RowBuffer(emitter, ifm, plan.buffer_bytes) if plan.buffer_bytes else None
+    dense = _Dense(node, emitter, plan, inputs[0], loads, rows, weights, parameters)
     for visit in visits:
         _pixel_tile(dense, visit, inputs[1] - inputs[0])
     weights.end()
     parameters.end()
+    if rows is not None:
+        rows.release()
 
 
 def _visits(node: Convolution, plan: Plan, outputs: tuple[int, int]) -> Iterator[_Visit]:
@@ -120,7 +129,7 @@ def _visits(node: Convolution, plan: Plan, outputs: tuple[int, int]) -> Iterator
     )
     for together in [columns] if plan.pixels_first else [(span,) for span in columns]:
         for n in range(n_images):
-            for pixels in boxes((oh, ow, 1), (plan.height, plan.width, 1)):
+            for pixels in stripes((oh, ow), (plan.height, plan.width)):
                 yield _Visit(n, pixels, together)
 
 
@@ -150,7 +159,12 @@ def _pixel_tile(dense: _Dense, visit: _Visit, channels: int) -> None:
         (dense.first, dense.first + channels),
     )
     # either every block reads the whole input, or every slice of the input feeds one block
-    shared = nullcontext() if len(dense.loads) > 1 else emitter.fetched(ifm, visit.n, source)
+    if dense.rows is not None:
+        shared = nullcontext(dense.rows.fetch(visit.n, source))
+    elif len(dense.loads) > 1:
+        shared = nullcontext()
+    else:
+        shared = emitter.fetched(ifm, visit.n, source)
     with shared as whole:
         for span in visit.columns:
             box = replace(visit.pixels, c0=span[0], c1=span[1])
@@ -203,7 +217,8 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
     ic, oc = node.inputs[0].shape[3], node.output.shape[3]
     multiplier = oc // ic
     kh, kw = node.window.kernel
-    height, width, channels = _choose_depthwise(node, emitter, multiplier)
+    height, width, channels, kept = _choose_depthwise(node, emitter, multiplier)
+    rows = RowBuffer(emitter, node.inputs[0], kept) if kept else None
     _, oh, ow, _ = node.output.shape
     for c0, c1 in split(ic, channels):
         out = (c0 * multiplier, c1 * multiplier)
@@ -211,32 +226,36 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
         address = emitter.load_weights(np.ascontiguousarray(block).reshape(kh * kw, -1))
         with emitter.constant_tile(pack_requantize(node.table.part(*out))) as parameters:
             for n in range(node.output.shape[0]):
-                for pixels in boxes((oh, ow, 1), (height, width, 1)):
-                    _depthwise_tile(node, emitter, (n, pixels), (c0, c1), (address, parameters))
+                for pixels in stripes((oh, ow), (height, width)):
+                    place = (n, pixels, (c0, c1))
+                    _depthwise_tile(node, emitter, rows, place, (address, parameters))
         emitter.weights.release(address)
+    if rows is not None:
+        rows.release()
 
 
-def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> tuple[int, int, int]:
-    """Return rows, columns and input channels of a depthwise tile."""
+def _choose_depthwise(
+    node: Convolution, emitter: Emitter, multiplier: int
+) -> tuple[int, int, int, int]:
+    """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
     _, oh, ow, _ = node.output.shape
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
     each = REQUANTIZE_BYTES[node.mode]
-    best: tuple[float, tuple[int, int, int]] | None = None
+    best: tuple[float, tuple[int, int, int, int]] | None = None
     step = max(emitter.chip.columns // multiplier, 1)
     for channels in sorted({min(ic, step * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)} | {ic}):
         outputs = channels * multiplier
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
-        for size in candidate_sizes(oh, ow):
-            if size[0] * size[1] * outputs > emitter.sums.size // 2:
+        for size in candidate_sizes(oh, ow, emitter.sums.size // 2 // outputs):
+            kept = buffer_bytes(node, emitter, size, (channels, outputs), room)
+            if kept is None:
                 continue
-            if 2 * tile_bytes(node, emitter, size, channels, outputs) > room:
-                continue
-            cycles = _depthwise_estimate(node, emitter, size, channels)
+            cycles = _depthwise_estimate(node, emitter, size, channels, kept)
             if best is None or cycles < best[0]:
-                best = (cycles, (*size, channels))
+                best = (cycles, (*size, channels, kept))
     if best is not None:
         return best[1]
     need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
@@ -245,13 +264,16 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> t
             f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
             f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
         )
-    return 1, 1, 1
+    return 1, 1, 1, 0
 
 
 def _depthwise_estimate(
-    node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int
+    node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int, kept: int
 ) -> float:
-    """Return the estimated cycles of a depthwise convolution in tiles of `size` x `channels`."""
+    """Return the estimated cycles of a depthwise convolution in tiles of `size` x `channels`.
+
+    `kept` is the bytes of the buffer for input rows, or 0.
+    """
     chip = emitter.chip
     images, oh, ow, oc = node.output.shape
     ifm, window = node.inputs[0], node.window
@@ -268,9 +290,7 @@ def _depthwise_estimate(
     traffic.read(constants, max(round(raw * emitter.streams.share(node.weights)), 1), blocks)
     traffic.read(constants, REQUANTIZE_BYTES[node.mode] * outputs, blocks)
     if ifm.name not in emitter.residents:
-        rows = halo(window, 0, size[0], ifm.shape[1])
-        box = (rows, halo(window, 1, size[1], ifm.shape[2]), channels)
-        count_tile(ifm, box, tiles, traffic, is_write=False)
+        count_input(node, size, channels, blocks, (kept, traffic))
     if node.output.name not in emitter.residents:
         count_tile(node.output, (*size, outputs), tiles, traffic, is_write=True)
     traffic.fetch(4 * tiles + 2 * blocks)
@@ -281,12 +301,12 @@ def _depthwise_estimate(
 def _depthwise_tile(
     node: Convolution,
     emitter: Emitter,
-    where: tuple[int, Box],
-    channels: tuple[int, int],
+    rows: RowBuffer | None,
+    where: tuple[int, Box, tuple[int, int]],
     constants: tuple[int, int],
 ) -> None:
     """Emit one tile of a depthwise convolution; constants are its weights and parameters."""
-    n, pixels = where
+    n, pixels, channels = where
     ifm = node.inputs[0]
     multiplier = node.output.shape[3] // ifm.shape[3]
     source, pad_top, pad_left = input_box(
@@ -294,7 +314,8 @@ def _depthwise_tile(
     )
     count = (channels[1] - channels[0]) * multiplier
     sums = emitter.sums.allocate(pixels.size * count)
-    with emitter.fetched(ifm, n, source) as tile:
+    fetched = nullcontext(rows.fetch(n, source)) if rows else emitter.fetched(ifm, n, source)
+    with fetched as tile:
         fields = matmul_fields(
             node, tile, Block(constants[0], (0, count // multiplier), (0, node.window.kernel[0])),
             (pad_top, pad_left), pixels,

@@ -17,7 +17,7 @@ from lepton.chip import Chip
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Tensor
 from lepton.compiler.lowering.kept import streamed_bytes
-from lepton.compiler.lowering.tiling import halo
+from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.dataflows import matmul_cycles
@@ -26,8 +26,10 @@ from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
     "Plan",
+    "buffer_bytes",
     "candidate_sizes",
     "choose_plan",
+    "count_input",
     "count_tile",
     "overlapped",
     "room_for_tiles",
@@ -54,6 +56,8 @@ class Plan:
     """Input channels in the scratchpad at a time."""
     parameter_bytes: int
     """Room for the requantization parameters of several blocks of columns."""
+    buffer_bytes: int
+    """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
 
 
 def room_for_tiles(emitter: Emitter) -> int:
@@ -65,14 +69,35 @@ def tile_bytes(
     node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int, columns: int
 ) -> int:
     """Return the scratchpad bytes of one tile's input and output."""
-    _, h, w, _ = node.inputs[0].shape
-    rows, cols = halo(node.window, 0, size[0], h), halo(node.window, 1, size[1], w)
-    total = 32
+    total = 32 + _output_bytes(node, emitter, size, columns)
     if node.inputs[0].name not in emitter.residents:
-        total += rows * cols * channels + 16
-    if node.output.name not in emitter.residents:
-        total += size[0] * size[1] * columns + 16
+        rows = rows_of(node.window, size, node.inputs[0].shape[1:3], channels)
+        total += rows.window * rows.pitch + 16
     return total
+
+
+def _output_bytes(node: Convolution, emitter: Emitter, size: tuple[int, int], columns: int) -> int:
+    """Return the scratchpad bytes of one tile's output."""
+    return 0 if node.output.name in emitter.residents else size[0] * size[1] * columns + 16
+
+
+def buffer_bytes(
+    node: Convolution,
+    emitter: Emitter,
+    size: tuple[int, int],
+    channels: tuple[int, int],
+    room: int,
+) -> int | None:
+    """Return the bytes of a buffer for the input rows that tiles share.
+
+    A tile has `size` output pixels, `channels` of input and of output. The result is 0 where
+    windows have no rows in common, None where tiles do not fit the `room` in the scratchpad twice.
+    """
+    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], channels[0])
+    if not rows.overlap or node.inputs[0].name in emitter.residents:
+        return 0 if 2 * tile_bytes(node, emitter, size, *channels) <= room else None
+    left = room - 2 * _output_bytes(node, emitter, size, channels[1]) - 64
+    return rows.bytes_within(left) if rows.least <= left else None
 
 
 def count_tile(
@@ -82,11 +107,37 @@ def count_tile(
     _, _, w, c = tensor.shape
     memory = traffic.chip.memory_index(traffic.chip.placement.activations[0])
     rows, cols, channels = size
-    run, runs = channels, rows * cols
+    run, runs, stride = channels, rows * cols, c
     if channels == c:
-        run, runs = (rows * w * c, 1) if cols == w else (cols * c, rows)
+        run, runs, stride = (rows * w * c, 1, 0) if cols == w else (cols * c, rows, w * c)
     count = traffic.write if is_write else traffic.read
-    count(memory, run, runs * times)
+    count(memory, run, runs * times, stride)
+
+
+def count_input(
+    node: Convolution,
+    size: tuple[int, int],
+    channels: int,
+    times: int,
+    buffer: tuple[int, Traffic],
+) -> None:
+    """Count the transfers of the input of all tiles of `size` output pixels.
+
+    So many `channels` are loaded at a time, and each tile is visited `times`. `buffer` is the bytes
+    of the buffer for rows or 0, and where to count.
+    """
+    ifm, (_, oh, ow, _) = node.inputs[0], node.output.shape
+    rows = rows_of(node.window, size, ifm.shape[1:3], channels)
+    down, across = -(-oh // size[0]), -(-ow // size[1])
+    brought = rows.brought(buffer[0], down) if buffer[0] else down * rows.window
+    stripes = ifm.shape[0] * across * times
+    columns = rows.pitch // channels
+    if columns == ifm.shape[2] and channels == ifm.shape[3]:
+        count_tile(
+            ifm, (brought // down, columns, channels), stripes * down, buffer[1], is_write=False
+        )
+    else:
+        count_tile(ifm, (brought, columns, channels), stripes, buffer[1], is_write=False)
 
 
 def _halvings(extent: int) -> list[int]:
@@ -97,12 +148,24 @@ def _halvings(extent: int) -> list[int]:
     return values
 
 
-def candidate_sizes(oh: int, ow: int) -> list[tuple[int, int]]:
-    """Return tile sizes, largest first: whole rows in even parts, then single rows in parts."""
-    whole = [(-(-oh // parts), ow) for parts in range(1, oh + 1)]
-    sizes = dict.fromkeys(size for size in whole if size[0] * ow <= _PIXELS)
-    sizes.update(dict.fromkeys((1, cols) for cols in _halvings(ow)[1:]))
-    return list(sizes)
+def candidate_sizes(oh: int, ow: int, most: int) -> list[tuple[int, int]]:
+    """Return sizes of tiles of at most `most` pixels.
+
+    Whole rows in even parts come first, largest first and each at most three quarters of the one
+    before; then stripes of columns in even parts, as high as they can be.
+    """
+    most = min(most, _PIXELS)
+    sizes: list[tuple[int, int]] = []
+    for parts in range(1, oh + 1):
+        height = -(-oh // parts)
+        if height * ow <= most and (not sizes or height <= 0.75 * sizes[-1][0]):
+            sizes.append((height, ow))
+    widths = {-(-ow // parts) for parts in range(2, 9)} | set(_halvings(ow)[1:])
+    for width in sorted(widths - {ow}, reverse=True):
+        if width <= most:
+            parts = -(-oh // min(most // width, oh))
+            sizes.append((-(-oh // parts), width))
+    return sizes
 
 
 def _blocks(node: Convolution, room: int, channels: int, columns: int) -> Iterator[tuple[int, int]]:
@@ -133,15 +196,6 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     return best[1] if best else _smallest(node, emitter, channels, columns)
 
 
-def _spread(sizes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the largest size, then ever smaller ones, each at most three quarters of the last."""
-    last: float = math.inf
-    for height, width in sizes[:64]:
-        if height * width <= last:
-            yield height, width
-            last = 0.75 * height * width
-
-
 def _plans(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Iterator[Plan]:
     """Yield the tiles that fit twice."""
     array = emitter.chip.columns
@@ -164,18 +218,25 @@ def _shapes(
     channels, tn = extents
     _, oh, ow, _ = node.output.shape
     room = room_for_tiles(emitter) - order[1]
-    sizes = [s for s in candidate_sizes(oh, ow) if s[0] * s[1] * tn <= emitter.sums.size // 2]
+    sizes = candidate_sizes(oh, ow, emitter.sums.size // 2 // tn)
     parts = dict.fromkeys(
         block
         for share in (2, 3, 6)
         for block in _blocks(node, emitter.weights.size // share, channels, tn)
     )
     for loaded in _halvings(channels):
-        fitting = [s for s in sizes if 2 * tile_bytes(node, emitter, s, loaded, tn) <= room]
-        for height, width in _spread(fitting):
+        fitting: dict[tuple[int, int], int] = {}
+        for size in sizes:
+            if loaded < channels:
+                kept = 0 if 2 * tile_bytes(node, emitter, size, loaded, tn) <= room else None
+            else:
+                kept = buffer_bytes(node, emitter, size, (loaded, tn), room)
+            if kept is not None:
+                fitting[size] = kept
+        for (height, width), kept in fitting.items():
             for part, rows in dict.fromkeys((min(part, loaded), rows) for part, rows in parts):
-                yield Plan(height, width, tn, part, rows, *order[:1], loaded, order[1])
-        if fitting and fitting[0] == sizes[0]:
+                yield Plan(height, width, tn, part, rows, *order[:1], loaded, order[1], kept)
+        if sizes[:1] == list(fitting)[:1]:
             # the accumulators bound the tile: loading fewer channels makes it no larger
             return
 
@@ -189,7 +250,7 @@ def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) 
             need = tile_bytes(node, emitter, (1, 1), loaded, tn) + parameters
             for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
                 if need <= room_for_tiles(emitter):
-                    return Plan(1, 1, tn, part, rows, True, loaded, parameters)
+                    return Plan(1, 1, tn, part, rows, True, loaded, parameters, 0)
     raise CompileError(
         f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
         f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
@@ -246,7 +307,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     held = emitter.sums.size // (plan.height * plan.width * plan.columns)
     chain = max(
         (compute + vector + chip.array.rows + chip.array.columns) / held,
-        (way_in + compute + ifm.latency) / 2,
+        (way_in + compute + ifm.latency) / _inputs_held(node, plan),
         (vector + way_out + ofm.latency) / 2,
     )
     together = (
@@ -266,6 +327,15 @@ def overlapped(*parts: float) -> float:
     """
     longest = max(parts)
     return longest * math.fsum((part / longest) ** 4 for part in parts) ** 0.25 if longest else 0.0
+
+
+def _inputs_held(node: Convolution, plan: Plan) -> int:
+    """Return the tiles whose inputs are in the scratchpad at a time."""
+    if not plan.buffer_bytes:
+        return 2
+    size = plan.height, plan.width
+    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
+    return max(rows.windows(plan.buffer_bytes), 2)
 
 
 def _unit_cycles(
@@ -331,11 +401,9 @@ def _count_activations(
     """Count the input and the output of a plan."""
     ifm = node.inputs[0]
     if ifm.name not in emitter.residents:
-        rows = halo(node.window, 0, plan.height, ifm.shape[1])
-        cols = halo(node.window, 1, plan.width, ifm.shape[2])
-        again = 1 if plan.pixels_first and n.loads == 1 else n.blocks
-        size = (rows, cols, plan.loaded)
-        count_tile(ifm, size, n.tiles * again * n.loads, traffic[0], is_write=False)
+        again = n.loads * (1 if plan.pixels_first and n.loads == 1 else n.blocks)
+        size = (plan.height, plan.width)
+        count_input(node, size, plan.loaded, again, (plan.buffer_bytes, traffic[0]))
     if node.output.name not in emitter.residents:
         size = (plan.height, plan.width, plan.columns)
         count_tile(node.output, size, n.units, traffic[1], is_write=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lepton.compiler.emit import Box
 from lepton.compiler.graph import Window
 
-__all__ = ["boxes", "halo", "input_box", "split", "tiles_within"]
+__all__ = ["boxes", "halo", "input_box", "split", "stripes", "tiles_within"]
 
 
 def split(extent: int, part: int) -> Iterator[tuple[int, int]]:
@@ -23,6 +23,13 @@ def boxes(shape: tuple[int, int, int], tile: tuple[int, int, int]) -> Iterator[B
         for y0, y1 in split(shape[0], tile[0]):
             for x0, x1 in split(shape[1], tile[1]):
                 yield Box(y0, y1, x0, x1, c0, c1)
+
+
+def stripes(shape: tuple[int, int], tile: tuple[int, int]) -> Iterator[Box]:
+    """Yield the boxes of `[h, w]` in tiles, from top to bottom, stripe of columns by stripe."""
+    for x0, x1 in split(shape[1], tile[1]):
+        for y0, y1 in split(shape[0], tile[0]):
+            yield Box(y0, y1, x0, x1, 0, 1)
 
 
 def tiles_within(shape: tuple[int, int, int], bytes_each: int) -> tuple[int, int, int]:

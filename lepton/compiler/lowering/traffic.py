@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from lepton.chip import Chip, Dram
@@ -23,13 +24,13 @@ class Traffic:
     _reads: dict[int, float] = field(default_factory=dict[int, float])
     _writes: dict[int, float] = field(default_factory=dict[int, float])
 
-    def read(self, memory: int, run_bytes: int, runs: float = 1) -> None:
-        """Count reads of runs of contiguous bytes."""
-        self._count(memory, run_bytes, runs, is_write=False)
+    def read(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
+        """Count reads of runs of contiguous bytes, `stride` bytes from one to the next."""
+        self._count(memory, run_bytes, runs, stride, is_write=False)
 
-    def write(self, memory: int, run_bytes: int, runs: float = 1) -> None:
-        """Count writes of runs of contiguous bytes."""
-        self._count(memory, run_bytes, runs, is_write=True)
+    def write(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
+        """Count writes of runs of contiguous bytes, `stride` bytes from one to the next."""
+        self._count(memory, run_bytes, runs, stride, is_write=True)
 
     def fetch(self, instructions: float) -> None:
         """Count the fetch of instructions."""
@@ -39,27 +40,29 @@ class Traffic:
         memory = self.chip.memory_index(self.chip.placement.program)
         self.read(memory, block, instructions * each / block)
 
-    def _count(self, memory: int, run_bytes: int, runs: float, *, is_write: bool) -> None:
+    def _count(
+        self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
+    ) -> None:
         if run_bytes <= 0 or runs <= 0:
             return
         device, dma = self.chip.memories[memory], self.chip.dma
         side = self._writes if is_write else self._reads
         rate = float(self.chip.bytes_per_cycle(device))
         if isinstance(device, Dram):
-            accesses = -(-run_bytes // device.access_bytes)
+            accesses = _pieces(run_bytes, stride, device.access_bytes)
             refreshed = 1.0 - device.tRFC / device.tREFI
             cycles = accesses * device.access_bytes / (rate * refreshed)
-            requests = -(-run_bytes // dma.burst_bytes)
+            requests = _pieces(run_bytes, stride, dma.burst_bytes)
             in_flight = cycles
         else:
             burst = min(dma.burst_bytes, device.burst_bytes)
-            requests = -(-run_bytes // burst)
+            requests = _pieces(run_bytes, stride, burst)
             cycles = run_bytes / rate
             scale = float(self.chip.array.clock_mhz / device.clock_mhz)
             latency = device.write_latency_cycles if is_write else device.read_latency_cycles
             limit = device.writes_in_flight if is_write else device.reads_in_flight
             limit = min(limit, dma.outstanding)
-            each = latency * scale + min(run_bytes, burst) / rate * device.ports
+            each = latency * scale + run_bytes / requests / rate * device.ports
             in_flight = requests * each / limit
         port = self.chip.scratchpad.port_bytes
         least = requests * -(-min(run_bytes, dma.burst_bytes) // port)
@@ -87,6 +90,15 @@ class Traffic:
     def latency(self) -> float:
         """Cycles until the slowest of the memories answers."""
         return max((_latency(self.chip, memory) for memory in self._port), default=0.0)
+
+
+def _pieces(run_bytes: int, stride: int, burst: int) -> float:
+    """Return how many pieces a run is cut into, on average, where no piece crosses a burst's edge.
+
+    Runs begin at all multiples of the greatest common divisor of stride and burst; 0 stands for
+    runs that begin at edges.
+    """
+    return max((run_bytes + burst - math.gcd(stride, burst)) / burst, -(-run_bytes // burst))
 
 
 def _latency(chip: Chip, number: int) -> float:

@@ -1,0 +1,136 @@
+"""What the benchmarks compute of what they measure: tables, limits, pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.exactness import attributed, reconciled
+from benchmarks.measure import best, run_python
+from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
+from benchmarks.scalesim import Comparison, Found
+from benchmarks.simulation_speed import HEADING, PAGE
+from benchmarks.speed_tables import Cold, Ideal, Network, Warm, bursts, limits, peers_table
+from lepton.chip import Dataflow, Flat
+from lepton.compiler.importers.layer_table import TableLayer
+from lepton.simulator import simulate_timing
+from tests.programs import hand_program, tensor
+
+
+def network(name: str, *, bursts: float = 0, timing_s: float = 0.01) -> Network:
+    """Return a network of a million cycles that keeps every limit."""
+    warm = Warm(1000, 1_000_000, bursts, timing_s, 0.1, 0.1, 990_000, 0.001)
+    return Network(name, "edge", warm, Cold(1.0, 1.0, 300, 1.2, 320))
+
+
+LAYER = TableLayer("layer", (1, 2), (1, 1), 3, 4, 1, True)
+
+
+def comparison(ours: Found, theirs: Found) -> Comparison:
+    return Comparison((LAYER,), 32, Dataflow.OUTPUT_STATIONARY, ours, theirs)
+
+
+def test_figures_keep_three_digits() -> None:
+    assert [figure(v) for v in (0.012345, 1.5, 99.94, 1234567)] == [
+        *("0.0123", "1.5", "99.9", "1,234,567")
+    ]
+
+
+def test_a_table_aligns_numbers_to_the_right() -> None:
+    assert markdown_table(("name", "s"), [("a", 0.5)], 1) == (
+        "| name | s |\n| --- | ---: |\n| a | 0.5 |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "is_least", "is_met"),
+    [(2, False, True), (2.01, False, False), (2, True, True), (1.99, True, False)],
+)
+def test_a_limit_is_met_up_to_itself(measured: float, is_least: bool, is_met: bool) -> None:
+    limit = Limit("x", 2, measured, is_least)
+    assert limit.is_met == is_met
+    assert limits_table([limit]).endswith("| yes |" if is_met else "| **no** |")
+
+
+def test_the_last_part_of_a_page_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\ntext\n\n## Figures\n\nold\n")
+    replace_part(page, "## Figures", "new")
+    replace_part(page, "## Figures", "newer")
+    assert page.read_text() == "# Page\n\ntext\n\n## Figures\n\nnewer\n"
+    with pytest.raises(ValueError, match="has no line '## Tables'"):
+        replace_part(page, "## Tables", "new")
+
+
+def test_the_page_has_the_part_that_is_written() -> None:
+    assert PAGE.read_text(encoding="utf-8").count(f"\n{HEADING}\n") == 1
+
+
+def test_best_returns_the_result_of_the_function() -> None:
+    run = best(lambda: 7, 2)
+    assert run.result == 7
+    assert 0 <= run.cpu_s < 60
+
+
+def test_a_process_is_measured_and_its_failure_told() -> None:
+    ended = run_python(["-c", "print('out'); x = bytearray(50 << 20)"])
+    assert ended.output.strip() == "out"
+    assert ended.peak_mb > 50
+    assert min(ended.wall_s, ended.cpu_s) > 0
+    with pytest.raises(RuntimeError, match=r"failed: .*no such thing"):
+        run_python(["-c", "raise SystemExit('no such thing')"])
+
+
+def test_every_limit_of_kept_ones_is_met() -> None:
+    runs = [network("ResNet-50 table"), network("MobileNetV2")]
+    ideal = Ideal("32 x 32", "output-stationary", 1_000_000, 0.0, 0.001)
+    made = limits(
+        runs,
+        {"timing": 20.0, "values": 5.0},
+        [ideal],
+        [comparison(Found((9,), 1e-3), Found((9,), 4))],
+    )
+    assert all(limit.is_met for limit in made)
+    names = [limit.name for limit in made]
+    assert len(names) == len(set(names)) == 11
+
+
+def test_cycles_per_second_have_a_limit_where_memory_traffic_is_low() -> None:
+    runs = [network("few", bursts=125_000, timing_s=0.1), network("many", bursts=125_001)]
+    rates = {limit.name: limit for limit in limits(runs, {}, [], []) if "per CPU s" in limit.name}
+    assert list(rates) == ["M cycles per CPU s, few on edge"]
+    assert not rates["M cycles per CPU s, few on edge"].is_met
+
+
+def test_a_peer_that_was_not_run_is_said_to_be_missing() -> None:
+    assert "--scalesim" in peers_table([])
+    made = peers_table([comparison(Found((9,), 0.5), Found((9,), 2000.0))])
+    assert "| 32 x 32 output-stationary | 9 | 0.5 | 2,000 | 4,000 |" in made
+
+
+def test_other_cycles_than_the_peer_are_seen() -> None:
+    assert comparison(Found((1, 2), 1), Found((1, 2), 1)).is_equal
+    assert not comparison(Found((1, 2), 1), Found((2, 1), 1)).is_equal
+
+
+ROW = "row_bytes=64 rows=1 planes=1"
+STORE = f"load {ROW} signal=1\nstore address=0x100 {ROW} wait=1\nhalt"
+
+
+def test_bursts_of_a_flat_memory_are_its_bytes_by_burst() -> None:
+    program = hand_program(STORE, inputs=(tensor("x", (64,), 0),))
+    # the SRAM has bursts of 32 bytes; the instructions come from the flash
+    flash = program.chip.memories[1]
+    assert isinstance(flash, Flat)
+    fetched = len(program.stream) / flash.burst_bytes
+    assert bursts(program.chip, simulate_timing(program)) == 4 + fetched
+
+
+def test_cycles_that_are_not_attributed_are_seen() -> None:
+    program = hand_program(STORE, inputs=(tensor("x", (64,), 0),))
+    trace = simulate_timing(program)
+    assert all(attributed(trace, len(program.operators)))
+    assert reconciled(program, trace) == [False]  # it says 1 MAC and has no matmul
+    trace.records["stall_fetch"][1] += 2 * trace.cycles
+    assert not all(attributed(trace, len(program.operators)))
