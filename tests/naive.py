@@ -23,6 +23,7 @@ from lepton.isa import instructions as isa
 from lepton.isa.footprints import Space
 from lepton.simulator.machine import Machine
 from lepton.simulator.vector_kernels import AveragePair
+from tests.naive_codec import expanded
 
 SCRATCHPAD, ACCUMULATORS, WEIGHTS = Space.SCRATCHPAD, Space.ACCUMULATORS, Space.WEIGHT_BUFFER
 
@@ -107,8 +108,9 @@ def _transfer(m: NaiveMachine, i: Any) -> None:
 
 
 def _weights(m: NaiveMachine, i: isa.Weights) -> None:
-    for k in range(i.reduction * i.columns):
-        m.write(WEIGHTS, i.buffer + k, m.read(Space.MEMORY + i.memory, i.address + k))
+    content = [m.read(Space.MEMORY + i.memory, i.address + k) for k in range(i.stream_bytes)]
+    for k, value in enumerate(expanded(content, i.format, i.reduction * i.columns)):
+        m.write(WEIGHTS, i.buffer + k, value)
 
 
 def _taps(i: Any, y: int, x: int) -> list[tuple[int, int, int]]:

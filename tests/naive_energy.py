@@ -180,6 +180,7 @@ def _transfer(i: Instruction, n: Counts) -> None:
     elif isinstance(i, isa.Weights):
         for _ in range(i.reduction * i.columns):
             n.update(WEIGHT_BUFFER_WRITE=1, DECODER_BYTE=1)
+            n["WEIGHT_SYMBOL"] += i.format != isa.WeightFormat.RAW
 
 
 def naive_actions(i: Instruction, chip: Chip) -> Counts:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.compiler.allocate import Ring
 from lepton.compiler.graph import Tensor
+from lepton.compiler.stored import StoredWeights
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, Weights
@@ -79,6 +80,7 @@ class Emitter:
     chip: Chip
     locations: dict[str, Location]
     """Where tensors live in the memories, by name."""
+    streams: StoredWeights
     residents: dict[str, int] = field(default_factory=dict[str, int])
     """Scratchpad addresses of the tensors that stay there."""
     instructions: list[Instruction] = field(default_factory=list[Instruction])
@@ -157,11 +159,13 @@ class Emitter:
         return None if address is None else self._stream_weights(block, address)
 
     def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
+        stream = self.streams.stream(block)
         self.emit(
             Weights(
                 memory=self.constants_memory,
-                address=self.constant(block),
-                stream_bytes=block.size,
+                address=self.constant(stream.content),
+                stream_bytes=stream.content.size,
+                format=stream.format,
                 buffer=address,
                 reduction=block.shape[0],
                 columns=block.shape[1],

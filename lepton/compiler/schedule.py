@@ -12,6 +12,7 @@ from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
+from lepton.compiler.stored import StoredWeights
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
@@ -60,9 +61,10 @@ def emit_regions(regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, 
     """
     locations, ends = _place_crossing(chip, crossing)
     constants_memory = chip.memory_index(chip.placement.constants)
-    best = [_best_region(work, chip, locations, ends) for work in regions]
+    streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
+    best = [_best_region(work, chip, locations, ends, streams) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = Emitter(chip, dict(locations))
+    emitter = Emitter(chip, dict(locations), streams)
     program_memory = chip.memory_index(chip.placement.program)
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
@@ -236,7 +238,11 @@ def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -
 
 
 def _best_region(
-    work: RegionWork, chip: Chip, locations: dict[str, Location], ends: dict[int, int]
+    work: RegionWork,
+    chip: Chip,
+    locations: dict[str, Location],
+    ends: dict[int, int],
+    streams: StoredWeights,
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
@@ -252,7 +258,7 @@ def _best_region(
     failure: CompileError | None = None
     for _, share in sorted(ranked):
         try:
-            probe = Emitter(chip, dict(locations))
+            probe = Emitter(chip, dict(locations), streams)
             _emit_region(work, probe, share, dict(ends))
             return share
         except CompileError as error:

@@ -42,3 +42,4 @@ class Action(IntEnum):
     STORE_BYTE = 29
     INSTRUCTION = 30
     NPU_CYCLE = 31
+    WEIGHT_SYMBOL = 32

@@ -27,6 +27,7 @@ from lepton.isa.instructions import (
     PoolMode,
     ResizeMode,
     Stationary,
+    WeightFormat,
 )
 from lepton.jit import njit
 
@@ -50,6 +51,7 @@ _FEED_SLICE, _STATIONARY_SLICE = int(Action.FEED_SLICE), int(Action.STATIONARY_S
 _SUM_READ, _SUM_WRITE = int(Action.ACCUMULATOR_READ), int(Action.ACCUMULATOR_WRITE)
 _BUFFER_READ, _BUFFER_WRITE = int(Action.WEIGHT_BUFFER_READ), int(Action.WEIGHT_BUFFER_WRITE)
 _DECODER_BYTE = int(Action.DECODER_BYTE)
+_WEIGHT_SYMBOL = int(Action.WEIGHT_SYMBOL)
 _VECTOR_READ, _VECTOR_WRITE = int(Action.VECTOR_READ), int(Action.VECTOR_WRITE)
 _PARAMETER_READ, _LANE_STEP = int(Action.PARAMETER_READ), int(Action.LANE_STEP)
 _REQUANTIZE_Q31, _COMPARE = int(Action.REQUANTIZE_Q31), int(Action.COMPARE)
@@ -70,6 +72,7 @@ _RESIZE = BY_MNEMONIC["resize"].opcode
 _BUFFER, _SCRATCHPAD = int(Stationary.BUFFER), int(Stationary.SCRATCHPAD)
 _TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
+_RAW = int(WeightFormat.RAW)
 _FIRST_FLOAT = int(BinaryMode.ADD_RATIO)
 _POOL_MAXIMUM, _POOL_MINIMUM = int(PoolMode.MAXIMUM), int(PoolMode.MINIMUM)
 _POOL_FLOAT32 = int(PoolMode.AVERAGE_FLOAT32)
@@ -90,6 +93,7 @@ _N_COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _ACCUMULATE, _SOURCE = COLUMNS["accumulate"], COLUMNS["stationary"]
 _ADDRESS, _PITCH = COLUMNS["stationary_address"], COLUMNS["stationary_pitch"]
 _WEIGHT_ZERO = COLUMNS["weight_zero_point"]
+_FORMAT = COLUMNS["format"]
 _REDUCTION, _MODE, _ROWS = COLUMNS["reduction"], COLUMNS["mode"], COLUMNS["rows"]
 _ROW_BYTES, _PLANES, _TABLE_PITCH = COLUMNS["row_bytes"], COLUMNS["planes"], COLUMNS["table_pitch"]
 
@@ -309,6 +313,8 @@ def _count(p: _Array, table: I64, row_of: I64, out: I64) -> None:
         elif r[0] == _WEIGHTS:
             mine[_BUFFER_WRITE] += r[_REDUCTION] * r[_N_COLUMNS]
             mine[_DECODER_BYTE] += r[_REDUCTION] * r[_N_COLUMNS]
+            if r[_FORMAT] != _RAW:
+                mine[_WEIGHT_SYMBOL] += r[_REDUCTION] * r[_N_COLUMNS]
 
 
 def action_counts(table: I64, row_of: I64, rows: int, chip: Chip) -> I64:

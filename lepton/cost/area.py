@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log2
 
 from lepton.chip import Chip
 from lepton.chip.technology import Node, node
 from lepton.isa import REGISTRY, WORD_BYTES
 from lepton.isa.stream import REFERENCES
 
-__all__ = ["PartArea", "element_mm2", "part_areas"]
+__all__ = ["MULTIPLEXER", "PartArea", "decoder_lane", "element_mm2", "part_areas"]
 
 _MULTIPLIER = 10 / 8
 """A 10 x 8-bit multiplier in 8 x 8-bit ones."""
 _ZERO_POINT = 18 * 9 / 64
 """An 18 x 9-bit multiplier in 8 x 8-bit ones."""
+
+MULTIPLEXER = 0.41
+"""A 2:1 multiplexer in register bits.
+
+Source: Nangate 45 nm open cell library, MUX2_X1 1.862 um2 and DFF_X1 4.522 um2.
+"""
+_WINDOW_BITS = 9
+"""Of a stream, per byte that it expands to: a mask's bit and 8 of a symbol."""
+_PLACE_ADDERS = 3
+"""From the number of a symbol to its first bit: times a width of 4 bits."""
+_PALETTE = 32
+_MASK_BITS = 256
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,22 @@ def _lane_um2(chip: Chip, t: Node) -> float:
     return integer + t.multiply_float32_um2 + t.add_float32_um2 + pipeline
 
 
+def decoder_lane(chip: Chip) -> tuple[float, float]:
+    """Return the 8-bit adders and the 2:1 multiplexers of a byte of the weight decoder's width."""
+    lanes = chip.weight_buffer.decoder_bytes_per_cycle
+    window = _WINDOW_BITS * lanes
+    adders = ceil(log2(lanes)) / 2 + _PLACE_ADDERS
+    return adders, window / 2 + 8 * ceil(log2(window)) + 8 * (_PALETTE - 1)
+
+
+def _decoder_um2(chip: Chip, t: Node) -> float:
+    """Return the cells of the weight decoder."""
+    lanes = chip.weight_buffer.decoder_bytes_per_cycle
+    adders, multiplexers = decoder_lane(chip)
+    bits = 16 * lanes + 8 * _PALETTE + _MASK_BITS + lanes * multiplexers * MULTIPLEXER
+    return bits * t.register_bit_um2 + lanes * adders * t.add_int8_um2
+
+
 def part_areas(chip: Chip) -> dict[str, PartArea]:
     """Return the area of every part of the NPU; memories, their controllers and pins are outside.
 
@@ -80,11 +109,10 @@ def part_areas(chip: Chip) -> dict[str, PartArea]:
     fetched = control.fetch_outstanding * control.fetch_bytes
     if control.packed:
         fetched += REFERENCES * len(REGISTRY) * WORD_BYTES
-    decoder_bits = 16 * chip.weight_buffer.decoder_bytes_per_cycle
     return {
         "array": _part(t, elements + _array_um2(chip, t), 0),
         "accumulators": _part(t, 0, chip.accumulators.size_kib),
-        "weight_buffer": _part(t, decoder_bits * t.register_bit_um2, chip.weight_buffer.size_kib),
+        "weight_buffer": _part(t, _decoder_um2(chip, t), chip.weight_buffer.size_kib),
         "scratchpad": _part(t, 0, chip.scratchpad.size_kib),
         "vector": _part(t, chip.vector.lanes * _lane_um2(chip, t), chip.vector.lanes / 4),
         "dma": _part(t, 0, channels * dma.outstanding * dma.burst_bytes / 1024),

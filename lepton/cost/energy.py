@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lepton.chip import Chip, Dram, Memory
 from lepton.chip.technology import MemoryEnergy, Node, memory_energy, node
 from lepton.cost.action_names import Action
-from lepton.cost.area import element_mm2, part_areas
+from lepton.cost.area import MULTIPLEXER, decoder_lane, element_mm2, part_areas
 
 __all__ = [
     "COMPONENTS",
@@ -69,7 +69,11 @@ def _weight_buffer_energies(chip: Chip, t: Node) -> dict[Action, float]:
     """Return bytes of the weight buffer, in words of all columns from one of its two slices."""
     kib, width = chip.weight_buffer.size_kib, chip.columns
     way = 8 * t.wire_bit_mm_pj * _side_mm(t, kib)
+    adders, multiplexers = decoder_lane(chip)
     return {
+        Action.WEIGHT_SYMBOL: (
+            adders * t.add_int8_pj + multiplexers * MULTIPLEXER * t.register_bit_pj
+        ),
         Action.WEIGHT_BUFFER_READ: t.sram_read_pj(kib / 2, 8 * width) / width + way,
         Action.WEIGHT_BUFFER_WRITE: t.sram_write_pj(kib / 2, 8 * width) / width + way,
         Action.DECODER_BYTE: 16 * t.register_bit_pj,

@@ -43,9 +43,11 @@ class Stationary(IntEnum):
 
 
 class WeightFormat(IntEnum):
-    """How a weight stream is stored."""
+    """How a weight stream is stored; 3 to 15 are free."""
 
     RAW = 0
+    GROUPED = 1
+    PALETTE = 2
 
 
 class RequantizeMode(IntEnum):
@@ -154,6 +156,27 @@ class Weights(Instruction):
     """Read a stream of the constant segment through the decoder into the weight buffer.
 
     The expanded block is `reduction` rows of `columns` bytes, row-major, at `buffer`.
+
+    A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and symbols are
+    stored in groups with as many bits as the group needs. Such a stream is a header, the groups,
+    and zero bits up to the next byte; it is shorter than the block and lies in the constant
+    segment. The header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or
+    256 elements (0 to 5).
+
+    - `grouped`: bits 7:3 are zero, and a byte z follows. Symbol 2d is the byte z + d, symbol
+      2d - 1 the byte z - d, modulo 256.
+    - `palette`: bits 7:3 are the entries less 1, and the entries follow, all different. A symbol
+      is the number of an entry.
+
+    A group is the next elements in row-major order, the last perhaps fewer. Its fields follow
+    each other without gaps, bits of a byte from the lowest on. First comes a code of 4 bits:
+
+    - 0 to 8: each element has a symbol of so many bits.
+    - 9 to 15: a bit for each element is 1 if its symbol is not 0. For each of those, its symbol
+      less 1 follows, of the code less 7 bits.
+
+    The decoder finds where two groups end in a cycle, so a group has at least half as many
+    elements as `weight_buffer.decoder_bytes_per_cycle`.
     """
 
     memory: int = bits(3, "index of the memory in the chip's list")

@@ -14,10 +14,11 @@ from lepton.errors import CheckError
 from lepton.isa import disassemble_one
 from lepton.isa.declaration import SEMAPHORES
 from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
-from lepton.isa.instructions import Halt
+from lepton.isa.instructions import Halt, WeightFormat, Weights
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check_kernels as kernels
 from lepton.simulator.check_fields import MOST_RUNS, MOST_UNITS, box_fault, field_fault
+from lepton.simulator.check_streams import stream_fault
 from lepton.simulator.machine import reach
 
 __all__ = ["check", "execution_order", "place"]
@@ -43,6 +44,7 @@ def check(program: Program) -> None:
     _check_halts(program)
     _check_bounds(program, boxes)
     _check_boxes(program, boxes)
+    _check_streams(program)
     _check_semaphores(program, table, queue)
     written = _Written(program, boxes)
     for region in program.regions:
@@ -114,6 +116,20 @@ def _check_boxes(program: Program, boxes: I64) -> None:
         reason = box_fault(boxes[row])
         if reason:
             raise CheckError(f"{place(program, int(boxes[row, 0]))}: {reason}")
+
+
+def _check_streams(program: Program) -> None:
+    """Raise for a damaged weight stream; each is decoded once."""
+    known: set[tuple[int, ...]] = set()
+    for index, item in enumerate(program.decoded):
+        if not isinstance(item, Weights) or item.format == WeightFormat.RAW:
+            continue
+        key = (item.memory, item.address, item.stream_bytes, item.format)
+        key += (item.reduction * item.columns,)
+        reason = "" if key in known else stream_fault(program, item)
+        if reason:
+            raise CheckError(f"{place(program, index)}: {reason}")
+        known.add(key)
 
 
 def _check_bounds(program: Program, boxes: I64) -> None:

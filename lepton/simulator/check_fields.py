@@ -18,6 +18,7 @@ from lepton.isa.instructions import (
     ResizeMode,
     Stationary,
     Store,
+    WeightFormat,
     Weights,
 )
 from lepton.simulator import check_kernels as kernels
@@ -43,8 +44,8 @@ def field_fault(item: Instruction, memories: int) -> str:
     reason = ""
     if isinstance(item, Load | Store | Weights) and item.memory >= memories:
         return f"memory {item.memory} does not exist"
-    if isinstance(item, Weights) and item.stream_bytes != item.reduction * item.columns:
-        return "a raw stream must have reduction x columns bytes"
+    if isinstance(item, Weights):
+        reason = _stream_fault(item)
     if isinstance(item, Lut) and item.table_pitch not in (0, 256):
         return f"table_pitch must be 0 or 256, not {item.table_pitch}"
     if isinstance(item, Resize) and item.mode != ResizeMode.NEAREST:
@@ -54,6 +55,16 @@ def field_fault(item: Instruction, memories: int) -> str:
     if isinstance(item, Requantize | Pool) and not reason:
         reason = _clamp_fault(item.minimum, item.maximum)
     return reason or _extent_fault(item) or _size_fault(item) or _tap_fault(item)
+
+
+def _stream_fault(item: Weights) -> str:
+    """Return what is wrong with the length of a weight stream, or nothing."""
+    block = item.reduction * item.columns
+    if item.format == WeightFormat.RAW and item.stream_bytes != block:
+        return "a raw stream must have reduction x columns bytes"
+    if item.format != WeightFormat.RAW and item.stream_bytes >= block:
+        return f"an encoded stream must be shorter than its {block} elements"
+    return ""
 
 
 def _window_fault(item: Matmul | Depthwise | Pool) -> str:

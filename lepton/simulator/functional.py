@@ -20,6 +20,7 @@ from lepton.arith.records import (
     unpack_requantize,
     unpack_softmax_table,
 )
+from lepton.codec import WeightStream, decode_weights
 from lepton.errors import CheckError
 from lepton.isa import footprints as sizes
 from lepton.isa import instructions as isa
@@ -112,7 +113,8 @@ def _store(machine: Machine, i: isa.Store) -> None:
 
 def _weights(machine: Machine, i: isa.Weights) -> None:
     stream = machine.memories[i.memory][i.address : i.address + i.stream_bytes]
-    machine.write_weights(i.buffer, stream)
+    stored = WeightStream(isa.WeightFormat(i.format), stream)
+    machine.write_weights(i.buffer, decode_weights(stored, i.reduction * i.columns))
 
 
 def _window(i: isa.Matmul | isa.Depthwise) -> matrix.Window:

@@ -19,6 +19,7 @@ from lepton.arith.records import (
 )
 from lepton.arith.tflite import Bounds
 from lepton.arith.tflite import Quantization as TfliteQuantization
+from lepton.codec import encode_weights
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 from lepton.simulator.machine import Machine
@@ -32,10 +33,14 @@ I8 = Bounds(-128, 127)
 
 
 class Case(NamedTuple):
-    """An instruction and the parameters that must stand in the scratchpad before it."""
+    """An instruction and the parameters that must stand in the scratchpad before it.
+
+    The stream is what must stand in the memory that it names.
+    """
 
     instruction: Instruction
     parameters: NDArray[np.uint8]
+    stream: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
 
 class Draw:
@@ -97,13 +102,22 @@ def _transfer(cls: type[Any]) -> Callable[[Draw], Case]:
     return build
 
 
+def _block(d: Draw, size: int) -> NDArray[np.uint8]:
+    """Return bytes of a narrow range or of few values, some of them zero."""
+    values = d.rng.integers(0, 256, d(1, 9), dtype=np.uint8)
+    wide = d.rng.integers(0, 1 << d(0, 8), size) + d(0, 255)
+    drawn = d.rng.choice(values, size) if d(0, 1) else wide.astype(np.uint8)
+    return np.where(d.rng.random(size) < d.rng.choice([0.0, 0.8]), values[0], drawn)
+
+
 def _weights(d: Draw) -> Case:
-    reduction, columns = d(1, 9), d(1, 7)
+    reduction, columns = d(1, 40), d(1, 12)
+    stream = encode_weights(_block(d, reduction * columns), 1 << d(0, 9))
     made = isa.Weights(
-        memory=d(0, 1), address=d(0, 99), stream_bytes=reduction * columns, buffer=d(0, 99),
-        reduction=reduction, columns=columns,
+        memory=d(0, 1), address=d(0, 99), stream_bytes=len(stream.content), buffer=d(0, 99),
+        format=stream.format, reduction=reduction, columns=columns,
     )  # fmt: skip
-    return Case(made, np.zeros(0, np.uint8))
+    return Case(made, np.zeros(0, np.uint8), stream.content)
 
 
 def _window(d: Draw, dilated: bool = True) -> dict[str, int]:
@@ -350,4 +364,6 @@ def random_case(mnemonic: str, seed: int) -> tuple[Machine, Instruction]:
     machine = small_machine(seed)
     case = CASES[mnemonic](Draw(seed))
     machine.scratchpad[PARAMETERS : PARAMETERS + len(case.parameters)] = case.parameters
+    if isinstance(case.instruction, isa.Weights):
+        machine.write(case.instruction.memory, case.instruction.address, case.stream)
     return machine, case.instruction

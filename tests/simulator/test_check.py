@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lepton.chip import chip_from_table, chip_to_table, load_chip
+from lepton.codec import encode_weights
 from lepton.errors import CheckError
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check, run_values, simulate_program
@@ -230,6 +231,14 @@ def test_control_has_no_semaphores(verb: str) -> None:
             "weights reduction=4 columns=4 stream_bytes=15",
             "a raw stream must have reduction x columns bytes",
         ),
+        (
+            "weights reduction=4 columns=4 stream_bytes=16 format=grouped",
+            "an encoded stream must be shorter than its 16 elements",
+        ),
+        (
+            "weights reduction=4 columns=4 stream_bytes=9 format=palette",
+            "an encoded stream must lie in the constant segment",
+        ),
         ("lut table_pitch=255", "table_pitch must be 0 or 256, not 255"),
         (MATMUL.replace("stride_y=1", ""), "strides and dilations must be at least 1"),
         (MATMUL.replace("dilation_x=1", ""), "strides and dilations must be at least 1"),
@@ -250,6 +259,36 @@ def test_control_has_no_semaphores(verb: str) -> None:
 def test_fields_that_mean_nothing_together(text: str, message: str) -> None:
     assert fault(text).startswith("instruction 0 (")
     assert message in fault(text)
+
+
+STREAM = "weights memory=1 address=0x1000 stream_bytes={} format=grouped reduction=10 columns=10"
+
+
+def test_weight_streams() -> None:
+    block = np.tile(np.arange(10, dtype=np.uint8), 10)
+    content = encode_weights(block, 16).content.tobytes()
+    text = STREAM.format(len(content))
+    check(whole(text, content))
+    assert fault(text, content[:-1] + b"\xff") == (
+        "instruction 0 (weights, operator 'net/op'): the weight stream goes on behind its 100 "
+        "elements"
+    )
+    assert "ends before its 100" in fault(STREAM.format(len(content) - 1), content)
+    assert "must lie in the constant segment" in fault(text, content[:-1])
+    assert "must lie in the constant segment" in fault(text.replace("0x1000", "0xfff"), content)
+    twice = f"{text}\n{text.replace('columns=10', 'columns=11')}"
+    assert fault(twice, content).startswith("instruction 1 (weights")
+
+
+def test_a_stream_of_groups_too_small_for_the_decoder() -> None:
+    content = bytes([0, 0, 0, 0])
+    text = "weights memory=1 address=0x1000 stream_bytes=4 format=grouped reduction=32 columns=1"
+    check(whole(text, content))
+    program = whole(text, content)
+    buffer = dataclasses.replace(program.chip.weight_buffer, decoder_bytes_per_cycle=32)
+    faster = dataclasses.replace(program.chip, weight_buffer=buffer)
+    with pytest.raises(CheckError, match="32 bytes per cycle needs groups of at least 16 elem"):
+        check(dataclasses.replace(program, chip=faster))
 
 
 def overflowing(times: int) -> Program:

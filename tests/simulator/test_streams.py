@@ -71,6 +71,18 @@ def test_a_stream_takes_bytes_over_bandwidth(kind: str, size: int, bandwidth: Fr
     assert port >= size / bandwidth
 
 
+@pytest.mark.parametrize(("stored", "bound"), [(40, "decoder"), (100, "decoder"), (3999, "memory")])
+def test_an_encoded_stream_takes_the_longer_of_memory_and_decoder(stored: int, bound: str) -> None:
+    chip = flat_chip({"bytes_per_cycle": Fraction(4)})
+    rate = chip.weight_buffer.decoder_bytes_per_cycle
+    item = isa.Weights(
+        memory=1, stream_bytes=stored, reduction=400, columns=10, format=isa.WeightFormat.GROUPED
+    )
+    arrives = chip.dma.setup_cycles + ceil(stored / 4) + 9
+    assert taken(item, chip) == max(arrives, 4000 // rate)
+    assert (bound == "decoder") == (4000 // rate > arrives)
+
+
 @pytest.mark.parametrize("kib", [1, 24, 64, 200, 512, 960])
 def test_a_stream_from_a_dram_takes_bytes_over_bandwidth_and_refreshes(kib: int) -> None:
     chip = load_chip("edge")

@@ -197,9 +197,13 @@ def _depthwise(d: _Draw) -> Instruction:
 
 def _weights(d: _Draw) -> Instruction:
     reduction, columns = d.r.randint(1, 30), d.r.randint(1, 14)
+    size, format = reduction * columns, d.r.choice(list(isa.WeightFormat))
+    if size < 4:
+        format = isa.WeightFormat.RAW
+    stored = size if format == isa.WeightFormat.RAW else d.r.randrange(3, size)
     return isa.Weights(
-        memory=d.r.randrange(len(d.chip.memories)), address=d.r.randrange(1000),
-        stream_bytes=reduction * columns, reduction=reduction, columns=columns,
+        memory=d.r.randrange(len(d.chip.memories)), address=d.r.randrange(1000), format=format,
+        stream_bytes=stored, reduction=reduction, columns=columns,
     )  # fmt: skip
 
 

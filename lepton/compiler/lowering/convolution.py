@@ -285,7 +285,8 @@ def _depthwise_estimate(
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
     traffic = Traffic(chip)
     constants = chip.memory_index(chip.placement.constants)
-    traffic.read(constants, math.prod(window.kernel) * outputs, blocks)
+    raw = math.prod(window.kernel) * outputs
+    traffic.read(constants, max(round(raw * emitter.streams.share(node.weights)), 1), blocks)
     traffic.read(constants, REQUANTIZE_BYTES[node.mode] * outputs, blocks)
     if ifm.name not in emitter.residents:
         count_input(node, size, channels, blocks, (kept, traffic))

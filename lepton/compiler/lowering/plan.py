@@ -296,12 +296,14 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     compute, vector = _unit_cycles(node, emitter, plan, n)
     constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
     weights = math.prod(node.window.kernel) * extents[0] * extents[1]
-    decode = _count_constants(node, plan, constants, n, weights)
+    share = emitter.streams.share(node.weights)
+    decode = _count_constants(node, plan, constants, n, (weights, share))
     _count_activations(node, emitter, plan, (ifm, ofm), n)
     constants.fetch(n.units * (n.steps + 2 + n.loads))
     exposed = 0.0
     if not plan.pixels_first:
-        exposed = _exposed_weights(chip, weights // n.blocks, compute * n.tiles, n.tiles)
+        block = weights // n.blocks
+        exposed = _exposed_weights(chip, (block, share), compute * n.tiles, n.tiles)
     way_in, way_out = ifm.cycles / n.units, ofm.cycles / n.units
     # what is in flight at a time: sums of so many tiles, and two tiles of input and of output
     held = emitter.sums.size // (plan.height * plan.width * plan.columns)
@@ -353,22 +355,29 @@ def _unit_cycles(
     return compute, vector
 
 
-def _exposed_weights(chip: Chip, block: int, compute: float, tiles: int) -> float:
+def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, tiles: int) -> float:
     """Return the cycles for which the array waits for the next block of columns.
 
     What the buffer holds beside the block in use comes early; the rest, as the last tile of pixels
-    is done with the block part by part.
+    is done with the block part by part. The weights are the block's bytes and the share stored.
     """
+    block, share = weights
     rate = Traffic(chip)
-    rate.read(chip.memory_index(chip.placement.constants), block)
+    rate.read(chip.memory_index(chip.placement.constants), _stored(block, share))
     late = 1.0 - min(max(chip.weight_buffer.elements - block, 0) / block, 1.0)
     return max(late * rate.cycles - compute / tiles, 0.0)
 
 
+def _stored(block: int, share: float) -> int:
+    """Return the stored bytes of a block of weights of which that share is stored."""
+    return max(round(block * share), 1)
+
+
 def _count_constants(
-    node: Convolution, plan: Plan, traffic: Traffic, n: _Counts, weights: int
+    node: Convolution, plan: Plan, traffic: Traffic, n: _Counts, size: tuple[int, float]
 ) -> float:
-    """Count so many bytes of weights, and the parameters; return the decoder's cycles."""
+    """Count the weights, bytes and share stored, and the parameters; return decoder cycles."""
+    weights, share = size
     chip = traffic.chip
     buffer = chip.weight_buffer.elements
     block = plan.kernel_rows * node.window.kernel[1] * plan.channels * plan.columns
@@ -377,7 +386,7 @@ def _count_constants(
     else:
         streamed = n.blocks * streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
     memory = chip.memory_index(chip.placement.constants)
-    traffic.read(memory, block, streamed / block)
+    traffic.read(memory, _stored(block, share), streamed / block)
     traffic.fetch(streamed / block)
     each = plan.columns * REQUANTIZE_BYTES[node.mode]
     parameters = n.blocks * each

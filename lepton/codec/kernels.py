@@ -1,0 +1,208 @@
+"""Groups of symbols as bits: how many they take, writing and reading them.
+
+A group is a code of `CODE_BITS`, perhaps a mask, and the symbols; the manual of the instruction
+set (`weights`) has the layout.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.jit import njit
+
+__all__ = [
+    "CODE_BITS",
+    "EXCESS_SYMBOL",
+    "GROUP_SIZES",
+    "LEAST_GROUP",
+    "TOO_SHORT",
+    "group_bits",
+    "read_groups",
+    "write_groups",
+]
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+LEAST_GROUP = 8
+GROUP_SIZES = 6
+"""Groups have `LEAST_GROUP` elements, or that times a power of two, in so many sizes."""
+
+CODE_BITS = 4
+_DENSE = 8
+"""Codes up to this one are the bits of each symbol."""
+_LEAST_MASKED = 2
+"""Bits of a symbol under a mask, at least."""
+_TO_CODE = _DENSE + 1 - _LEAST_MASKED
+"""A mask with symbols of w bits has code w + this."""
+
+TOO_SHORT = -1
+EXCESS_SYMBOL = -2
+"""What `read_groups` returns for a damaged stream."""
+
+
+@njit
+def _width(value: int) -> int:
+    """Return the bits that a symbol needs."""
+    bits = 0
+    while value >> bits:
+        bits += 1
+    return bits
+
+
+@njit
+def _bits_of(size: int, every: int, masked: int, count: int) -> tuple[int, int]:
+    """Return the bits of a group behind its code, and the code.
+
+    Args:
+        size: its elements.
+        every: the bitwise or of its symbols.
+        masked: the bitwise or of its symbols that are not 0, each less 1.
+        count: how many are not 0.
+    """
+    dense, width = _width(every), max(_width(masked), _LEAST_MASKED)
+    if size + count * width < size * dense:
+        return size + count * width, width + _TO_CODE
+    return size * dense, dense
+
+
+@njit
+def group_bits(block: U8, symbol_of: U8, bits: I64) -> None:
+    """Fill `bits` `[GROUP_SIZES]` with the bits of a block in groups of each size.
+
+    Args:
+        block: `[n]` bytes.
+        symbol_of: `[256]` the symbol of each byte.
+        bits: the result.
+    """
+    groups = (len(block) + LEAST_GROUP - 1) // LEAST_GROUP
+    every, masked = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
+    count = np.zeros(groups, np.int64)
+    for i in range(len(block)):
+        symbol = symbol_of[block[i]]
+        if symbol:
+            every[i // LEAST_GROUP] |= symbol
+            masked[i // LEAST_GROUP] |= symbol - 1
+            count[i // LEAST_GROUP] += 1
+    for level in range(GROUP_SIZES):
+        size = LEAST_GROUP << level
+        total = groups * CODE_BITS
+        for g in range(groups):
+            own = min(size, len(block) - g * size)
+            total += _bits_of(own, every[g], masked[g], count[g])[0]
+        bits[level] = total
+        for g in range(groups // 2):
+            every[g] = every[2 * g] | every[2 * g + 1]
+            masked[g] = masked[2 * g] | masked[2 * g + 1]
+            count[g] = count[2 * g] + count[2 * g + 1]
+        if groups % 2:
+            last = groups - 1
+            every[last // 2], masked[last // 2] = every[last], masked[last]
+            count[last // 2] = count[last]
+        groups = (groups + 1) // 2
+
+
+@njit
+def _put(stream: U8, bit: int, value: int, width: int) -> int:
+    """Write a value of `width` <= 8 bits over zeros; return the next bit's place."""
+    shifted = value << (bit & 7)
+    if shifted:
+        stream[bit >> 3] |= shifted & 255
+    if shifted > 255:
+        stream[(bit >> 3) + 1] |= shifted >> 8
+    return bit + width
+
+
+@njit
+def _get(stream: U8, bit: int, width: int) -> int:
+    """Return `width` <= 8 bits; the stream has two bytes more than are read."""
+    pair = int(stream[bit >> 3]) | int(stream[(bit >> 3) + 1]) << 8
+    return (pair >> (bit & 7)) & ((1 << width) - 1)
+
+
+@njit
+def write_groups(block: U8, symbol_of: U8, group: int, stream: U8, bit: int) -> None:
+    """Write a block as groups from `bit` on into a stream of zeros.
+
+    Args:
+        block: `[n]` bytes.
+        symbol_of: `[256]` the symbol of each byte.
+        group: elements of a group.
+        stream: the bytes written to.
+        bit: the place of the first group.
+    """
+    for start in range(0, len(block), group):
+        stop = min(start + group, len(block))
+        every = masked = count = 0
+        for i in range(start, stop):
+            symbol = int(symbol_of[block[i]])
+            if symbol:
+                every, masked, count = every | symbol, masked | (symbol - 1), count + 1
+        code = _bits_of(stop - start, every, masked, count)[1]
+        bit = _put(stream, bit, code, CODE_BITS)
+        less = 0
+        if code > _DENSE:
+            less = 1
+            for i in range(start, stop):
+                bit = _put(stream, bit, 1 if symbol_of[block[i]] else 0, 1)
+        width = code - less * _TO_CODE
+        for i in range(start, stop):
+            symbol = int(symbol_of[block[i]])
+            if symbol >= less:
+                bit = _put(stream, bit, symbol - less, width)
+
+
+@njit
+def _read_masked(stream: U8, bit: int, end: int, width: int, entries: int, symbols: U8) -> int:
+    """Read the mask and the symbols of a group; return the next bit's place, or the fault."""
+    size = len(symbols)
+    mask = bit
+    bit += size
+    if bit > end:
+        return TOO_SHORT
+    for i in range(size):
+        symbols[i] = 0
+        if _get(stream, mask + i, 1):
+            if bit + width > end:
+                return TOO_SHORT
+            symbol = _get(stream, bit, width) + 1
+            if symbol >= entries:
+                return EXCESS_SYMBOL
+            symbols[i] = symbol
+            bit += width
+    return bit
+
+
+@njit
+def read_groups(stream: U8, bit: int, end: int, group: int, entries: int, symbols: U8) -> int:
+    """Read the groups of a block; return the place behind them, `TOO_SHORT` or `EXCESS_SYMBOL`.
+
+    Args:
+        stream: bytes, two more than `end` says.
+        bit: the place of the first group.
+        end: the place behind the stream.
+        group: elements of a group.
+        entries: symbols are below this.
+        symbols: `[n]` the result.
+    """
+    for start in range(0, len(symbols), group):
+        mine = symbols[start : start + group]
+        if bit + CODE_BITS > end:
+            return TOO_SHORT
+        code = _get(stream, bit, CODE_BITS)
+        bit += CODE_BITS
+        if code > _DENSE:
+            bit = _read_masked(stream, bit, end, code - _TO_CODE, entries, mine)
+            if bit < 0:
+                return bit
+            continue
+        if bit + code * len(mine) > end:
+            return TOO_SHORT
+        for i in range(len(mine)):
+            symbol = _get(stream, bit, code)
+            if symbol >= entries:
+                return EXCESS_SYMBOL
+            mine[i] = symbol
+            bit += code
+    return bit

@@ -1,0 +1,36 @@
+"""Weight streams that no decoder can expand."""
+
+from __future__ import annotations
+
+from lepton.codec import WeightStream, decode_weights, group_size, least_group
+from lepton.errors import CheckError
+from lepton.isa.instructions import WeightFormat, Weights
+from lepton.program import Program
+
+__all__ = ["stream_fault"]
+
+
+def stream_fault(program: Program, item: Weights) -> str:
+    """Return what is wrong with an encoded stream, or nothing.
+
+    It lies in the constant segment, where nothing is stored, so what is found here holds for every
+    run.
+    """
+    start = item.address - program.constants_address
+    stop = start + item.stream_bytes
+    is_elsewhere = item.memory != program.constants_memory
+    if is_elsewhere or start < 0 or stop > len(program.constants):
+        return "an encoded stream must lie in the constant segment"
+    stream = WeightStream(WeightFormat(item.format), program.constants[start:stop])
+    try:
+        decode_weights(stream, item.reduction * item.columns)
+        group = group_size(stream)
+    except CheckError as error:
+        return str(error)
+    rate = program.chip.weight_buffer.decoder_bytes_per_cycle
+    if group < least_group(rate):
+        return (
+            f"a decoder of {rate} bytes per cycle needs groups of at least {least_group(rate)} "
+            f"elements, not {group}"
+        )
+    return ""
