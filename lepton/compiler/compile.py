@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ from lepton.compiler.emit import Location
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
+from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 
 __all__ = ["CompileOptions", "compile_front", "compile_model"]
+
+_FEW_INSTRUCTIONS = 1000
+"""Up to so many, trying other tiles takes a fraction of a second."""
 
 
 def compile_model(
@@ -82,8 +87,31 @@ def compile_front(front: FrontModel, chip: Chip) -> Program:
         for name, item in front.crossings.items()
         if name in touched
     }
-    emission = emit_regions(works, chip, crossing)
-    return _assemble(front, chip, emission, operators)
+    program = _assemble(front, chip, emit_regions(works, chip, crossing), operators)
+    if not works or len(program.operator_of) > _FEW_INSTRUCTIONS:
+        return program
+    return min(
+        (program, *_with_more_tiles(front, chip, works, crossing, operators)),
+        key=lambda made: estimate_program(made).cycles,
+    )
+
+
+def _with_more_tiles(
+    front: FrontModel,
+    chip: Chip,
+    works: list[RegionWork],
+    crossing: dict[str, int],
+    operators: list[Operator],
+) -> Iterator[Program]:
+    """Yield the program with convolutions in more tiles than each of them would choose alone.
+
+    Where one layer is short, the next begins while its last tiles are finished.
+    """
+    for split in (2, 3):
+        try:
+            yield _assemble(front, chip, emit_regions(works, chip, crossing, split), operators)
+        except CompileError:
+            return
 
 
 def _operator(node: ir.Node) -> Operator:

@@ -81,6 +81,8 @@ class Emitter:
     locations: dict[str, Location]
     """Where tensors live in the memories, by name."""
     streams: StoredWeights
+    split: int = 1
+    """Tiles that each convolution has at least, where its shape allows."""
     residents: dict[str, int] = field(default_factory=dict[str, int])
     """Scratchpad addresses of the tensors that stay there."""
     instructions: list[Instruction] = field(default_factory=list[Instruction])

@@ -48,13 +48,16 @@ class Emission:
     stored_bytes: dict[int, int]
 
 
-def emit_regions(regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, int]) -> Emission:
+def emit_regions(
+    regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, int], split: int = 1
+) -> Emission:
     """Emit all NPU regions of a model.
 
     Args:
         regions: the NPU regions in order.
         chip: the chip to emit for.
         crossing: size in bytes of every tensor that crosses the edge of a region, by name.
+        split: tiles that each convolution has at least, where its shape allows.
 
     Raises:
         CompileError: the chip cannot hold a step of the work.
@@ -62,9 +65,9 @@ def emit_regions(regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, 
     locations, ends = _place_crossing(chip, crossing)
     constants_memory = chip.memory_index(chip.placement.constants)
     streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
-    best = [_best_region(work, chip, locations, ends, streams) for work in regions]
+    best = [_best_region(work, chip, locations, ends, (streams, split)) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = Emitter(chip, dict(locations), streams)
+    emitter = Emitter(chip, dict(locations), streams, split)
     program_memory = chip.memory_index(chip.placement.program)
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
@@ -242,7 +245,7 @@ def _best_region(
     chip: Chip,
     locations: dict[str, Location],
     ends: dict[int, int],
-    streams: StoredWeights,
+    how: tuple[StoredWeights, int],
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
@@ -258,7 +261,7 @@ def _best_region(
     failure: CompileError | None = None
     for _, share in sorted(ranked):
         try:
-            probe = Emitter(chip, dict(locations), streams)
+            probe = Emitter(chip, dict(locations), *how)
             _emit_region(work, probe, share, dict(ends))
             return share
         except CompileError as error:

@@ -248,7 +248,7 @@ def _choose_depthwise(
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
-        for size in candidate_sizes(node, emitter.sums.size // 2 // outputs):
+        for size in candidate_sizes(node, emitter, outputs):
             kept = buffer_bytes(node, emitter, size, (channels, outputs), room)
             if kept is None:
                 continue

@@ -148,15 +148,15 @@ def _halvings(extent: int) -> list[int]:
     return values
 
 
-def candidate_sizes(node: Convolution, most: int) -> list[tuple[int, int]]:
-    """Return sizes of tiles of at most `most` output pixels.
+def candidate_sizes(node: Convolution, emitter: Emitter, columns: int) -> list[tuple[int, int]]:
+    """Return sizes of tiles, in output pixels, whose sums of so many columns fit twice.
 
     Whole rows in even parts come first, largest first and each at most three quarters of the one
     before. Then come stripes of columns in even parts, as high as they can be, if windows of rows
     overlap, and parts of single rows otherwise: whole rows move in longer runs.
     """
     _, oh, ow, _ = node.output.shape
-    most = min(most, _PIXELS)
+    most = min(emitter.sums.size // 2 // columns, -(-oh * ow // emitter.split), _PIXELS)
     high = oh if node.window.kernel[0] > node.window.stride[0] else 1
     sizes: list[tuple[int, int]] = []
     for parts in range(1, oh + 1):
@@ -220,7 +220,7 @@ def _shapes(
     """Yield the tiles of a block of columns: loaded channels, weight blocks, pixels."""
     channels, tn = extents
     room = room_for_tiles(emitter) - order[1]
-    sizes = candidate_sizes(node, emitter.sums.size // 2 // tn)
+    sizes = candidate_sizes(node, emitter, tn)
     parts = dict.fromkeys(
         block
         for share in (2, 3, 6)
