@@ -91,6 +91,7 @@ def compile(
     *,
     calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    effort: int = 1,
 ) -> Program:
     """Compile a model into a program.
 
@@ -100,15 +101,16 @@ def compile(
         chip: preset, path of a chip file, or `Chip`.
         calibration: inputs of a float `.onnx` model, `[samples, ...]` by name, to quantize it.
         shapes: input name -> shape, for models with dynamic dimensions.
+        effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
 
     Raises:
-        InputError: the model or chip is at fault.
+        InputError: the model, the chip or an option is at fault.
         CompileError: the chip cannot hold the model.
     """
     from lepton.compiler.compile import compile_model
     from lepton.compiler.options import CompileOptions
 
-    options = CompileOptions(shapes=shapes, calibration=calibration)
+    options = CompileOptions(shapes=shapes, calibration=calibration, effort=effort)
     if not isinstance(model, str | Path):
         if calibration is not None:
             raise InputError("calibration takes the path of a float .onnx model")

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from lepton.errors import InputError
 
-__all__ = ["add_calibration", "add_chip", "add_shapes", "file_path", "natural", "parse_shapes"]
+__all__ = [
+    "add_calibration",
+    "add_chip",
+    "add_effort",
+    "add_shapes",
+    "file_path",
+    "natural",
+    "parse_shapes",
+]
 
 
 def file_path(text: str) -> Path:
@@ -48,6 +56,14 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate", metavar="DATA.npz", type=file_path,
         help="quantize a float .onnx model with these inputs, [samples, ...] by input name",
+    )  # fmt: skip
+
+
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """Add `--effort`."""
+    parser.add_argument(
+        "--effort", type=int, choices=range(4),
+        help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",
     )  # fmt: skip
 
 

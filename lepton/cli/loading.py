@@ -46,11 +46,13 @@ def compile_path(options: argparse.Namespace, chip: Chip, *, keep_all: bool = Fa
     if starts_like_program(path):
         raise InputError(f"{path} is a Lepton program, not a model")
     samples: Path | None = getattr(options, "calibrate", None)
+    effort: int | None = getattr(options, "effort", None)
     if samples is not None:
         readable(path)
     chosen = CompileOptions(
         shapes=parse_shapes(options.shape),
         keep_all=keep_all,
+        effort=1 if effort is None else effort,
         calibration=None if samples is None else load_arrays(samples),
     )
     return compile_file(path, chip, chosen)
@@ -63,6 +65,8 @@ def program_or_model(options: argparse.Namespace) -> Program:
         return compile_path(options, chosen_chip(options.chip or "edge"))
     if options.shape or options.calibrate is not None:
         raise InputError(f"{path} is a program: --shape and --calibrate are for models")
+    if getattr(options, "effort", None) is not None:
+        raise InputError(f"{path} is a program: --effort is for models")
     program = load_program(path)
     if options.chip is None:
         return program

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.cli.arguments import add_calibration, add_chip, add_shapes, file_path, natural
+from lepton.cli.arguments import (
+    add_calibration,
+    add_chip,
+    add_effort,
+    add_shapes,
+    file_path,
+    natural,
+)
 from lepton.cli.loading import (
     chosen_chip,
     compile_path,
@@ -60,6 +67,7 @@ def _add_compile(commands: Any) -> None:
     add_chip(parser)
     add_shapes(parser)
     add_calibration(parser)
+    add_effort(parser)
     parser.add_argument(
         "--optimize", choices=["latency"], default="latency", help="what to minimize"
     )
@@ -78,6 +86,7 @@ def _add_run(commands: Any) -> None:
     add_chip(parser, None)
     add_shapes(parser)
     add_calibration(parser)
+    add_effort(parser)
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
     parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--output", type=file_path, metavar="Y.npz")

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
+from lepton.compiler.choices import Choices
 from lepton.compiler.emit import Location
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.options import CompileOptions, plain_shapes
+from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 
 __all__ = ["CompileOptions", "compile_front", "compile_model"]
-
-_FEW_INSTRUCTIONS = 1000
-"""Up to so many, trying other tiles takes a fraction of a second."""
 
 
 def compile_model(
@@ -44,7 +42,7 @@ def compile_model(
 
     chosen = options or CompileOptions()
     front = front_model(import_model(model, plain_shapes(chosen.shapes)), chip)
-    return compile_front(expose_all(front) if chosen.keep_all else front, chip)
+    return compile_front(expose_all(front) if chosen.keep_all else front, chip, chosen.effort)
 
 
 def expose_all(front: FrontModel) -> FrontModel:
@@ -66,8 +64,8 @@ def expose_all(front: FrontModel) -> FrontModel:
     )  # fmt: skip
 
 
-def compile_front(front: FrontModel, chip: Chip) -> Program:
-    """Return the program of a model that has been partitioned."""
+def compile_front(front: FrontModel, chip: Chip, effort: int = 1) -> Program:
+    """Return the program of a model that has been partitioned; `effort` is 0 to 3."""
     works: list[RegionWork] = []
     operators: list[Operator] = []
     touched: set[str] = set()
@@ -87,31 +85,18 @@ def compile_front(front: FrontModel, chip: Chip) -> Program:
         for name, item in front.crossings.items()
         if name in touched
     }
-    program = _assemble(front, chip, emit_regions(works, chip, crossing), operators)
-    if not works or len(program.operator_of) > _FEW_INSTRUCTIONS:
-        return program
-    return min(
-        (program, *_with_more_tiles(front, chip, works, crossing, operators)),
-        key=lambda made: estimate_program(made).cycles,
-    )
+    choices = Choices(chip)
+    convolutions = [
+        node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
+    ]
 
+    def build() -> Program:
+        return _assemble(front, chip, emit_regions(works, chip, crossing, choices), operators)
 
-def _with_more_tiles(
-    front: FrontModel,
-    chip: Chip,
-    works: list[RegionWork],
-    crossing: dict[str, int],
-    operators: list[Operator],
-) -> Iterator[Program]:
-    """Yield the program with convolutions in more tiles than each of them would choose alone.
+    def evaluate(program: Program) -> float:
+        return estimate_program(program).cycles
 
-    Where one layer is short, the next begins while its last tiles are finished.
-    """
-    for split in (2, 3):
-        try:
-            yield _assemble(front, chip, emit_regions(works, chip, crossing, split), operators)
-        except CompileError:
-            return
+    return refined(build, convolutions, choices, evaluate, effort)
 
 
 def _operator(node: ir.Node) -> Operator:

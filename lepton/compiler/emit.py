@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import Ring
+from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
-from lepton.compiler.stored import StoredWeights
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, Weights
@@ -80,9 +80,7 @@ class Emitter:
     chip: Chip
     locations: dict[str, Location]
     """Where tensors live in the memories, by name."""
-    streams: StoredWeights
-    split: int = 1
-    """Tiles that each convolution has at least, where its shape allows."""
+    choices: Choices
     residents: dict[str, int] = field(default_factory=dict[str, int])
     """Scratchpad addresses of the tensors that stay there."""
     instructions: list[Instruction] = field(default_factory=list[Instruction])
@@ -161,7 +159,7 @@ class Emitter:
         return None if address is None else self._stream_weights(block, address)
 
     def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
-        stream = self.streams.stream(block)
+        stream = self.choices.streams.stream(block)
         self.emit(
             Weights(
                 memory=self.constants_memory,

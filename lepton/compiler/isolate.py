@@ -72,6 +72,7 @@ def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = 
             address_bytes=ADDRESS_BYTES,
             cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
             calibration=str(samples or ""),
+            effort=options.effort if options else 1,
         )
         status = _run(request, Path(folder))
         fault = failure(request, model.name, status)

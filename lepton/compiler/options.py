@@ -17,6 +17,9 @@ __all__ = ["CompileOptions", "plain_shapes"]
 _LONGEST = (1 << 31) - 1
 
 
+MOST_EFFORT = 3
+
+
 @dataclass(frozen=True)
 class CompileOptions:
     """Options of a compilation.
@@ -25,12 +28,18 @@ class CompileOptions:
         shapes: input name -> shape, for models with dynamic dimensions.
         calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
             for the only input, to quantize it.
+        effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         keep_all: make every tensor of the source model an output, to compare layer by layer.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
     keep_all: bool = False
+    effort: int = 1
     calibration: Mapping[str, NDArray[np.generic]] | NDArray[np.generic] | None = None
+
+    def __post_init__(self) -> None:
+        if self.effort not in range(MOST_EFFORT + 1):
+            raise InputError(f"effort must be 0 to {MOST_EFFORT}, not {self.effort!r}")
 
 
 def plain_shapes(shapes: object) -> dict[str, list[int]]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
+from lepton.compiler.choices import Choices
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
-from lepton.compiler.stored import StoredWeights
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
@@ -49,7 +49,10 @@ class Emission:
 
 
 def emit_regions(
-    regions: Sequence[RegionWork], chip: Chip, crossing: dict[str, int], split: int = 1
+    regions: Sequence[RegionWork],
+    chip: Chip,
+    crossing: dict[str, int],
+    choices: Choices | None = None,
 ) -> Emission:
     """Emit all NPU regions of a model.
 
@@ -57,17 +60,17 @@ def emit_regions(
         regions: the NPU regions in order.
         chip: the chip to emit for.
         crossing: size in bytes of every tensor that crosses the edge of a region, by name.
-        split: tiles that each convolution has at least, where its shape allows.
+        choices: those of earlier emissions of the same regions for this chip.
 
     Raises:
         CompileError: the chip cannot hold a step of the work.
     """
     locations, ends = _place_crossing(chip, crossing)
     constants_memory = chip.memory_index(chip.placement.constants)
-    streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
-    best = [_best_region(work, chip, locations, ends, (streams, split)) for work in regions]
+    chosen = choices or Choices(chip)
+    best = [_best_region(work, chip, locations, ends, chosen) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = Emitter(chip, dict(locations), streams, split)
+    emitter = Emitter(chip, dict(locations), chosen)
     program_memory = chip.memory_index(chip.placement.program)
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
@@ -245,7 +248,7 @@ def _best_region(
     chip: Chip,
     locations: dict[str, Location],
     ends: dict[int, int],
-    how: tuple[StoredWeights, int],
+    choices: Choices,
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
@@ -261,7 +264,7 @@ def _best_region(
     failure: CompileError | None = None
     for _, share in sorted(ranked):
         try:
-            probe = Emitter(chip, dict(locations), *how)
+            probe = Emitter(chip, dict(locations), choices)
             _emit_region(work, probe, share, dict(ends))
             return share
         except CompileError as error:

@@ -42,6 +42,7 @@ class Request:
         address_bytes: limit of the address space.
         cpu_seconds: limit of the processor time.
         calibration: file of the samples to quantize a float model with, "" for none.
+        effort: how long to search, 0 to 3.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Request:
     address_bytes: int
     cpu_seconds: int
     calibration: str = ""
+    effort: int = 1
 
 
 def limit(request: Request) -> None:
@@ -96,7 +98,9 @@ def _compile(request: Request) -> Program:
     from lepton.compiler.compile import CompileOptions, compile_model
 
     chip = chip_from_table(request.chip, "chip")
-    options = CompileOptions(shapes=request.shapes, keep_all=request.keep_all)
+    options = CompileOptions(
+        shapes=request.shapes, keep_all=request.keep_all, effort=request.effort
+    )
     model = Path(request.model)
     return compile_model(_quantized(request) if request.calibration else model, chip, options)
 

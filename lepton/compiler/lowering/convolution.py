@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from lepton.compiler.lowering.plan import (
     choose_plan,
     count_input,
     count_tile,
+    memory_key,
     room_for_tiles,
     tile_bytes,
 )
@@ -238,10 +239,30 @@ def _choose_depthwise(
     node: Convolution, emitter: Emitter, multiplier: int
 ) -> tuple[int, int, int, int]:
     """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
+    plan = emitter.choices.plan(
+        node,
+        (multiplier, *memory_key(node, emitter)),
+        lambda: _depthwise_plans(node, emitter, multiplier),
+    )
+    if plan is not None:
+        return plan
+    each = REQUANTIZE_BYTES[node.mode]
+    need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
+    if need > room_for_tiles(emitter):
+        raise CompileError(
+            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
+            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
+        )
+    return 1, 1, 1, 0
+
+
+def _depthwise_plans(
+    node: Convolution, emitter: Emitter, multiplier: int
+) -> Iterator[tuple[float, Hashable, tuple[int, int, int, int]]]:
+    """Yield cost, shape and plan of the tiles that fit twice."""
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
     each = REQUANTIZE_BYTES[node.mode]
-    best: tuple[float, tuple[int, int, int, int]] | None = None
     step = max(emitter.chip.columns // multiplier, 1)
     for channels in sorted({min(ic, step * n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)} | {ic}):
         outputs = channels * multiplier
@@ -253,17 +274,7 @@ def _choose_depthwise(
             if kept is None:
                 continue
             cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-            if best is None or cycles < best[0]:
-                best = (cycles, (*size, channels, kept))
-    if best is not None:
-        return best[1]
-    need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
-    if need > room_for_tiles(emitter):
-        raise CompileError(
-            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-        )
-    return 1, 1, 1, 0
+            yield cycles, (*size, channels), (*size, channels, kept)
 
 
 def _depthwise_estimate(
@@ -286,7 +297,9 @@ def _depthwise_estimate(
     traffic = Traffic(chip)
     constants = chip.memory_index(chip.placement.constants)
     raw = math.prod(window.kernel) * outputs
-    traffic.read(constants, max(round(raw * emitter.streams.share(node.weights)), 1), blocks)
+    traffic.read(
+        constants, max(round(raw * emitter.choices.streams.share(node.weights)), 1), blocks
+    )
     traffic.read(constants, REQUANTIZE_BYTES[node.mode] * outputs, blocks)
     if ifm.name not in emitter.residents:
         count_input(node, size, channels, blocks, (kept, traffic))

@@ -10,7 +10,7 @@ pixel does not fit the scratchpad, its channels are loaded in slices whose sums 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from lepton.chip import Chip
@@ -31,6 +31,7 @@ __all__ = [
     "choose_plan",
     "count_input",
     "count_tile",
+    "memory_key",
     "overlapped",
     "room_for_tiles",
     "tile_bytes",
@@ -156,7 +157,7 @@ def candidate_sizes(node: Convolution, emitter: Emitter, columns: int) -> list[t
     overlap, and parts of single rows otherwise: whole rows move in longer runs.
     """
     _, oh, ow, _ = node.output.shape
-    most = min(emitter.sums.size // 2 // columns, -(-oh * ow // emitter.split), _PIXELS)
+    most = min(emitter.sums.size // 2 // columns, _PIXELS)
     high = oh if node.window.kernel[0] > node.window.stride[0] else 1
     sizes: list[tuple[int, int]] = []
     for parts in range(1, oh + 1):
@@ -191,12 +192,21 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     Raises:
         CompileError: not even one pixel fits.
     """
-    best: tuple[float, Plan] | None = None
-    for plan in _plans(node, emitter, channels, columns):
-        cycles = _estimate(node, emitter, plan, (channels, columns))
-        if best is None or cycles < best[0]:
-            best = (cycles, plan)
-    return best[1] if best else _smallest(node, emitter, channels, columns)
+
+    def candidates() -> Iterator[tuple[float, Hashable, Plan]]:
+        for plan in _plans(node, emitter, channels, columns):
+            cycles = _estimate(node, emitter, plan, (channels, columns))
+            yield cycles, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
+
+    key = (channels, columns, *memory_key(node, emitter))
+    chosen = emitter.choices.plan(node, key, candidates)
+    return chosen or _smallest(node, emitter, channels, columns)
+
+
+def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
+    """Return what a plan of a node depends on in the memories."""
+    inside = (node.inputs[0].name in emitter.residents, node.output.name in emitter.residents)
+    return room_for_tiles(emitter), *inside
 
 
 def _plans(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Iterator[Plan]:
@@ -296,7 +306,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     compute, vector = _unit_cycles(node, emitter, plan, n)
     constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
     weights = math.prod(node.window.kernel) * extents[0] * extents[1]
-    share = emitter.streams.share(node.weights)
+    share = emitter.choices.streams.share(node.weights)
     decode = _count_constants(node, plan, constants, n, (weights, share))
     _count_activations(node, emitter, plan, (ifm, ofm), n)
     constants.fetch(n.units * (n.steps + 2 + n.loads))

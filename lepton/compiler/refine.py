@@ -1,0 +1,97 @@
+"""Search over the tiles of convolutions, judged by the whole program.
+
+The cost of a plan knows its layer alone. What a tile does to the layers around it, one can only see
+in a program: small tiles let the next layer begin early, large ones leave no room to load ahead.
+So the convolutions take their next best plans one after the other, and keep what makes the program
+faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lepton.compiler.choices import MOST_RANKS, Choices
+from lepton.compiler.graph import Convolution
+from lepton.errors import CompileError
+from lepton.program import Program
+
+__all__ = ["refined"]
+
+_INSTRUCTIONS = (0, 10_000, 100_000, 1_000_000)
+"""That the trial programs have together, by effort: a million take about half a minute."""
+
+
+def refined(
+    build: Callable[[], Program],
+    nodes: Sequence[Convolution],
+    choices: Choices,
+    evaluate: Callable[[Program], float],
+    effort: int,
+) -> Program:
+    """Return the best program found.
+
+    Args:
+        build: emits the program with the plans that `choices` has now.
+        nodes: the convolutions in order.
+        choices: in which each takes its plan.
+        evaluate: returns the cycles of a program.
+        effort: 0 to 3; 0 takes the plans that look best.
+    """
+    program = build()
+    trials = _INSTRUCTIONS[effort] // max(len(program.operator_of), 1)
+    if not trials:
+        return program
+    search = _Search(build, choices, evaluate, program, trials)
+    while search.sweep(nodes):
+        pass
+    return search.program
+
+
+class _Search:
+    """Coordinate descent within a number of trials."""
+
+    def __init__(
+        self,
+        build: Callable[[], Program],
+        choices: Choices,
+        evaluate: Callable[[Program], float],
+        program: Program,
+        trials: int,
+    ) -> None:
+        self._build, self._choices, self._evaluate = build, choices, evaluate
+        self.program, self._trials = program, trials
+        self._cycles = evaluate(program)
+        self._seen = {program.instructions}
+
+    def sweep(self, nodes: Sequence[Convolution]) -> bool:
+        """Try other plans of all nodes, near ranks first; return whether any was better."""
+        before = self._cycles
+        for rank in range(1, MOST_RANKS):
+            for node in nodes:
+                self._try(node, rank)
+        return self._cycles < before and self._trials > 0
+
+    def _try(self, node: Convolution, rank: int) -> None:
+        """Let a node take another plan, for good if that makes the program faster."""
+        taken = self._choices.rank(node)
+        if self._trials <= 0:
+            return
+        self._choices.take(node, 0 if rank == taken else rank)
+        if not self._is_better():
+            self._choices.take(node, taken)
+
+    def _is_better(self) -> bool:
+        """Build and evaluate; keep the program if it is the fastest so far."""
+        self._trials -= 1
+        try:
+            program = self._build()
+        except CompileError:
+            return False
+        if program.instructions in self._seen:
+            return False
+        self._seen.add(program.instructions)
+        cycles = self._evaluate(program)
+        if cycles >= self._cycles:
+            return False
+        self.program, self._cycles = program, cycles
+        return True
