@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from math import gcd, lcm
 
 __all__ = [
@@ -277,7 +278,7 @@ class Chip:
         """Return the index that instructions use for the memory called `name`."""
         return [memory.name for memory in self.memories].index(name)
 
-    @property
+    @cached_property
     def ticks_per_second(self) -> Fraction:
         """The base tick's frequency: the least of which every clock edge is a whole number."""
         clocks = [self.array.clock_mhz, *(memory.clock_mhz for memory in self.memories)]

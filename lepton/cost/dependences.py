@@ -13,21 +13,38 @@ __all__ = ["dependences"]
 I64 = NDArray[np.int64]
 
 
+@njit(allocates=False, inlined=True)
+def _lowest(mask: int) -> int:
+    """Return the number of the lowest bit of a mask that has one."""
+    bit = 0
+    while mask & 0xFF == 0:
+        mask >>= 8
+        bit += 8
+    while mask & 1 == 0:
+        mask >>= 1
+        bit += 1
+    return bit
+
+
 @njit(inlined=True)
 def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     """Return, semaphore by semaphore, the instructions whose mask has it: offsets and numbers."""
     offset = np.zeros(SEMAPHORES + 1, np.int64)
     for i in range(start, stop):
-        for b in range(SEMAPHORES):
-            offset[b + 1] += masks[i] >> b & 1
+        mask = masks[i]
+        while mask:
+            offset[_lowest(mask) + 1] += 1
+            mask &= mask - 1
     offset = np.cumsum(offset)
     place = offset[:-1].copy()
     users = np.zeros(offset[-1], np.int64)
     for i in range(start, stop):
-        for b in range(SEMAPHORES):
-            if masks[i] >> b & 1:
-                users[place[b]] = i
-                place[b] += 1
+        mask = masks[i]
+        while mask:
+            b = _lowest(mask)
+            users[place[b]] = i
+            place[b] += 1
+            mask &= mask - 1
     return offset, users
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.cost.columns import W_QUEUE
 from lepton.cost.dependences import dependences
 from lepton.jit import njit
 from lepton.program.fetch import G_ADDRESS, G_BYTES, G_ROOM
 from lepton.simulator.channels import drain_writes, step_channel
+from lepton.simulator.kernel_records import fill_records
 from lepton.simulator.kernel_state import (
     ARRIVE,
     CAUSE,
@@ -45,7 +47,6 @@ from lepton.simulator.kernel_state import (
     START,
     T_ACCESSES,
     TAKEN,
-    W_QUEUE,
     Settings,
     State,
     dispatch_ahead,
@@ -193,17 +194,19 @@ def _run(c: Settings, s: State) -> None:
 
 @njit
 def run_region(
-    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64
-) -> tuple[int, int]:
+    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64,
+    records: I64,
+) -> tuple[int, int]:  # fmt: skip
     """Run instructions [start, stop) from cycle `base`.
 
     Args:
         c: scalars.
-        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, of which WORK is filled in.
+        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, WORK of `lepton.cost` filled in.
         fetches: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
         masks: `[n, 2]` semaphores that each instruction waits for and signals.
         memories: as the region before left them.
         bins: profile of the bandwidth.
+        records: `[n, fields]` of `lepton.trace.RECORD`, filled in but for the operators.
 
     Returns:
         The cycle at which all has retired and every write has left, and the first instruction
@@ -223,4 +226,5 @@ def run_region(
         if head >= 0 and (stuck < 0 or head < stuck):
             stuck = head
     end = -(-drain_writes(s.memories, end * c.ticks) // c.ticks)
+    fill_records(c, instructions, np.full(c.queues, c.base), records)
     return end, stuck
