@@ -291,6 +291,16 @@ class Chip:
         """Return the base ticks of one cycle of a clock, exactly."""
         return int(self.ticks_per_second / (clock_mhz * 1_000_000))
 
+    @cached_property
+    def cycle_ticks(self) -> int:
+        """The base ticks of an NPU cycle."""
+        return self.ticks(self.array.clock_mhz)
+
+    @cached_property
+    def memory_ticks(self) -> tuple[int, ...]:
+        """The base ticks of a cycle of each memory."""
+        return tuple(self.ticks(memory.clock_mhz) for memory in self.memories)
+
     @property
     def cycles_per_second(self) -> int:
         """NPU clock in whole hertz, for reports; exact times go through `ticks`."""

@@ -136,8 +136,7 @@ def memory_state(chip: Chip, tags: int) -> MemoryState:
         chip: whose memories.
         tags: requests that can be in flight.
     """
-    clocks = tuple(chip.ticks(memory.clock_mhz) for memory in chip.memories)
-    cold = _cold_state(chip.memories, clocks, _parts(chip), tags)
+    cold = _cold_state(chip.memories, chip.memory_ticks, _parts(chip), tags)
     return cold._replace(
         memories=cold.memories.copy(),
         ports=cold.ports.copy(),

@@ -44,7 +44,7 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
     chip = program.chip
     transfers = chip.dma.load_channels + chip.dma.store_channels + 1
     return Settings(
-        ticks=chip.ticks(chip.array.clock_mhz),
+        ticks=chip.cycle_ticks,
         queues=transfers + 2,
         transfer_queues=transfers,
         queue_depth=chip.control.queue_depth,
@@ -122,24 +122,17 @@ def _tags(chip: Chip) -> int:
 def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
     """Return the traffic of every memory."""
     made: list[MemoryCounters] = []
-    for index, memory in enumerate(chip.memories):
-        row = memories.memories[index]
-        counts = np.zeros(6, np.int64)
+    for memory, row, profile in zip(chip.memories, memories.memories, bins[:-1], strict=True):
+        commands = [0] * 6
         if isinstance(memory, Dram):
             first = row[FIRST_CHANNEL]
-            total = memories.blocks[first : first + memory.channels, :_COUNTERS].sum(axis=0)
+            blocks = memories.blocks[first : first + memory.channels, :_COUNTERS]
+            total: list[int] = blocks.sum(axis=0).tolist()
             misses = total[READS] + total[WRITES] - total[HITS]
-            commands = [ACTIVATES, PRECHARGES, REFRESHES, WRITES]
-            counts = np.array([total[HITS], misses, *total[commands]])
-        used = np.flatnonzero(bins[index])
+            commands = [total[HITS], misses]
+            commands += [total[at] for at in (ACTIVATES, PRECHARGES, REFRESHES, WRITES)]
+        used = np.flatnonzero(profile)
         length = int(used[-1]) + 1 if len(used) else 0
-        made.append(
-            MemoryCounters(
-                memory.name,
-                int(row[READ_BYTES]),
-                int(row[WRITE_BYTES]),
-                *counts.tolist(),
-                profile=bins[index, :length].copy(),
-            )
-        )
+        moved = int(row[READ_BYTES]), int(row[WRITE_BYTES])
+        made.append(MemoryCounters(memory.name, *moved, *commands, profile=profile[:length].copy()))
     return tuple(made)
