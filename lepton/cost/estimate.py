@@ -26,7 +26,6 @@ from lepton.cost.service import memory_rows, service
 from lepton.cost.work import work_of
 from lepton.errors import CheckError
 from lepton.isa.declaration import BY_MNEMONIC
-from lepton.isa.encoding import COLUMNS
 from lepton.program import Program
 from lepton.program.fetch import G_ADDRESS, G_BYTES, fetch_groups
 
@@ -92,7 +91,6 @@ def estimate_program(program: Program) -> Estimate:
     rows = memory_rows(chip)
     facts, needs = _facts(program, rows)
     times = np.zeros((len(program.table), TIMES))
-    masks = program.table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     cycle = 0.0
     spans: list[tuple[int, int]] = []
     for region in program.regions:
@@ -110,7 +108,9 @@ def estimate_program(program: Program) -> Estimate:
         )
         groups = fetch_groups(program, region)
         asked = _fetches(program, groups, rows)
-        end, stuck = schedule_region(scalars, facts, times, needs, groups, asked, masks, rows)
+        end, stuck = schedule_region(
+            scalars, facts, times, needs, groups, asked, program.table, rows
+        )
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"

@@ -20,12 +20,14 @@ from lepton.simulator.kernel_state import (
     Settings,
 )
 
-__all__ = ["fill_records"]
+__all__ = ["R_OPERATOR", "fill_records"]
 
 I64 = NDArray[np.int64]
 
 # fields of `lepton.trace.RECORD`
-(R_INSTRUCTION, _, R_QUEUE, R_ARRIVE, R_DISPATCH, R_TAKEN, R_START, R_END, R_RETIRE) = range(9)
+(R_INSTRUCTION, R_OPERATOR, R_QUEUE, R_ARRIVE, R_DISPATCH, R_TAKEN, R_START, R_END, R_RETIRE) = (
+    range(9)
+)
 (R_FETCH, R_DISPATCH_STALL, R_SEMAPHORE, R_CAUSE, R_CAUSE_QUEUE) = range(9, 14)
 (R_PRELOAD, R_BANK, R_MEMORY) = range(14, 17)
 

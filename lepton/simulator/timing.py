@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from lepton.chip import Chip, Dram
 from lepton.cost.work import fill_work
 from lepton.errors import CheckError
-from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import queue_count, queue_names
 from lepton.program import Program, Region
 from lepton.program.fetch import fetch_groups
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import LONGEST, run_region
+from lepton.simulator.kernel_records import R_OPERATOR
 from lepton.simulator.kernel_state import (
     FIRST_QUEUE,
     INSTRUCTION_COLUMNS,
@@ -77,18 +77,16 @@ def simulate_timing(program: Program) -> Trace:
     memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
-    records = np.zeros(len(table), RECORD)
-    records["operator"] = program.operator_of
-    fields = records.view(np.int64).reshape(len(table), RECORD.itemsize // 8)
+    fields = np.zeros((len(table), RECORD.itemsize // 8), np.int64)
+    fields[:, R_OPERATOR] = program.operator_of
     cycle = 0
     spans: list[tuple[int, int]] = []
-    masks = table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     for region in program.regions:
         if region.device != "npu":
             continue
         settings = _settings(program, region, cycle)
         fetches = fetch_groups(program, region)
-        end, stuck = run_region(settings, work, fetches, masks, memories, bins, fields)
+        end, stuck = run_region(settings, work, fetches, table, memories, bins, fields)
         if stuck == LONGEST:
             raise CheckError(
                 f"the program takes too long: at {settings.ticks} ticks a cycle no more than "
@@ -102,7 +100,7 @@ def simulate_timing(program: Program) -> Trace:
         cycle = int(end)
     names = queue_names(chip.dma.load_channels, chip.dma.store_channels)
     return Trace(
-        records=records,
+        records=fields.view(RECORD)[:, 0],
         queues=tuple(names),
         cycles=cycle,
         regions=tuple(spans),
@@ -131,7 +129,7 @@ def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCount
             misses = total[READS] + total[WRITES] - total[HITS]
             commands = [total[HITS], misses]
             commands += [total[at] for at in (ACTIVATES, PRECHARGES, REFRESHES, WRITES)]
-        used = np.flatnonzero(profile)
+        used = profile.nonzero()[0]
         length = int(used[-1]) + 1 if len(used) else 0
         moved = int(row[READ_BYTES]), int(row[WRITE_BYTES])
         made.append(MemoryCounters(memory.name, *moved, *commands, profile=profile[:length].copy()))
