@@ -1,7 +1,7 @@
 """Numba's start without SciPy.
 
 The first kernel that a process loads makes Numba import its functions on arrays, and these import
-`scipy.linalg`, a sixth of the time of a cold start, only to know whether it is there.
+`scipy.linalg`, an eighth of the time of a cold start, only to know whether it is there.
 """
 
 from __future__ import annotations
