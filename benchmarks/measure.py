@@ -65,7 +65,7 @@ class Ended(NamedTuple):
 
 
 def run_python(arguments: Sequence[str], home: str | None = None) -> Ended:
-    """Run Python in a fresh process.
+    """Run Python in a fresh process, which keeps byte code as an installation does.
 
     Args:
         arguments: of the interpreter.
@@ -75,6 +75,7 @@ def run_python(arguments: Sequence[str], home: str | None = None) -> Ended:
         RuntimeError: the process failed.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"HOME": home} if home else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     ended = subprocess.run(
         [sys.executable, "-S", "-c", _WAIT, sys.executable, *arguments],
         env=environment, capture_output=True, text=True, check=False,

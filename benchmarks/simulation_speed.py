@@ -60,10 +60,11 @@ PROGRESS_LINE = "compiling the simulator's kernels"
 
 
 def warm(path: Path) -> Warm:
-    """Return what a program takes in this process; each run decodes a file's program anew."""
+    """Return what a program takes in this process, just loaded and simulated again."""
     fresh = iter([load_program(path) for _ in range(6)])
     timing = best(lambda: simulate_timing(next(fresh)), 5)
     program = next(fresh)
+    again = best(lambda: simulate_timing(program), 20)
     estimated = best(lambda: estimate_program(program))
     check(program)
     inputs, host = random_inputs(program, 0), HostRegions(program)
@@ -73,7 +74,8 @@ def warm(path: Path) -> Warm:
         instructions=len(program.table),
         cycles=timing.result.cycles,
         bursts=bursts(program.chip, timing.result),
-        timing_s=timing.cpu_s,
+        timing_s=again.cpu_s,
+        loaded_s=timing.cpu_s,
         values_s=values.cpu_s,
         values_wall_s=values.wall_s,
         estimated=estimated.result.cycles,
@@ -91,6 +93,7 @@ def cold(path: Path, home: str) -> Cold:
         timing_s=min(run.cpu_s for run in timing),
         timing_mb=max(run.peak_mb for run in timing),
         values_wall_s=min(run.wall_s for run in values),
+        values_s=min(run.cpu_s for run in values),
         values_mb=max(run.peak_mb for run in values),
     )
 

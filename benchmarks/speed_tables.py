@@ -27,6 +27,8 @@ class Warm:
 
     Attributes:
         bursts: column commands of the DRAM, and bursts of flat memories.
+        timing_s: of a program that has been simulated before.
+        loaded_s: of one that was just loaded, to be decoded.
         values_s: of values alone, without timing or check.
     """
 
@@ -34,6 +36,7 @@ class Warm:
     cycles: int
     bursts: float
     timing_s: float
+    loaded_s: float
     values_s: float
     values_wall_s: float
     estimated: int
@@ -48,6 +51,7 @@ class Cold:
     timing_s: float
     timing_mb: float
     values_wall_s: float
+    values_s: float
     values_mb: float
 
 
@@ -67,6 +71,10 @@ class Network:
     @property
     def cycles_per_s(self) -> float:
         return self.warm.cycles / self.warm.timing_s
+
+    @property
+    def loaded_cycles_per_s(self) -> float:
+        return self.warm.cycles / self.warm.loaded_s
 
     @property
     def bursts_per_cycle(self) -> float:
@@ -128,18 +136,20 @@ def _warm_limits(networks: Sequence[Network]) -> list[Limit]:
     resnets = _named(networks, RESNET)
     timing = [(network, 0.08) for network in resnets]
     timing += [(network, 0.02) for network in _named(networks, MOBILENET)]
-    made = [Limit(f"timing, {n.title}, CPU s", most, n.warm.timing_s) for n, most in timing]
+    made = [Limit(f"timing, {n.title}, CPU s", most, n.warm.loaded_s) for n, most in timing]
     return made + [Limit(f"values, {n.title}, wall s", 0.3, n.warm.values_wall_s) for n in resnets]
 
 
 def _rate_limits(networks: Sequence[Network], arrays: Sequence[Ideal]) -> list[Limit]:
     """Return the limits of cycles per second, of all runs with so little memory traffic."""
+    found = [(run.title, run.cycles_per_s, run) for run in [*networks, *arrays]]
+    found += [(f"{n.title}, just loaded", n.loaded_cycles_per_s, n) for n in networks]
     made = [
-        Limit(f"M cycles per CPU s, {run.title}", 50, run.cycles_per_s / 1e6, is_least=True)
-        for run in [*networks, *arrays]
+        Limit(f"M cycles per CPU s, {title}", 50, rate / 1e6, is_least=True)
+        for title, rate, run in found
         if run.bursts_per_cycle <= FEW_BURSTS_PER_CYCLE
     ]
-    slowest = min(network.cycles_per_s for network in networks)
+    slowest = min(network.loaded_cycles_per_s for network in networks)
     name = "times ONNXim's stated speed, the slowest network"
     return [*made, Limit(name, 100, slowest / ONNXIM_CYCLES_PER_S, is_least=True)]
 
@@ -166,20 +176,22 @@ def network_tables(networks: Sequence[Network]) -> str:
 def _warm_table(networks: Sequence[Network]) -> str:
     head = (
         "network", "chip", "instructions", "cycles", "bursts per cycle", "timing s",
-        "M cycles per s", "times ONNXim", "values s", "values, wall s",
+        "M cycles per s", "just loaded s", "M cycles per s", "times ONNXim", "values s",
+        "values, wall s",
     )  # fmt: skip
     rows = [
         (
             n.name, n.chip, n.warm.instructions, n.warm.cycles, n.bursts_per_cycle,
-            n.warm.timing_s, n.cycles_per_s / 1e6, n.cycles_per_s / ONNXIM_CYCLES_PER_S,
-            n.warm.values_s, n.warm.values_wall_s,
+            n.warm.timing_s, n.cycles_per_s / 1e6, n.warm.loaded_s, n.loaded_cycles_per_s / 1e6,
+            n.loaded_cycles_per_s / ONNXIM_CYCLES_PER_S, n.warm.values_s, n.warm.values_wall_s,
         )
         for n in networks
     ]  # fmt: skip
     text = (
-        "A program that was just read from its file: timing includes decoding, nothing includes\n"
-        "the check. Bursts are those of the DRAM, instruction fetch included. ONNXim's speed,\n"
-        f"{ONNXIM_CYCLES_PER_S:,} cycles per CPU s, is stated, not measured in this run."
+        "Timing of a program that has been simulated before, and of one just read from its file,\n"
+        "which includes decoding; nothing includes the check. Bursts are those of the DRAM,\n"
+        f"instruction fetch included. ONNXim's speed, {ONNXIM_CYCLES_PER_S:,} cycles per CPU s, is "
+        "stated, not\nmeasured in this run; just loaded programs stand beside it."
     )
     return _section("Warm", text, markdown_table(head, rows, 2))
 
@@ -187,12 +199,12 @@ def _warm_table(networks: Sequence[Network]) -> str:
 def _cold_table(networks: Sequence[Network]) -> str:
     head = (
         "network", "chip", "timing, wall s", "timing s", "timing, peak MB",
-        "with values, wall s", "with values, peak MB",
+        "with values, wall s", "with values s", "with values, peak MB",
     )  # fmt: skip
     rows = [
         (
             n.name, n.chip, n.cold.timing_wall_s, n.cold.timing_s, n.cold.timing_mb,
-            n.cold.values_wall_s, n.cold.values_mb,
+            n.cold.values_wall_s, n.cold.values_s, n.cold.values_mb,
         )
         for n in networks
     ]  # fmt: skip

@@ -22,11 +22,14 @@ from numba.core import config
 from numba.extending import register_jitable
 
 from lepton.jit_parts import part_options
+from lepton.jit_start import import_array_functions
 
 __all__ = ["cache_folder", "imported_files", "njit", "sources_hash"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ErrorModel = Literal["python", "numpy"]
+
+import_array_functions()
 
 _PACKAGE = Path(__file__).parent
 _IMPORT = re.compile(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lepton"
 
 LAYERS = [
-    {"errors", "jit", "jit_parts", "isa", "chip", "program", "trace", "listing"},
+    {"errors", "jit", "jit_parts", "jit_start", "isa", "chip", "program", "trace", "listing"},
     {"arith", "codec", "cost"},
     {"models"},
     {"compiler", "simulator"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 import lepton
 from lepton import jit
 from lepton.jit_parts import part_options
+from lepton.jit_start import import_array_functions
 
 PACKAGE = Path(lepton.__file__).parent
 KERNELS = sorted(
@@ -110,6 +112,40 @@ def test_a_part_computes_the_same_with_any_numba(version: str, monkeypatch: pyte
 def test_only_a_tried_numba_stops_at_parts():
     assert part_options("99.0") == {}
     assert part_options("0.68.0")
+
+
+def _printed(code: str) -> str:
+    """Return what a fresh interpreter prints."""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return made.stdout
+
+
+def test_a_kernel_starts_without_scipy():
+    code = (
+        "import sys, numba.np.linalg as linalg\n"
+        "load = linalg.ensure_blas\n"
+        "from lepton.isa import records\n"
+        "from lepton.isa.instructions import Halt\n"
+        "assert len(records([Halt()])) == 1 and linalg.ensure_blas is load\n"
+        "print('numba' in sys.modules, 'scipy.linalg' in sys.modules)"
+    )
+    assert _printed(code) == "True False\n"
+
+
+def test_numba_still_loads_scipy_for_what_needs_it():
+    pytest.importorskip("scipy")
+    code = (
+        "import lepton.jit, numba, numpy as np\n"
+        "product = numba.njit(lambda a: np.dot(a, a))\n"
+        "print(product(np.full((2, 2), 0.5))[0, 0])"
+    )
+    assert _printed(code) == "0.5\n"
+
+
+def test_a_numba_that_asks_in_another_way_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr("numba.np.linalg.ensure_blas")
+    import_array_functions()
+    assert not hasattr(sys.modules["numba.np.linalg"], "ensure_blas")
 
 
 def _decorators(node: ast.stmt) -> str:

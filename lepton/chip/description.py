@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from math import gcd, lcm
 
 __all__ = [
@@ -277,7 +278,7 @@ class Chip:
         """Return the index that instructions use for the memory called `name`."""
         return [memory.name for memory in self.memories].index(name)
 
-    @property
+    @cached_property
     def ticks_per_second(self) -> Fraction:
         """The base tick's frequency: the least of which every clock edge is a whole number."""
         clocks = [self.array.clock_mhz, *(memory.clock_mhz for memory in self.memories)]
@@ -289,6 +290,16 @@ class Chip:
     def ticks(self, clock_mhz: Fraction) -> int:
         """Return the base ticks of one cycle of a clock, exactly."""
         return int(self.ticks_per_second / (clock_mhz * 1_000_000))
+
+    @cached_property
+    def cycle_ticks(self) -> int:
+        """The base ticks of an NPU cycle."""
+        return self.ticks(self.array.clock_mhz)
+
+    @cached_property
+    def memory_ticks(self) -> tuple[int, ...]:
+        """The base ticks of a cycle of each memory."""
+        return tuple(self.ticks(memory.clock_mhz) for memory in self.memories)
 
     @property
     def cycles_per_second(self) -> int:

@@ -6,11 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.isa.declaration import SEMAPHORES
+from lepton.isa.encoding import COLUMNS
 from lepton.jit import njit
 
 __all__ = ["dependences"]
 
 I64 = NDArray[np.int64]
+
+_WAIT, _SIGNAL = COLUMNS["wait"], COLUMNS["signal"]
+
+
+@njit(allocates=False, inlined=True)
+def _lowest(mask: int) -> int:
+    """Return the number of the lowest bit of a mask that has one."""
+    bit = 0
+    while mask & 0xFF == 0:
+        mask >>= 8
+        bit += 8
+    while mask & 1 == 0:
+        mask >>= 1
+        bit += 1
+    return bit
 
 
 @njit(inlined=True)
@@ -18,25 +34,29 @@ def _users(masks: I64, start: int, stop: int) -> tuple[I64, I64]:
     """Return, semaphore by semaphore, the instructions whose mask has it: offsets and numbers."""
     offset = np.zeros(SEMAPHORES + 1, np.int64)
     for i in range(start, stop):
-        for b in range(SEMAPHORES):
-            offset[b + 1] += masks[i] >> b & 1
+        mask = masks[i]
+        while mask:
+            offset[_lowest(mask) + 1] += 1
+            mask &= mask - 1
     offset = np.cumsum(offset)
     place = offset[:-1].copy()
     users = np.zeros(offset[-1], np.int64)
     for i in range(start, stop):
-        for b in range(SEMAPHORES):
-            if masks[i] >> b & 1:
-                users[place[b]] = i
-                place[b] += 1
+        mask = masks[i]
+        while mask:
+            b = _lowest(mask)
+            users[place[b]] = i
+            place[b] += 1
+            mask &= mask - 1
     return offset, users
 
 
 @njit
-def dependences(masks: I64, start: int, stop: int) -> tuple[I64, I64, I64]:
+def dependences(table: I64, start: int, stop: int) -> tuple[I64, I64, I64]:
     """Return who waits for whom among instructions [start, stop).
 
     Args:
-        masks: `[n, 2]` semaphores that each instruction waits for and signals.
+        table: `lepton.isa.records`, whose semaphores each instruction waits for and signals.
         start: first instruction.
         stop: behind the last one.
 
@@ -45,10 +65,10 @@ def dependences(masks: I64, start: int, stop: int) -> tuple[I64, I64, I64]:
         instruction that waits for i, and the semaphore. `[n]`: signals that each waits for,
         those that nothing fires included.
     """
-    fired_from, fired = _users(masks[:, 1], start, stop)
-    taken_from, taken = _users(masks[:, 0], start, stop)
-    open_waits = np.zeros(len(masks), np.int64)
-    first = np.zeros(len(masks) + 1, np.int64)
+    fired_from, fired = _users(table[:, _SIGNAL], start, stop)
+    taken_from, taken = _users(table[:, _WAIT], start, stop)
+    open_waits = np.zeros(len(table), np.int64)
+    first = np.zeros(len(table) + 1, np.int64)
     for i in taken:
         open_waits[i] += 1
     matched = np.zeros(SEMAPHORES, np.int64)

@@ -8,15 +8,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.cost.instructions import instruction_costs
+from lepton.cost.columns import W_EXPANDED, W_MEMORY, W_PRELOAD, W_QUEUE, W_READS, WALK
 from lepton.cost.schedule_kernel import schedule_region
-from lepton.cost.schedule_state import FACTS, TIMES, Scalars
+from lepton.cost.schedule_state import (
+    EXPAND,
+    FACTS,
+    FIRST_EDGE,
+    IS_STORE,
+    MEMORY_OF,
+    PRELOAD,
+    QUEUE,
+    READ_BANKS,
+    TIMES,
+    Scalars,
+)
 from lepton.cost.service import memory_rows, service
-from lepton.cost.work import WALK, bank_masks, transfer_walks
+from lepton.cost.work import work_of
 from lepton.errors import CheckError
 from lepton.isa.declaration import BY_MNEMONIC
-from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import queues
 from lepton.program import Program
 from lepton.program.fetch import G_ADDRESS, G_BYTES, fetch_groups
 
@@ -48,18 +57,15 @@ def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
     """Return the facts of each instruction and what each transfer asks of its memory."""
     chip, table = program.chip, program.table
     facts = np.zeros((len(table) + 1, FACTS), np.int64)
-    walks = transfer_walks(table)
-    parts = (
-        queues(table, chip.dma.load_channels, chip.dma.store_channels),
-        walks[:, 0],
-        *instruction_costs(table, chip),
-        -(-walks[:, -1] // chip.weight_buffer.decoder_bytes_per_cycle),
-        table[:, 0] == BY_MNEMONIC["store"].opcode,
-        bank_masks(table, chip),
-    )
-    filled = np.column_stack(parts)
-    facts[:-1, : filled.shape[1]] = filled
+    work = work_of(table, chip)
+    known = facts[:-1]
+    known[:, [QUEUE, MEMORY_OF]] = work[:, [W_QUEUE, W_MEMORY]]
+    known[:, PRELOAD:EXPAND] = work[:, W_PRELOAD:W_READS]
+    known[:, EXPAND] = -(-work[:, W_EXPANDED] // chip.weight_buffer.decoder_bytes_per_cycle)
+    known[:, IS_STORE] = table[:, 0] == BY_MNEMONIC["store"].opcode
+    known[:, READ_BANKS:FIRST_EDGE] = work[:, W_READS:W_MEMORY]
     needs = np.zeros((len(table), 3))
+    walks = np.ascontiguousarray(work[:, W_MEMORY:])
     service(rows, chip.scratchpad.port_bytes, walks, needs)
     return facts, needs
 
@@ -85,7 +91,6 @@ def estimate_program(program: Program) -> Estimate:
     rows = memory_rows(chip)
     facts, needs = _facts(program, rows)
     times = np.zeros((len(program.table), TIMES))
-    masks = program.table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     cycle = 0.0
     spans: list[tuple[int, int]] = []
     for region in program.regions:
@@ -103,7 +108,9 @@ def estimate_program(program: Program) -> Estimate:
         )
         groups = fetch_groups(program, region)
         asked = _fetches(program, groups, rows)
-        end, stuck = schedule_region(scalars, facts, times, needs, groups, asked, masks, rows)
+        end, stuck = schedule_region(
+            scalars, facts, times, needs, groups, asked, program.table, rows
+        )
         if stuck >= 0:
             raise CheckError(
                 f"instruction {stuck}: deadlock, it waits for a signal that never comes"

@@ -1,13 +1,10 @@
-"""Costs of whole instruction records."""
+"""Costs of single instruction records."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip
 from lepton.cost.closed_forms import (
     Walk,
     depthwise_cycles,
@@ -15,7 +12,7 @@ from lepton.cost.closed_forms import (
     vector_cycles,
 )
 from lepton.cost.dataflows import Product, matmul_cost
-from lepton.cost.scalars import CostScalars, cost_scalars
+from lepton.cost.scalars import CostScalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import (
@@ -28,23 +25,7 @@ from lepton.isa.footprints import (
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
 
-__all__ = ["InstructionCosts", "instruction_costs"]
-
-
-class InstructionCosts(NamedTuple):
-    """Cycles of each instruction on its unit, all `[n] int64`; zero for transfers."""
-
-    preload: NDArray[np.int64]
-    """Cycles to bring the first weights into the array, hidden behind the previous instruction; 0
-    where they cannot be hidden and are part of the stream."""
-    stream: NDArray[np.int64]
-    """Cycles the unit is occupied."""
-    last: NDArray[np.int64]
-    """Cycles from the beginning of the last pass to the end, in which the next instruction may
-    preload; 0 where it may not."""
-    drain: NDArray[np.int64]
-    """Cycles between the end of the stream and the last result."""
-
+__all__ = ["matrix_cost", "vector_cost"]
 
 _MATMUL = BY_MNEMONIC["matmul"].opcode
 _DEPTHWISE = BY_MNEMONIC["depthwise"].opcode
@@ -100,7 +81,7 @@ def _walk(r: NDArray[np.int64]) -> Walk:
 
 
 @njit(inlined=True)
-def _matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
+def matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain of a matmul or depthwise record."""
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
@@ -151,7 +132,7 @@ def _is_stream(r: NDArray[np.int64]) -> bool:
 
 
 @njit(inlined=True)
-def _vector_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
+def _element_cycles(p: CostScalars, r: NDArray[np.int64]) -> int:
     """Return the cycles of a vector record after its latency and its parameters."""
     height, width, channels = r[_HEIGHT], r[_WIDTH], r[_CHANNELS]
     if r[0] == _SOFTMAX:
@@ -166,20 +147,8 @@ def _vector_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
     return vector_cycles(p, height * width, channels, _is_stream(r), 1)
 
 
-@njit
-def _fill_costs(p: CostScalars, table: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    """Fill `out [4, n]` with preload, stream, last and drain of every record."""
-    for index in range(len(table)):
-        r = table[index]
-        if r[0] == _MATMUL or r[0] == _DEPTHWISE:
-            out[0, index], out[1, index], out[2, index], out[3, index] = _matrix_cost(p, r)
-        elif _REQUANTIZE <= r[0] <= _RESIZE:
-            fetch = divide_up(_parameter_bytes(r), p.port_bytes)
-            out[1, index] = p.latency_cycles + fetch + _vector_cost(p, r)
-
-
-def instruction_costs(table: NDArray[np.int64], chip: Chip) -> InstructionCosts:
-    """Return the costs of `lepton.isa.records` on a chip."""
-    out = np.zeros((4, len(table)), np.int64)
-    _fill_costs(cost_scalars(chip), table, out)
-    return InstructionCosts(out[0], out[1], out[2], out[3])
+@njit(inlined=True)
+def vector_cost(p: CostScalars, r: NDArray[np.int64]) -> int:
+    """Return the cycles that a vector record occupies its unit."""
+    fetch = divide_up(_parameter_bytes(r), p.port_bytes)
+    return p.latency_cycles + fetch + _element_cycles(p, r)

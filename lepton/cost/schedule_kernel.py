@@ -320,7 +320,7 @@ def schedule_region(
     needs: F64,
     groups: I64,
     fetches: F64,
-    masks: I64,
+    table: I64,
     memories: F64,
 ) -> tuple[float, int]:
     """Schedule instructions [start, stop) from cycle `base`.
@@ -334,10 +334,10 @@ def schedule_region(
         needs: `[n, 3]` what each transfer asks of its memory.
         groups: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
         fetches: `[groups, 3]` what each fetch asks of its memory.
-        masks: `[n, 2]` semaphores that each instruction waits for and signals.
+        table: the program's, of `lepton.isa.records_of`.
         memories: `[memories, MEMORY_COLUMNS]`.
     """
-    first, edges, open_waits = dependences(masks, c.start, c.stop)
+    first, edges, open_waits = dependences(table, c.start, c.stop)
     queues = c.transfer_queues + 2
     for i in range(len(first)):
         facts[i, FIRST_EDGE] = first[i]

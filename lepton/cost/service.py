@@ -155,7 +155,7 @@ def service(memories: F64, port_bytes: int, walks: I64, out: F64) -> None:
     Args:
         memories: `[memories, MEMORY_COLUMNS]`.
         port_bytes: of a port of the scratchpad.
-        walks: `[n, ...]` as `lepton.cost.work.transfer_walks` gives them.
+        walks: `[n, ...]` as `lepton.cost.columns.WALK` has them.
         out: zeros.
     """
     for i in range(len(walks)):

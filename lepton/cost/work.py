@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
+from lepton.cost.columns import (
+    W_DRAIN,
+    W_LAST,
+    W_MEMORY,
+    W_PRELOAD,
+    W_QUEUE,
+    W_READS,
+    W_STREAM,
+    WORK,
+)
+from lepton.cost.instructions import matrix_cost, vector_cost
+from lepton.cost.scalars import CostScalars, cost_scalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import (
@@ -14,20 +28,30 @@ from lepton.isa.footprints import (
     REQUANTIZE_BYTES,
     RESIZE_HEADER_BYTES,
     SOFTMAX_PARAMETER_BYTES,
+    queues,
 )
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
 
-__all__ = ["WALK", "bank_masks", "transfer_walks"]
+__all__ = ["InstructionCosts", "fill_work", "instruction_costs", "work_of"]
 
 I64 = NDArray[np.int64]
 
-WALK = (
-    "memory", "address", "run", "rows", "row_stride", "planes", "plane_stride", "scratchpad",
-    "row_pitch", "plane_pitch", "expanded",
-)  # fmt: skip
-"""Columns of a transfer: its memory, the walk through it and through the scratchpad with contiguous
-dimensions merged, and the decoded bytes; all 0 for other instructions."""
+
+class InstructionCosts(NamedTuple):
+    """Cycles of each instruction on its unit, all `[n] int64`; zero for transfers."""
+
+    preload: NDArray[np.int64]
+    """Cycles to bring the first weights into the array, hidden behind the previous instruction; 0
+    where they cannot be hidden and are part of the stream."""
+    stream: NDArray[np.int64]
+    """Cycles the unit is occupied."""
+    last: NDArray[np.int64]
+    """Cycles from the beginning of the last pass to the end, in which the next instruction may
+    preload; 0 where it may not."""
+    drain: NDArray[np.int64]
+    """Cycles between the end of the stream and the last result."""
+
 
 _LOAD, _STORE = BY_MNEMONIC["load"].opcode, BY_MNEMONIC["store"].opcode
 _WEIGHTS, _MATMUL = BY_MNEMONIC["weights"].opcode, BY_MNEMONIC["matmul"].opcode
@@ -84,20 +108,6 @@ def _walk(r: I64, out: I64) -> None:
     out[2], out[3], out[4] = run, rows, r[_ROW_STRIDE]
     out[5], out[6], out[7] = planes, r[_PLANE_STRIDE], r[_SCRATCHPAD]
     out[8], out[9] = r[_ROW_PITCH], r[_PLANE_PITCH]
-
-
-@njit
-def _walks(table: I64, out: I64) -> None:
-    for i in range(len(table)):
-        if table[i, 0] == _LOAD or table[i, 0] == _STORE or table[i, 0] == _WEIGHTS:
-            _walk(table[i], out[i])
-
-
-def transfer_walks(table: I64) -> I64:
-    """Return the walk of each instruction that is a transfer, `[n, len(WALK)]`."""
-    out = np.zeros((len(table), len(WALK)), np.int64)
-    _walks(table, out)
-    return out
 
 
 @njit(inlined=True)
@@ -200,27 +210,47 @@ def _mark_vector(r: I64, m: I64, bank: int, sums_bank: int) -> None:
     )  # fmt: skip
 
 
+@njit(inlined=True)
+def _mark_transfer(r: I64, m: I64, bank: int) -> None:
+    _mark_tile(
+        m, int(r[0] == _LOAD), bank, r[_SCRATCHPAD], r[_PLANES], r[_PLANE_PITCH], r[_ROWS],
+        r[_ROW_PITCH], r[_ROW_BYTES], 1,
+    )  # fmt: skip
+
+
 @njit
-def _fill_masks(table: I64, bank: int, sums_bank: int, out: I64) -> None:
+def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> None:
+    """Fill the columns of `WORK` but for the queue."""
     for i in range(len(table)):
-        r = table[i]
+        r, w = table[i], out[i]
+        masks, walk = w[W_READS:W_MEMORY], w[W_MEMORY:]
         if r[0] == _MATMUL or r[0] == _DEPTHWISE:
-            _mark_matrix(r, out[i], bank, sums_bank)
+            w[W_PRELOAD], w[W_STREAM], w[W_LAST], w[W_DRAIN] = matrix_cost(p, r)
+            _mark_matrix(r, masks, bank, sums_bank)
         elif _REQUANTIZE <= r[0] <= _RESIZE:
-            _mark_vector(r, out[i], bank, sums_bank)
+            w[W_STREAM] = vector_cost(p, r)
+            _mark_vector(r, masks, bank, sums_bank)
         elif r[0] == _LOAD or r[0] == _STORE:
-            _mark_tile(
-                out[i], int(r[0] == _LOAD), bank, r[_SCRATCHPAD], r[_PLANES], r[_PLANE_PITCH],
-                r[_ROWS], r[_ROW_PITCH], r[_ROW_BYTES], 1,
-            )  # fmt: skip
+            _mark_transfer(r, masks, bank)
+            _walk(r, walk)
+        elif r[0] == _WEIGHTS:
+            _walk(r, walk)
 
 
-def bank_masks(table: I64, chip: Chip) -> I64:
-    """Return the banks that each instruction uses, `[n, 4]` masks (docs/timing.md, 8.3).
+def fill_work(table: I64, chip: Chip, out: I64) -> None:
+    """Fill the columns of `WORK` of an array of zeros, `[at least n, at least len(WORK)]`."""
+    bank, sums_bank = chip.scratchpad.bank_bytes, chip.accumulators.bank_elements
+    out[: len(table), W_QUEUE] = queues(table, chip.dma.load_channels, chip.dma.store_channels)
+    _fill(cost_scalars(chip), bank, sums_bank, table, out)
 
-    The columns are banks of the scratchpad that are read, written, banks of the accumulators that
-    are read, written.
-    """
-    out = np.zeros((len(table), 4), np.int64)
-    _fill_masks(table, chip.scratchpad.bank_bytes, chip.accumulators.bank_elements, out)
+
+def work_of(table: I64, chip: Chip) -> I64:
+    """Return the work of `lepton.isa.records` on a chip, `[n, len(WORK)]`."""
+    out = np.zeros((len(table), len(WORK)), np.int64)
+    fill_work(table, chip, out)
     return out
+
+
+def instruction_costs(table: I64, chip: Chip) -> InstructionCosts:
+    """Return the costs of `lepton.isa.records` on a chip."""
+    return InstructionCosts(*work_of(table, chip)[:, W_PRELOAD:W_READS].T)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import EncodingError
-from lepton.isa.declaration import REGISTRY, WORD_BYTES, Field, Instruction
+from lepton.isa.declaration import REGISTRY, WORD_BYTES, Instruction
 
 __all__ = ["COLUMNS", "decode", "decode_all", "encode_all", "records", "records_of"]
 
@@ -78,33 +79,28 @@ def records(instructions: Iterable[Instruction]) -> NDArray[np.int64]:
     return records_of(encode_all(instructions))
 
 
+@cache
+def _fields() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return all fields as `lepton.isa.decode_kernel` takes them: offsets by opcode, and rows."""
+    first = np.zeros(257, np.int64)
+    rows: list[tuple[int, ...]] = []
+    for opcode in range(256):
+        cls = REGISTRY.get(opcode)
+        for field in cls.fields if cls else ():
+            mask = -1 if field.signed or field.bits == 64 else (1 << field.bits) - 1
+            rows.append((COLUMNS[field.name], *divmod(field.offset, 64), field.bits, mask))
+        first[opcode + 1] = len(rows)
+    return first, np.array(rows, np.int64)
+
+
 def records_of(stream: bytes) -> NDArray[np.int64]:
     """Return a legal stream as `[n, len(COLUMNS)] int64`.
 
     One row per instruction, 0 where it has no such field.
     """
-    words = np.frombuffer(stream, "<u8").reshape(-1, WORD_BYTES // 8)
+    from lepton.isa.decode_kernel import fill_table
+
+    words = np.frombuffer(stream, "<i8").reshape(-1, WORD_BYTES // 8)
     table = np.zeros((len(words), len(COLUMNS)), np.int64)
-    table[:, 0] = words[:, 0] & np.uint64(0xFF)
-    for opcode, cls in REGISTRY.items():
-        rows = np.flatnonzero(table[:, 0] == opcode)
-        if not len(rows):
-            continue
-        mine = words[rows]
-        for field in cls.fields:
-            table[rows, COLUMNS[field.name]] = _extracted(mine, field)
+    fill_table(words, *_fields(), table)
     return table
-
-
-def _extracted(words: NDArray[np.uint64], field: Field) -> NDArray[np.int64]:
-    """Return one field of all words, `[n, 8] uint64`."""
-    place, shift = divmod(field.offset, 64)
-    value = words[:, place] >> np.uint64(shift)
-    if shift + field.bits > 64:
-        value = value | words[:, place + 1] << np.uint64(64 - shift)
-    unused = np.uint64(64 - field.bits)
-    # shifted to the top and back down, which copies the sign
-    top = value << unused
-    if field.signed:
-        return top.view(np.int64) >> np.int64(64 - field.bits)
-    return (top >> unused).view(np.int64)

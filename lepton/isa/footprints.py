@@ -356,23 +356,21 @@ def queue_count(load_channels: int, store_channels: int) -> int:
 
 
 @cache
-def _units() -> NDArray[np.int64]:
-    """Return the unit of each opcode."""
-    units = np.zeros(256, np.int64)
+def _lanes(load_channels: int, store_channels: int) -> tuple[Records, Records]:
+    """Return for each opcode the queue of its channel 0, -1 for control, and its channels."""
+    fixed = load_channels + store_channels
+    first = {Unit.CONTROL: -1, Unit.LOAD: 0, Unit.STORE: load_channels, Unit.WEIGHTS: fixed}
+    first |= {Unit.MATRIX: fixed + 1, Unit.VECTOR: fixed + 2}
+    count = {Unit.LOAD: load_channels, Unit.STORE: store_channels}
+    lanes = np.full((2, 256), -1, np.int64)
+    lanes[1] = 1
     for opcode, cls in REGISTRY.items():
-        units[opcode] = cls.unit
-    return units
+        lanes[:, opcode] = first[cls.unit], count.get(cls.unit, 1)
+    return lanes[0], lanes[1]
 
 
 def queues(table: Records, load_channels: int, store_channels: int) -> NDArray[np.int64]:
     """Return the queue number of each instruction, -1 for control, -2 for a missing channel."""
-    unit = _units()[table[:, 0]]
-    channel = table[:, COLUMNS["channel"]]
-    fixed = load_channels + store_channels
-    made = np.full(len(table), -1, np.int64)
-    is_load, is_store = unit == Unit.LOAD, unit == Unit.STORE
-    made[is_load] = np.where(channel < load_channels, channel, -2)[is_load]
-    made[is_store] = np.where(channel < store_channels, load_channels + channel, -2)[is_store]
-    for offset, kind in enumerate((Unit.WEIGHTS, Unit.MATRIX, Unit.VECTOR)):
-        made[unit == kind] = fixed + offset
-    return made
+    first, count = _lanes(load_channels, store_channels)
+    opcode, channel = table[:, 0], table[:, COLUMNS["channel"]]
+    return np.where(channel < count[opcode], first[opcode] + channel, -2)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.cost.columns import W_QUEUE
 from lepton.cost.dependences import dependences
 from lepton.jit import njit
 from lepton.program.fetch import G_ADDRESS, G_BYTES, G_ROOM
 from lepton.simulator.channels import drain_writes, step_channel
+from lepton.simulator.kernel_records import fill_records
 from lepton.simulator.kernel_state import (
     ARRIVE,
     CAUSE,
@@ -45,7 +47,6 @@ from lepton.simulator.kernel_state import (
     START,
     T_ACCESSES,
     TAKEN,
-    W_QUEUE,
     Settings,
     State,
     dispatch_ahead,
@@ -115,10 +116,10 @@ def _dispatch(c: Settings, s: State, cycle: int) -> None:
 
 @njit
 def _new_state(
-    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64
+    c: Settings, instructions: I64, fetches: I64, table: I64, memories: MemoryState, bins: I64
 ) -> State:
     """Return the state of an idle chip at the region's first cycle."""
-    first, edges, open_waits = dependences(masks, c.start, c.stop)
+    first, edges, open_waits = dependences(table, c.start, c.stop)
     queues = np.zeros((c.queues, Q_SLOTS + c.outstanding), np.int64)
     queues[:, Q_SLOTS:] = c.base
     for column in (Q_HEAD, Q_RETIRES, Q_ACTIVE, Q_WAITING, Q_STREAMING):
@@ -193,24 +194,26 @@ def _run(c: Settings, s: State) -> None:
 
 @njit
 def run_region(
-    c: Settings, instructions: I64, fetches: I64, masks: I64, memories: MemoryState, bins: I64
-) -> tuple[int, int]:
+    c: Settings, instructions: I64, fetches: I64, table: I64, memories: MemoryState, bins: I64,
+    records: I64,
+) -> tuple[int, int]:  # fmt: skip
     """Run instructions [start, stop) from cycle `base`.
 
     Args:
         c: scalars.
-        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, of which WORK is filled in.
+        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, WORK of `lepton.cost` filled in.
         fetches: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
-        masks: `[n, 2]` semaphores that each instruction waits for and signals.
+        table: the program's, of `lepton.isa.records_of`.
         memories: as the region before left them.
         bins: profile of the bandwidth.
+        records: `[n, fields]` of `lepton.trace.RECORD`, filled in but for the operators.
 
     Returns:
         The cycle at which all has retired and every write has left, and the first instruction
         that could not run because of a deadlock, or -1, or `LONGEST` if a step of the run would
         come later than any tick that can be told.
     """
-    s = _new_state(c, instructions, fetches, masks, memories, bins)
+    s = _new_state(c, instructions, fetches, table, memories, bins)
     _run(c, s)
     for actor in range(len(s.next)):
         if s.next[actor] > NEVER:
@@ -223,4 +226,5 @@ def run_region(
         if head >= 0 and (stuck < 0 or head < stuck):
             stuck = head
     end = -(-drain_writes(s.memories, end * c.ticks) // c.ticks)
+    fill_records(c, instructions, np.full(c.queues, c.base), records)
     return end, stuck

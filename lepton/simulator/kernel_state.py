@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.cost.columns import W_QUEUE, WORK
 from lepton.jit import njit
 from lepton.program.fetch import G_FIRST, G_STOP
 from lepton.simulator.memories import MemoryState
 
-__all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "WORK", "Settings", "State", "finish_request"]
+__all__ = ["INSTRUCTION_COLUMNS", "NEVER", "TRACE", "Settings", "State", "finish_request"]
 __all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 
 I64 = NDArray[np.int64]
@@ -46,43 +47,12 @@ class Settings(NamedTuple):
     """Actor of the first DRAM channel."""
 
 
-WORK = (
-    "queue", "preload", "stream", "last", "drain", "reads", "writes", "reads_sums", "writes_sums",
-    "memory", "address", "run", "rows", "row_stride", "planes", "plane_stride", "scratchpad",
-    "row_pitch", "plane_pitch", "expanded",
-)  # fmt: skip
-"""What is known of an instruction beforehand: its queue; cycles as in `lepton.cost`; masks of the
-banks of scratchpad and accumulators that it reads and writes; and of a transfer the memory, the
-walk through it and through the scratchpad, and the decoded bytes."""
-
 TRACE = (
     "arrive", "dispatch", "ready", "taken", "start", "end", "retire", "cause", "bank", "memory",
 )  # fmt: skip
 """What the run finds out, in cycles, but `cause`: the instruction whose signal came last, or -1."""
 
-# columns of the instructions: WORK, TRACE, then what only the loop needs
-(
-    W_QUEUE,
-    W_PRELOAD,
-    W_STREAM,
-    W_LAST,
-    W_DRAIN,
-    W_READS,
-    W_WRITES,
-    W_READS_SUMS,
-    W_WRITES_SUMS,
-    W_MEMORY,
-    W_ADDRESS,
-    W_RUN,
-    W_ROWS,
-    W_ROW_STRIDE,
-    W_PLANES,
-    W_PLANE_STRIDE,
-    W_SCRATCHPAD,
-    W_ROW_PITCH,
-    W_PLANE_PITCH,
-    W_EXPANDED,
-) = range(len(WORK))
+# columns of the instructions: `lepton.cost.columns.WORK`, TRACE, then what only the loop needs
 FIRST_TRACE = len(WORK)
 (ARRIVE, DISPATCH, READY, TAKEN, START, END, RETIRE, CAUSE, BANK, MEMORY) = range(
     FIRST_TRACE, FIRST_TRACE + len(TRACE)

@@ -7,13 +7,14 @@ each with a ticket, that wait in order of arrival in front of their channel's co
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
-from lepton.chip.description import Flat
+from lepton.chip.description import Flat, Memory
 from lepton.jit import njit
 from lepton.program.fetch import fetch_block_bytes
 from lepton.simulator.dram_state import controller_state
@@ -69,10 +70,9 @@ class MemoryState(NamedTuple):
     """Tickets of one request."""
 
 
-def _flat_row(chip: Chip, memory: Flat) -> I64:
+def _flat_row(memory: Flat, ticks: int) -> I64:
     """Return the columns of a flat memory; its byte time is a fraction of ticks."""
     row = np.zeros(MEMORY_COLUMNS, np.int64)
-    ticks = chip.ticks(memory.clock_mhz)
     per_byte = ticks / memory.bytes_per_cycle
     row[FIRST_CHANNEL], row[TICKS], row[PORTS] = -1, ticks, memory.ports
     row[NUMERATOR], row[DENOMINATOR] = per_byte.numerator, per_byte.denominator
@@ -83,8 +83,9 @@ def _flat_row(chip: Chip, memory: Flat) -> I64:
     return row
 
 
-def _parts(chip: Chip, drams: list[Dram]) -> int:
+def _parts(chip: Chip) -> int:
     """Return the most accesses that one request of the DMA, or one fetch, can take."""
+    drams = [memory for memory in chip.memories if isinstance(memory, Dram)]
     smallest = min((dram.access_bytes for dram in drams), default=1)
     fetched = fetch_block_bytes(chip.control.fetch_bytes)
     bursts = fetched // chip.dma.burst_bytes + 2
@@ -92,26 +93,22 @@ def _parts(chip: Chip, drams: list[Dram]) -> int:
     return longest if drams else 1
 
 
-def memory_state(chip: Chip, tags: int) -> MemoryState:
-    """Return the memories of a chip at tick 0: all banks closed, nothing in flight.
-
-    Args:
-        chip: whose memories.
-        tags: requests that can be in flight.
-    """
-    drams = [memory for memory in chip.memories if isinstance(memory, Dram)]
-    parts = _parts(chip, drams)
+@lru_cache(maxsize=16)
+def _cold_state(
+    listed: tuple[Memory, ...], clocks: tuple[int, ...], parts: int, tags: int
+) -> MemoryState:
+    """Return the memories at tick 0, whose clocks take these ticks, to be copied."""
+    drams = [memory for memory in listed if isinstance(memory, Dram)]
     states = [controller_state(*controller_of(memory), 0) for memory in drams]
     rows: list[I64] = []
     channels: list[list[int]] = []
-    for memory in chip.memories:
+    for memory, ticks in zip(listed, clocks, strict=True):
         if isinstance(memory, Flat):
-            rows.append(_flat_row(chip, memory))
+            rows.append(_flat_row(memory, ticks))
             continue
         row = np.zeros(MEMORY_COLUMNS, np.int64)
         row[FIRST_CHANNEL], row[ACCESS] = len(channels), memory.access_bytes
         rows.append(row)
-        ticks = chip.ticks(memory.clock_mhz)
         channels += [[drams.index(memory), ticks, -1, -1, 0]] * memory.channels
     memories = np.array(rows, np.int64)
     count = len(rows)
@@ -129,6 +126,27 @@ def memory_state(chip: Chip, tags: int) -> MemoryState:
         np.zeros((tickets, 4), np.int64),
         np.array(channels, np.int64).reshape(-1, CHANNEL_COLUMNS),
         parts,
+    )
+
+
+def memory_state(chip: Chip, tags: int) -> MemoryState:
+    """Return the memories of a chip at tick 0: all banks closed, nothing in flight.
+
+    Args:
+        chip: whose memories.
+        tags: requests that can be in flight.
+    """
+    cold = _cold_state(chip.memories, chip.memory_ticks, _parts(chip), tags)
+    return cold._replace(
+        memories=cold.memories.copy(),
+        ports=cold.ports.copy(),
+        flight=cold.flight.copy(),
+        heads=cold.heads.copy(),
+        blocks=cold.blocks.copy(),
+        filters=cold.filters.copy(),
+        tickets=cold.tickets.copy(),
+        accesses=cold.accesses.copy(),
+        channels=cold.channels.copy(),
     )
 
 

@@ -8,23 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
-from lepton.cost import instruction_costs
-from lepton.cost.work import bank_masks, transfer_walks
+from lepton.cost.work import fill_work
 from lepton.errors import CheckError
-from lepton.isa.encoding import COLUMNS
-from lepton.isa.footprints import queue_count, queue_names, queues
+from lepton.isa.footprints import queue_count, queue_names
 from lepton.program import Program, Region
 from lepton.program.fetch import fetch_groups
 from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
 from lepton.simulator.kernel import LONGEST, run_region
+from lepton.simulator.kernel_records import R_OPERATOR
 from lepton.simulator.kernel_state import (
     FIRST_QUEUE,
-    FIRST_TRACE,
     INSTRUCTION_COLUMNS,
     NEVER,
-    TRACE,
-    W_QUEUE,
-    WORK,
     Settings,
 )
 from lepton.simulator.memories import (
@@ -40,15 +35,8 @@ __all__ = ["simulate_timing"]
 
 I64 = NDArray[np.int64]
 _BINS = 1024
-
-
-def _work(chip: Chip, table: I64) -> I64:
-    """Return the kernel's array of instructions, `[n + 1, INSTRUCTION_COLUMNS]`, WORK filled in."""
-    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    made = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
-    parts = (queue, *instruction_costs(table, chip), bank_masks(table, chip), transfer_walks(table))
-    made[:-1, : len(WORK)] = np.column_stack(parts)
-    return made
+_COUNTERS = max(ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES) + 1
+"""Columns of a channel's block among which its counters are."""
 
 
 def _settings(program: Program, region: Region, base: int) -> Settings:
@@ -56,7 +44,7 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
     chip = program.chip
     transfers = chip.dma.load_channels + chip.dma.store_channels + 1
     return Settings(
-        ticks=chip.ticks(chip.array.clock_mhz),
+        ticks=chip.cycle_ticks,
         queues=transfers + 2,
         transfer_queues=transfers,
         queue_depth=chip.control.queue_depth,
@@ -84,19 +72,21 @@ def simulate_timing(program: Program) -> Trace:
     began = time.perf_counter()
     chip = program.chip
     table = program.table
-    work = _work(chip, table)
+    work = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
+    fill_work(table, chip, work)
     memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = 64
+    fields = np.zeros((len(table), RECORD.itemsize // 8), np.int64)
+    fields[:, R_OPERATOR] = program.operator_of
     cycle = 0
     spans: list[tuple[int, int]] = []
-    masks = table[:, [COLUMNS["wait"], COLUMNS["signal"]]]
     for region in program.regions:
         if region.device != "npu":
             continue
         settings = _settings(program, region, cycle)
         fetches = fetch_groups(program, region)
-        end, stuck = run_region(settings, work, fetches, masks, memories, bins)
+        end, stuck = run_region(settings, work, fetches, table, memories, bins, fields)
         if stuck == LONGEST:
             raise CheckError(
                 f"the program takes too long: at {settings.ticks} ticks a cycle no more than "
@@ -110,7 +100,7 @@ def simulate_timing(program: Program) -> Trace:
         cycle = int(end)
     names = queue_names(chip.dma.load_channels, chip.dma.store_channels)
     return Trace(
-        records=_records(program, work[:-1], spans),
+        records=fields.view(RECORD)[:, 0],
         queues=tuple(names),
         cycles=cycle,
         regions=tuple(spans),
@@ -119,37 +109,6 @@ def simulate_timing(program: Program) -> Trace:
         clock_hz=chip.cycles_per_second,
         seconds=time.perf_counter() - began,
     )
-
-
-def _records(program: Program, work: I64, spans: list[tuple[int, int]]) -> NDArray[np.void]:
-    """Return the trace's records: the kernel's times, and the stalls that follow from them."""
-    queue = work[:, W_QUEUE]
-    made = np.zeros(len(work), RECORD)
-    made["instruction"] = np.arange(len(work))
-    made["operator"] = program.operator_of
-    made["queue"] = queue
-    column = {name: work[:, FIRST_TRACE + place] for place, name in enumerate(TRACE)}
-    for name in ("arrive", "dispatch", "taken", "start", "end", "retire", "cause"):
-        made[name] = column[name]
-    made["stall_bank"], made["stall_memory"] = column["bank"], column["memory"]
-    made["cause_queue"] = np.where(column["cause"] < 0, -1, queue[column["cause"]])
-    free = np.zeros(len(work), np.int64)
-    npu = (region for region in program.regions if region.device == "npu")
-    for region, (base, _) in zip(npu, spans, strict=True):
-        for number in np.unique(queue[region.start : region.stop]):
-            mine = region.start + np.flatnonzero(queue[region.start : region.stop] == number)
-            free[mine] = np.concatenate([[base], column["end"][mine[:-1]]])
-    until = free
-    for name, source in (
-        ("fetch", "arrive"),
-        ("dispatch", "dispatch"),
-        ("semaphore", "taken"),
-        ("preload", "start"),
-    ):
-        reached = np.clip(column[source], until, np.maximum(column["start"], free))
-        made[f"stall_{name}"] = np.where(queue < 0, 0, reached - until)
-        until = reached
-    return made
 
 
 def _tags(chip: Chip) -> int:
@@ -161,24 +120,17 @@ def _tags(chip: Chip) -> int:
 def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
     """Return the traffic of every memory."""
     made: list[MemoryCounters] = []
-    for index, memory in enumerate(chip.memories):
-        row = memories.memories[index]
-        counts = np.zeros(6, np.int64)
+    for memory, row, profile in zip(chip.memories, memories.memories, bins[:-1], strict=True):
+        commands = [0] * 6
         if isinstance(memory, Dram):
             first = row[FIRST_CHANNEL]
-            total = memories.blocks[first : first + memory.channels].sum(axis=0)
+            blocks = memories.blocks[first : first + memory.channels, :_COUNTERS]
+            total: list[int] = blocks.sum(axis=0).tolist()
             misses = total[READS] + total[WRITES] - total[HITS]
-            commands = [ACTIVATES, PRECHARGES, REFRESHES, WRITES]
-            counts = np.array([total[HITS], misses, *total[commands]])
-        used = np.flatnonzero(bins[index])
+            commands = [total[HITS], misses]
+            commands += [total[at] for at in (ACTIVATES, PRECHARGES, REFRESHES, WRITES)]
+        used = profile.nonzero()[0]
         length = int(used[-1]) + 1 if len(used) else 0
-        made.append(
-            MemoryCounters(
-                memory.name,
-                int(row[READ_BYTES]),
-                int(row[WRITE_BYTES]),
-                *counts.tolist(),
-                profile=bins[index, :length].copy(),
-            )
-        )
+        moved = int(row[READ_BYTES]), int(row[WRITE_BYTES])
+        made.append(MemoryCounters(memory.name, *moved, *commands, profile=profile[:length].copy()))
     return tuple(made)

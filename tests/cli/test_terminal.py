@@ -100,6 +100,17 @@ def test_a_signal_during_the_imports_is_one_sentence(number: int, code: int, sta
     assert done.stderr == b"lepton: interrupted; no file was left half-written\n"
 
 
+def test_nothing_is_searched_for_garbage_at_the_end() -> None:
+    code = (
+        "import gc, sys; from lepton.__main__ import main; sys.argv = ['lepton', 'chips']\n"
+        "main(); print(gc.get_freeze_count() > 10_000, gc.isenabled())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, timeout=60, check=True
+    )
+    assert done.stdout.endswith(b"True True\n")
+
+
 def test_termination_removes_the_temporary_folders(tmp_path: Path) -> None:
     folder, out = tmp_path / "tmp", tmp_path / "o.lepton"
     folder.mkdir()

@@ -208,3 +208,23 @@ def test_no_compiled_network_beats_the_bound(
     assert _is_bounded(program)
     macs = sum(prod(y.ofm) * y.filters * y.channels * prod(y.kernel) for y in layers)
     assert sum(operator.macs for operator in program.operators) == macs
+
+
+def test_every_run_starts_from_a_cold_chip() -> None:
+    chip = load_chip("edge")
+    item = isa.Load(planes=1, rows=4, row_bytes=256, row_stride=4096, scratchpad_row_pitch=256)
+    program, other = (program_of(chip, [[item] * count]) for count in (3, 2))
+    first, between, again = (simulate_timing(p) for p in (program, other, program))
+    assert again.records.tobytes() == first.records.tobytes() != between.records.tobytes()
+    assert again.cycles == first.cycles
+    for once, twice in zip(first.memories, again.memories, strict=True):
+        assert once.profile.tolist() == twice.profile.tolist()
+        assert replace(once, profile=twice.profile) == twice
+
+
+def test_the_same_memories_beside_another_clock_are_not_mistaken() -> None:
+    chip = load_chip("edge")
+    fast = replace(chip, array=replace(chip.array, clock_mhz=2 * chip.array.clock_mhz))
+    item = isa.Load(planes=1, rows=1, row_bytes=1 << 14)
+    slow, quick = (simulate_timing(program_of(c, [[item]])).cycles for c in (chip, fast))
+    assert quick > 1.5 * slow
