@@ -40,6 +40,8 @@ from lepton.simulator.dram_state import (
     HIT_COUNT,
     HIT_LIMIT,
     HITS,
+    LAST_GROUP,
+    LAST_READ,
     LATER,
     LINES,
     LINK,
@@ -64,7 +66,9 @@ from lepton.simulator.dram_state import (
     READ_DONE,
     READ_GAPS,
     READ_GATE,
+    READ_STEPS,
     READS,
+    READS_BY,
     RIPE,
     ROW_COMMAND,
     RP,
@@ -73,14 +77,17 @@ from lepton.simulator.dram_state import (
     SEVERAL,
     SINGLE,
     STALE,
+    STEPS,
     TICKETS,
     TURN_BITS,
     WAITING,
+    WAKE,
     WINDOW_GAPS,
     WRITE_COMMAND,
     WRITE_GAPS,
     WRITE_GATE,
     WRITE_PRE,
+    WRITE_READ,
     WRITES,
 )
 
@@ -139,6 +146,20 @@ def precharge(c: I64, m: I64, b: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
+def _note_column(c: I64, m: I64, group: int, is_write: int, t: int) -> None:
+    """Note a column command; the gaps of a read are its gates if no earlier one lies beyond."""
+    if is_write:
+        m[LAST_GROUP] = -1
+        m[READS_BY] = max(m[READS_BY], t + c[WRITE_READ])
+        return
+    least = READ_STEPS + group * 2 * STEPS
+    most = least + 2 * (STEPS - 1)
+    m[LAST_READ] = t
+    m[LAST_GROUP] = group if m[READS_BY] <= t + c[least] else -1
+    m[READS_BY] = max(m[READS_BY], t + c[most])
+
+
+@njit(allocates=False, inlined=True)
 def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
     """Do the oldest read (write) of the bank's open row."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -155,6 +176,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]
     remove(c, m, f, local, at, is_write)
+    _note_column(c, m, m[b + BANK_GROUP] & (MAX_GROUPS - 1), is_write, t)
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
     gaps = (WRITE_GAPS if is_write else READ_GAPS) + (
@@ -225,12 +247,42 @@ def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
     best = LATER << TURN_BITS
     bits = c[BANK_BITS] & 7
     group_mask = (1 << (1 << bits)) - 1
+    if m[LAST_GROUP] >= 0:
+        step = READ_STEPS + (m[LAST_GROUP] & (MAX_GROUPS - 1)) * 2 * STEPS
+        for _ in range(STEPS):
+            mine = ripe & c[step + 1]
+            if mine:
+                at = m[LAST_READ] + c[step]
+                if at < t:
+                    break
+                return int((at << TURN_BITS) | lowest(rotated(mine, after)))
+            step += 2
     while ripe:
         group = lowest(ripe) >> bits
         mine = ripe & (group_mask << (group << bits))
         ripe ^= mine
         at = max(m[READ_GATE + (group & (MAX_BANKS - 1))], t)
         best = min(best, (at << TURN_BITS) | lowest(rotated(mine, after)))
+    return int(best)
+
+
+@njit(allocates=False, inlined=True)
+def _first_to_wake(m: I64, banks: int, after: int, t: int) -> int:
+    """Return the least of cycle and turn of banks with one next command; note which got ripe."""
+    best, wake, ripe = LATER << TURN_BITS, LATER, m[RIPE]
+    turn = rotated(banks, after)
+    # cycle and turn in one number: the loop has no branch to mispredict
+    while turn:
+        place = lowest(turn)
+        turn &= turn - 1
+        local = (place + after) & (MAX_BANKS - 1)
+        own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
+        at = max(own, gate, t)
+        best = min(best, (at << TURN_BITS) | place)
+        ripens = (m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)
+        wake = min(wake, at + (LATER if ripens else 0))
+        ripe |= ripens << local
+    m[RIPE], m[WAKE] = ripe, wake
     return int(best)
 
 
@@ -242,16 +294,8 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     allowed = m[ACTIVE] & m[ALLOWED]
     ripe = m[RIPE]
     best = _first_ripe(c, m, allowed & ripe, after, t)
-    turn = rotated(allowed & ~(m[CHOOSERS] | ripe), after)
-    # cycle and turn in one number: the loop has no branch to mispredict
-    while turn:
-        place = lowest(turn)
-        turn &= turn - 1
-        local = (place + after) & (MAX_BANKS - 1)
-        own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
-        best = min(best, (max(own, gate, t) << TURN_BITS) | place)
-        ripe |= ((m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)) << local
-    m[RIPE] = ripe
+    if best >> TURN_BITS >= m[WAKE]:
+        best = min(best, _first_to_wake(m, allowed & ~(m[CHOOSERS] | ripe), after, t))
     turn = rotated(allowed & m[CHOOSERS], after)
     while turn:
         place = lowest(turn)

@@ -80,6 +80,7 @@ from lepton.simulator.dram_state import (
     TICKETS,
     VALID,
     WAITING,
+    WAKE,
     WRITE_COMMAND,
     WRITE_GATE,
 )
@@ -166,6 +167,7 @@ def offer(c: I64, m: I64, local: int) -> None:
     m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
     ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
     m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
+    m[WAKE] = min(m[WAKE], LATER if ripe else at)
 
 
 @njit(allocates=False, inlined=True)
