@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import FEW_GROUPS, delay_all, delay_few, lowest, rotated
-from lepton.simulator.dram_queues import entries_of, offer, remove, row_of
+from lepton.simulator.dram_queues import entries_of, offer, position_of, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE_GAPS,
@@ -31,6 +31,7 @@ from lepton.simulator.dram_state import (
     COLUMN_WR,
     DECIDED,
     DONE,
+    ENTRY_FIELDS,
     FAW_FIELDS,
     FAW_SLOT,
     FAW_TIMES,
@@ -43,7 +44,7 @@ from lepton.simulator.dram_state import (
     LAST_GROUP,
     LAST_READ,
     LATER,
-    LINES,
+    LINE,
     LINK,
     MAX_BANKS,
     MAX_GROUPS,
@@ -78,7 +79,7 @@ from lepton.simulator.dram_state import (
     SINGLE,
     STALE,
     STEPS,
-    TICKETS,
+    TICKET,
     TURN_BITS,
     WAITING,
     WAKE,
@@ -110,13 +111,13 @@ def _delay(c: I64, m: I64, gate: int, gaps: int, t: int) -> None:
 def _activate(c: I64, m: I64, local: int, t: int) -> None:
     """Open the row of the bank's oldest request."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = LINES + entries_of(c, local)
+    entry = entries_of(c, local)
     waiting = m[b + WAITING]
-    row = row_of(c, m[entry + lowest(waiting)])
+    row = row_of(c, m[entry + lowest(waiting) * ENTRY_FIELDS + LINE])
     hit = 0
     while waiting:
         at = lowest(waiting)
-        if row_of(c, m[entry + at]) == row:
+        if row_of(c, m[entry + at * ENTRY_FIELDS + LINE]) == row:
             hit |= 1 << at
         waiting &= waiting - 1
     m[b + OPEN], m[b + HIT] = row, hit
@@ -170,7 +171,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     else:
         m[READS] += 1
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
-        ticket = m[TICKETS + entries_of(c, local) + at]
+        ticket = m[entries_of(c, local) + at * ENTRY_FIELDS + TICKET]
         m[DECIDED] = ticket
         while ticket >= 0:
             k[ticket, DONE] = t + c[READ_DONE]
@@ -316,7 +317,7 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
         requests = m[b + HIT] & m[b + READ]
     elif kind == WRITE_COMMAND:
         requests = m[b + HIT] & ~m[b + READ]
-    return m[SEQUENCES + entries_of(c, local) + lowest(requests)]
+    return m[SEQUENCES + position_of(c, local) + lowest(requests)]
 
 
 @njit(allocates=False, inlined=True)

@@ -33,6 +33,8 @@ from lepton.simulator.dram_state import (
     DRAIN_ABOVE,
     ELIGIBLE,
     END,
+    ENTRIES,
+    ENTRY_FIELDS,
     FILTER,
     FLUSH,
     GROUP,
@@ -40,8 +42,9 @@ from lepton.simulator.dram_state import (
     HIT,
     HIT_COUNT,
     HIT_LIMIT,
+    HOME,
     LATER,
-    LINES,
+    LINE,
     LINK,
     MASK,
     MAX_BANKS,
@@ -57,11 +60,10 @@ from lepton.simulator.dram_state import (
     PRE,
     PRECHARGE_GATE,
     QUEUE,
-    QUEUE_BANKS,
     QUEUE_FIELDS,
-    QUEUE_LINES,
     QUEUE_MASKS,
-    QUEUE_TICKETS,
+    QUEUED,
+    QUEUED_FIELDS,
     QUEUES,
     RANK,
     READ,
@@ -77,7 +79,7 @@ from lepton.simulator.dram_state import (
     SINGLE,
     STALE,
     TAIL,
-    TICKETS,
+    TICKET,
     VALID,
     WAITING,
     WAKE,
@@ -85,7 +87,17 @@ from lepton.simulator.dram_state import (
     WRITE_GATE,
 )
 
-__all__ = ["enter", "entries_of", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
+__all__ = [
+    "enter",
+    "entries_of",
+    "offer",
+    "position_of",
+    "remove",
+    "room",
+    "row_of",
+    "schedule",
+    "starts_drain",
+]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -101,9 +113,15 @@ def _bank_of(c: I64, line: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def entries_of(c: I64, local: int) -> int:
-    """Return the place of a bank's queue in `LINES`."""
+def position_of(c: I64, local: int) -> int:
+    """Return the number of the first position of a bank's queue."""
     return (local << c[POSITION_BITS]) & (MAX_BANKS * MAX_QUEUE - 1)
+
+
+@njit(allocates=False, inlined=True)
+def entries_of(c: I64, local: int) -> int:
+    """Return where in a channel's block a bank's queue is."""
+    return ENTRIES + position_of(c, local) * ENTRY_FIELDS
 
 
 @njit(allocates=False, inlined=True)
@@ -115,7 +133,13 @@ def row_of(c: I64, line: int) -> int:
 @njit(allocates=False, inlined=True)
 def _hash(line: int, is_write: int) -> int:
     """Return an address's place in the filters."""
-    return (is_write * FILTER) | (((line >> 5) ^ (line >> 16)) & (FILTER - 1))
+    return ((((line >> 5) ^ (line >> 16)) & (FILTER - 1)) << 1) | is_write
+
+
+@njit(allocates=False, inlined=True)
+def _queued(is_write: int, at: int) -> int:
+    """Return where in a channel's block a position of a queue of reads or of writes is."""
+    return QUEUED + (is_write * MAX_QUEUE + at) * QUEUED_FIELDS
 
 
 @njit(allocates=False, inlined=True)
@@ -128,15 +152,15 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     entry = entries_of(c, local)
     waiting = m[b + WAITING] & (~m[b + READ] if is_write else m[b + READ])
     while waiting:
-        at = entry + lowest(waiting)
-        if m[LINES + at] == line:
-            return m[TICKETS + at]
+        at = entry + lowest(waiting) * ENTRY_FIELDS
+        if m[at + LINE] == line:
+            return m[at + TICKET]
         waiting &= waiting - 1
     queued = m[QUEUES + is_write * QUEUE_FIELDS + VALID]
     while queued:
-        at = is_write * MAX_QUEUE + lowest(queued)
-        if m[QUEUE_LINES + at] == line:
-            return m[QUEUE_TICKETS + at]
+        at = _queued(is_write, lowest(queued))
+        if m[at + LINE] == line:
+            return m[at + TICKET]
         queued &= queued - 1
     return -1
 
@@ -171,14 +195,17 @@ def offer(c: I64, m: I64, local: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _compact_bank(m: I64, b: int, entry: int) -> None:
+def _compact_bank(c: I64, m: I64, local: int) -> None:
     """Move a bank's requests to the first positions."""
+    b = BANK_STATE + local * BANK_FIELDS
+    entry, sequence = entries_of(c, local), SEQUENCES + position_of(c, local)
     waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
     to = hits = reads = 0
     while waiting:
         at = lowest(waiting)
-        for words in (LINES, TICKETS, SEQUENCES):
-            m[words + entry + to] = m[words + entry + at]
+        for field in range(ENTRY_FIELDS):
+            m[entry + to * ENTRY_FIELDS + field] = m[entry + at * ENTRY_FIELDS + field]
+        m[sequence + to] = m[sequence + at]
         hits |= (hit >> at & 1) << to
         reads |= (read >> at & 1) << to
         to += 1
@@ -191,14 +218,14 @@ def _compact_bank(m: I64, b: int, entry: int) -> None:
 def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
     """Put a request at the end of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = entries_of(c, local)
     if m[b + END] >> c[POSITION_BITS]:
-        _compact_bank(m, b, entry)
+        _compact_bank(c, m, local)
     at = m[b + END] & (MAX_QUEUE - 1)
     m[b + END] = at + 1
-    m[LINES + entry + at], m[TICKETS + entry + at] = line, ticket
+    entry = entries_of(c, local) + at * ENTRY_FIELDS
+    m[entry + LINE], m[entry + TICKET] = line, ticket
     if c[SINGLE]:
-        m[SEQUENCES + entry + at] = m[SEQUENCE]
+        m[SEQUENCES + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
     bit = 1 << at
     m[b + WAITING] |= bit
@@ -215,7 +242,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
 def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     """Take a request out of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    f[_hash(m[LINES + entries_of(c, local) + at], is_write)] -= 1
+    f[_hash(m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
@@ -235,14 +262,15 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
 def _compact_queue(m: I64, q: int, is_write: int) -> None:
     """Move a queue's transactions to the first positions."""
     valid, eligible = m[q + VALID], m[q + ELIGIBLE]
-    base, masks = is_write * MAX_QUEUE, QUEUE_MASKS + is_write * MAX_BANKS
+    masks = QUEUE_MASKS + is_write * MAX_BANKS
     m[masks : masks + MAX_BANKS] = 0
     to = kept = 0
     while valid:
         at = lowest(valid)
-        for words in (QUEUE_LINES, QUEUE_TICKETS, QUEUE_BANKS):
-            m[words + base + to] = m[words + base + at]
-        m[masks + m[QUEUE_BANKS + base + to]] |= 1 << to
+        old, new = _queued(is_write, at), _queued(is_write, to)
+        for field in (LINE, TICKET, HOME):
+            m[new + field] = m[old + field]
+        m[masks + m[new + HOME]] |= 1 << to
         kept |= (eligible >> at & 1) << to
         to += 1
         valid &= valid - 1
@@ -260,9 +288,8 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     m[q + TAIL] = at + 1
     m[q + COUNT] += 1
     local = _bank_of(c, line)
-    position = is_write * MAX_QUEUE + at
-    m[QUEUE_LINES + position], m[QUEUE_TICKETS + position] = line, ticket
-    m[QUEUE_BANKS + position] = local
+    queued = _queued(is_write, at)
+    m[queued + LINE], m[queued + TICKET], m[queued + HOME] = line, ticket, local
     bit = 1 << at
     m[q + VALID] |= bit
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
@@ -294,15 +321,15 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     if m[q + ELIGIBLE] == 0:
         return -1
     at = lowest(m[q + ELIGIBLE])
-    if is_write and _find(c, m, f, m[QUEUE_LINES + MAX_QUEUE + at], 0) >= 0:
+    if is_write and _find(c, m, f, m[_queued(1, at) + LINE], 0) >= 0:
         m[DRAIN] = 0
         is_write, q = 0, QUEUES
         if m[q + ELIGIBLE] == 0:
             return -1
         at = lowest(m[q + ELIGIBLE])
     m[DRAIN] -= is_write
-    position = is_write * MAX_QUEUE + at
-    local = m[QUEUE_BANKS + position] & (MAX_BANKS - 1)
+    queued = _queued(is_write, at)
+    local = m[queued + HOME] & (MAX_BANKS - 1)
     kept = ~(1 << at)
     m[q + COUNT] -= 1
     m[q + ELIGIBLE] &= kept
@@ -310,7 +337,7 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     m[q + VALID] &= kept
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
-    _push(c, m, local, m[QUEUE_LINES + position], m[QUEUE_TICKETS + position], is_write)
+    _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
     if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
         m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
         m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]

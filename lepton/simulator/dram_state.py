@@ -75,22 +75,20 @@ BANK_STATE = 256
 NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
 NEXT_GATE = NEXT_AT + MAX_BANKS
 NEXT_KIND = NEXT_GATE + MAX_BANKS
-# per queue and position; per queue and bank
-QUEUE_LINES = NEXT_KIND + MAX_BANKS
-QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
-QUEUE_BANKS = QUEUE_TICKETS + 2 * MAX_QUEUE
-QUEUE_MASKS = QUEUE_BANKS + 2 * MAX_QUEUE
-# per bank and position
-LINES = QUEUE_MASKS + 2 * MAX_BANKS
-TICKETS = LINES + MAX_BANKS * MAX_QUEUE
-SEQUENCES = TICKETS + MAX_BANKS * MAX_QUEUE
+# per queue and bank; what waits, per queue and position and then per bank and position
+QUEUE_MASKS = NEXT_KIND + MAX_BANKS
+(LINE, TICKET, HOME, QUEUED_FIELDS) = 0, 1, 2, 4
+QUEUED = QUEUE_MASKS + 2 * MAX_BANKS
+ENTRY_FIELDS = 2
+ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
+SEQUENCES = ENTRIES + MAX_BANKS * MAX_QUEUE * ENTRY_FIELDS
 BLOCK = SEQUENCES + MAX_BANKS * MAX_QUEUE
 
 # kinds of command; several where a bank has a choice
 ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
 
 FILTER = 2048
-"""Counters of queued requests by a hash of their address; reads first, then writes."""
+"""Counters of queued requests by a hash of their address; reads and writes alternate."""
 
 (LINK, DONE) = range(2)
 
@@ -165,7 +163,7 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
     banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
     banks[:, :, OPEN] = -1
-    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_LINES] = LATER, NOTHING
+    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
     banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
     return ControllerState(
         configuration,
