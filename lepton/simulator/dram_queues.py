@@ -215,8 +215,8 @@ def _compact_bank(c: I64, m: I64, local: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
-    """Put a request at the end of a bank's queue."""
+def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> bool:
+    """Put a request at the end of a bank's queue; tell if that may change what the bank offers."""
     b = BANK_STATE + local * BANK_FIELDS
     if m[b + END] >> c[POSITION_BITS]:
         _compact_bank(c, m, local)
@@ -228,14 +228,18 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
         m[SEQUENCES + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
     bit = 1 << at
+    changes = m[b + WAITING] == 0
     m[b + WAITING] |= bit
     if not is_write:
         m[b + READ] |= bit
     if m[b + OPEN] == row_of(c, line):
         m[b + HIT] |= bit
+        changes |= m[NEXT_KIND + local] != (WRITE_COMMAND if is_write else READ_COMMAND)
     m[b + BANK_COUNT] += 1
     m[ACTIVE] |= 1 << local
-    offer(c, m, local)
+    if changes:
+        offer(c, m, local)
+    return changes
 
 
 @njit(allocates=False, inlined=True)
@@ -310,8 +314,9 @@ def starts_drain(c: I64, m: I64) -> bool:
 
 @njit(allocates=False, inlined=True)
 def schedule(c: I64, m: I64, f: U8) -> int:
-    """Move the oldest transaction whose bank's queue has room there; return its bank or -1.
+    """Move the oldest transaction whose bank's queue has room there.
 
+    Return its bank, or -1 if what the banks offer is as before.
     A write waits until a read of its address has left; the drain then ends, and a read moves.
     """
     if starts_drain(c, m):
@@ -337,11 +342,11 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     m[q + VALID] &= kept
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
-    _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
+    changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
     if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
         m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
         m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
-    return local
+    return local if changes else -1
 
 
 @njit(allocates=False, inlined=True)
