@@ -19,6 +19,7 @@ from lepton.simulator.dram_queues import enter
 from lepton.simulator.dram_state import (
     ACTIVATES,
     CLOCK,
+    COUNTERS,
     DONE,
     HITS,
     LINE_MASK,
@@ -106,7 +107,7 @@ def replay(
     if earliest is None:
         earliest = np.zeros(count, np.int64)
     state = controller_state(timing, arbitration, count)
-    accepted = np.zeros(count, np.int64)
+    accepted = np.empty(count, np.int64)
     _send(
         state,
         address,
@@ -116,7 +117,7 @@ def replay(
         accepted,
     )
     cycles = _finish(state, address)
-    total = state.blocks.sum(axis=0)
+    total = state.blocks[:, :COUNTERS].sum(axis=0)
     return Replay(
         cycles,
         accepted,

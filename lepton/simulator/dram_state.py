@@ -48,7 +48,7 @@ ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 # a channel's block: scalars and counters
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
 (REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
-(PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(16, 23)
+(PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 24)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
 DECIDED = 23
 # no bank that waits for more than gates offers anything before
@@ -144,8 +144,8 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     gaps = rules(timing)
     row[WRITE_READ] = gaps.column[1, :, 0].max()
-    steps = _read_steps(timing, gaps.column)
-    return np.concatenate([row, *(table.ravel() for table in gaps), steps.ravel()])
+    tables = (*gaps, _read_steps(timing, gaps.column))
+    return np.concatenate([row, *(table.ravel() for table in tables)])
 
 
 def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
@@ -169,5 +169,5 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
         configuration,
         blocks,
         np.zeros((timing.channels, 2 * FILTER), np.uint8),
-        np.full((tickets, 2), -1, np.int64),
+        np.zeros((tickets, 2), np.int64),
     )
