@@ -83,6 +83,7 @@ from lepton.simulator.dram_state import (
     TURN_BITS,
     WAITING,
     WAKE,
+    WAKE_OTHERS,
     WINDOW_GAPS,
     WRITE_COMMAND,
     WRITE_GAPS,
@@ -197,6 +198,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
         _activate(c, m, local, t)
     else:
         precharge(c, m, b, t)
+    m[WAKE] = m[WAKE_OTHERS]
     offer(c, m, local)
     m[STALE] = 1
 
@@ -270,7 +272,8 @@ def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
 @njit(allocates=False, inlined=True)
 def _first_to_wake(m: I64, banks: int, after: int, t: int) -> int:
     """Return the least of cycle and turn of banks with one next command; note which got ripe."""
-    best, wake, ripe = LATER << TURN_BITS, LATER, m[RIPE]
+    best = second = LATER << TURN_BITS
+    ripe = m[RIPE]
     turn = rotated(banks, after)
     # cycle and turn in one number: the loop has no branch to mispredict
     while turn:
@@ -278,12 +281,10 @@ def _first_to_wake(m: I64, banks: int, after: int, t: int) -> int:
         turn &= turn - 1
         local = (place + after) & (MAX_BANKS - 1)
         own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
-        at = max(own, gate, t)
-        best = min(best, (at << TURN_BITS) | place)
-        ripens = (m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)
-        wake = min(wake, at + (LATER if ripens else 0))
-        ripe |= ripens << local
-    m[RIPE], m[WAKE] = ripe, wake
+        key = (max(own, gate, t) << TURN_BITS) | place
+        best, second = min(best, key), min(second, max(best, key))
+        ripe |= ((m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)) << local
+    m[RIPE], m[WAKE], m[WAKE_OTHERS] = ripe, best >> TURN_BITS, second >> TURN_BITS
     return int(best)
 
 
@@ -295,14 +296,18 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     allowed = m[ACTIVE] & m[ALLOWED]
     ripe = m[RIPE]
     best = _first_ripe(c, m, allowed & ripe, after, t)
+    waker = LATER << TURN_BITS
     if best >> TURN_BITS >= m[WAKE]:
-        best = min(best, _first_to_wake(m, allowed & ~(m[CHOOSERS] | ripe), after, t))
+        waker = _first_to_wake(m, allowed & ~(m[CHOOSERS] | ripe), after, t)
+        best = min(best, waker)
     turn = rotated(allowed & m[CHOOSERS], after)
     while turn:
         place = lowest(turn)
         turn &= turn - 1
         at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
         best = min(best, (at << TURN_BITS) | place)
+    if best != waker:
+        m[WAKE_OTHERS] = m[WAKE]
     local = (best + after) & (MAX_BANKS - 1)
     kind = _first_of_bank(c, m, local, t)[1]
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
@@ -365,6 +370,7 @@ def consider(c: I64, m: I64, local: int, t: int) -> None:
         sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
         if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
             m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
+            m[WAKE_OTHERS] = m[WAKE]
 
 
 @njit(allocates=False, inlined=True)

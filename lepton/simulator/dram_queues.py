@@ -83,6 +83,7 @@ from lepton.simulator.dram_state import (
     VALID,
     WAITING,
     WAKE,
+    WAKE_OTHERS,
     WRITE_COMMAND,
     WRITE_GATE,
 )
@@ -191,7 +192,8 @@ def offer(c: I64, m: I64, local: int) -> None:
     m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
     ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
     m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
-    m[WAKE] = min(m[WAKE], LATER if ripe else at)
+    wake = LATER if ripe else at
+    m[WAKE], m[WAKE_OTHERS] = min(m[WAKE], wake), min(m[WAKE_OTHERS], wake)
 
 
 @njit(allocates=False, inlined=True)

@@ -6,6 +6,7 @@ queue's positions are in order of age.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,13 +52,13 @@ ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 (PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 24)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
 DECIDED = 23
-# no bank that waits for more than gates offers anything before
-WAKE = 24
+# no bank that waits for more than gates offers anything before; the same without the picked bank
+WAKE, WAKE_OTHERS = 24, 28
 # latest read: its cycle; its group, -1 unless all read gates are its gaps; a bound of read gates
 (LAST_READ, LAST_GROUP, READS_BY) = range(25, 28)
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = 28
+QUEUES = 29
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
@@ -122,6 +123,7 @@ def _read_steps(timing: DramTiming, column: I64) -> I64:
     return steps
 
 
+@cache
 def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     """Return the kernel's view of a memory and its controller."""
     single = arbitration.kind == "single"
