@@ -53,7 +53,6 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
-    PICKED,
     POINTER,
     PRE,
     PRECHARGE_GAPS,
@@ -258,7 +257,7 @@ def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
                 at = m[LAST_READ] + c[step]
                 if at < t:
                     break
-                return int((at << TURN_BITS) | lowest(rotated(mine, after)))
+                return int((at << TURN_BITS) | lowest(rotated(int(mine), after)))
             step += 2
     while ripe:
         group = lowest(ripe) >> bits
@@ -291,7 +290,6 @@ def _first_to_wake(m: I64, banks: int, after: int, t: int) -> int:
 @njit(allocates=False, inlined=True)
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
-    m[PICKED] = t
     after = m[POINTER] + 1
     allowed = m[ACTIVE] & m[ALLOWED]
     ripe = m[RIPE]

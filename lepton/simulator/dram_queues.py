@@ -48,6 +48,7 @@ from lepton.simulator.dram_state import (
     LINK,
     MASK,
     MAX_BANKS,
+    MAX_GROUPS,
     MAX_QUEUE,
     MERGED,
     NEXT_AT,
@@ -55,7 +56,6 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
-    PICKED,
     POSITION_BITS,
     PRE,
     PRECHARGE_GATE,
@@ -187,10 +187,11 @@ def offer(c: I64, m: I64, local: int) -> None:
                 at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
             else:
                 at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
-    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate + m[b + BANK_GROUP]
+    gate += m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate
     m[NEXT_KIND + local] = kind
     m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
-    ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
+    ripe = (kind == READ_COMMAND) & (at <= m[gate])
     m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
     wake = LATER if ripe else at
     m[WAKE], m[WAKE_OTHERS] = min(m[WAKE], wake), min(m[WAKE_OTHERS], wake)

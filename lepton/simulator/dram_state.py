@@ -49,7 +49,7 @@ ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 # a channel's block: scalars and counters
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
 (REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
-(PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 24)
+(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 23)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
 DECIDED = 23
 # no bank that waits for more than gates offers anything before; the same without the picked bank
