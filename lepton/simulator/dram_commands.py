@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import FEW_GROUPS, delay_all, delay_few, lowest, rotated
-from lepton.simulator.dram_queues import entries_of, offer, remove, row_of
+from lepton.simulator.dram_queues import entries_of, offer, position_of, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE_GAPS,
@@ -31,6 +31,7 @@ from lepton.simulator.dram_state import (
     COLUMN_WR,
     DECIDED,
     DONE,
+    ENTRY_FIELDS,
     FAW_FIELDS,
     FAW_SLOT,
     FAW_TIMES,
@@ -40,8 +41,10 @@ from lepton.simulator.dram_state import (
     HIT_COUNT,
     HIT_LIMIT,
     HITS,
+    LAST_GROUP,
+    LAST_READ,
     LATER,
-    LINES,
+    LINE,
     LINK,
     MAX_BANKS,
     MAX_GROUPS,
@@ -50,7 +53,6 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
-    PICKED,
     POINTER,
     PRE,
     PRECHARGE_GAPS,
@@ -64,7 +66,9 @@ from lepton.simulator.dram_state import (
     READ_DONE,
     READ_GAPS,
     READ_GATE,
+    READ_STEPS,
     READS,
+    READS_BY,
     RIPE,
     ROW_COMMAND,
     RP,
@@ -73,14 +77,18 @@ from lepton.simulator.dram_state import (
     SEVERAL,
     SINGLE,
     STALE,
-    TICKETS,
+    STEPS,
+    TICKET,
     TURN_BITS,
     WAITING,
+    WAKE,
+    WAKE_OTHERS,
     WINDOW_GAPS,
     WRITE_COMMAND,
     WRITE_GAPS,
     WRITE_GATE,
     WRITE_PRE,
+    WRITE_READ,
     WRITES,
 )
 
@@ -103,13 +111,13 @@ def _delay(c: I64, m: I64, gate: int, gaps: int, t: int) -> None:
 def _activate(c: I64, m: I64, local: int, t: int) -> None:
     """Open the row of the bank's oldest request."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = LINES + entries_of(c, local)
+    entry = entries_of(c, local)
     waiting = m[b + WAITING]
-    row = row_of(c, m[entry + lowest(waiting)])
+    row = row_of(c, m[entry + lowest(waiting) * ENTRY_FIELDS + LINE])
     hit = 0
     while waiting:
         at = lowest(waiting)
-        if row_of(c, m[entry + at]) == row:
+        if row_of(c, m[entry + at * ENTRY_FIELDS + LINE]) == row:
             hit |= 1 << at
         waiting &= waiting - 1
     m[b + OPEN], m[b + HIT] = row, hit
@@ -139,6 +147,20 @@ def precharge(c: I64, m: I64, b: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
+def _note_column(c: I64, m: I64, group: int, is_write: int, t: int) -> None:
+    """Note a column command; the gaps of a read are its gates if no earlier one lies beyond."""
+    if is_write:
+        m[LAST_GROUP] = -1
+        m[READS_BY] = max(m[READS_BY], t + c[WRITE_READ])
+        return
+    least = READ_STEPS + group * 2 * STEPS
+    most = least + 2 * (STEPS - 1)
+    m[LAST_READ] = t
+    m[LAST_GROUP] = group if m[READS_BY] <= t + c[least] else -1
+    m[READS_BY] = max(m[READS_BY], t + c[most])
+
+
+@njit(allocates=False, inlined=True)
 def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
     """Do the oldest read (write) of the bank's open row."""
     b = BANK_STATE + local * BANK_FIELDS
@@ -149,12 +171,13 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     else:
         m[READS] += 1
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
-        ticket = m[TICKETS + entries_of(c, local) + at]
+        ticket = m[entries_of(c, local) + at * ENTRY_FIELDS + TICKET]
         m[DECIDED] = ticket
         while ticket >= 0:
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]
     remove(c, m, f, local, at, is_write)
+    _note_column(c, m, m[b + BANK_GROUP] & (MAX_GROUPS - 1), is_write, t)
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
     gaps = (WRITE_GAPS if is_write else READ_GAPS) + (
@@ -174,6 +197,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
         _activate(c, m, local, t)
     else:
         precharge(c, m, b, t)
+    m[WAKE] = m[WAKE_OTHERS]
     offer(c, m, local)
     m[STALE] = 1
 
@@ -225,6 +249,16 @@ def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
     best = LATER << TURN_BITS
     bits = c[BANK_BITS] & 7
     group_mask = (1 << (1 << bits)) - 1
+    if m[LAST_GROUP] >= 0:
+        step = READ_STEPS + (m[LAST_GROUP] & (MAX_GROUPS - 1)) * 2 * STEPS
+        for _ in range(STEPS):
+            mine = ripe & c[step + 1]
+            if mine:
+                at = m[LAST_READ] + c[step]
+                if at < t:
+                    break
+                return int((at << TURN_BITS) | lowest(rotated(int(mine), after)))
+            step += 2
     while ripe:
         group = lowest(ripe) >> bits
         mine = ripe & (group_mask << (group << bits))
@@ -235,29 +269,43 @@ def _first_ripe(c: I64, m: I64, ripe: int, after: int, t: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _pick_in_turn(c: I64, m: I64, t: int) -> None:
-    """Find the first command from `t` on; banks take turns from the one after the last served."""
-    m[PICKED] = t
-    after = m[POINTER] + 1
-    allowed = m[ACTIVE] & m[ALLOWED]
+def _first_to_wake(m: I64, banks: int, after: int, t: int) -> int:
+    """Return the least of cycle and turn of banks with one next command; note which got ripe."""
+    best = second = LATER << TURN_BITS
     ripe = m[RIPE]
-    best = _first_ripe(c, m, allowed & ripe, after, t)
-    turn = rotated(allowed & ~(m[CHOOSERS] | ripe), after)
+    turn = rotated(banks, after)
     # cycle and turn in one number: the loop has no branch to mispredict
     while turn:
         place = lowest(turn)
         turn &= turn - 1
         local = (place + after) & (MAX_BANKS - 1)
         own, gate = m[NEXT_AT + local], m[m[NEXT_GATE + local] & (BANK_STATE - 1)]
-        best = min(best, (max(own, gate, t) << TURN_BITS) | place)
+        key = (max(own, gate, t) << TURN_BITS) | place
+        best, second = min(best, key), min(second, max(best, key))
         ripe |= ((m[NEXT_KIND + local] == READ_COMMAND) & (own <= t)) << local
-    m[RIPE] = ripe
+    m[RIPE], m[WAKE], m[WAKE_OTHERS] = ripe, best >> TURN_BITS, second >> TURN_BITS
+    return int(best)
+
+
+@njit(allocates=False, inlined=True)
+def _pick_in_turn(c: I64, m: I64, t: int) -> None:
+    """Find the first command from `t` on; banks take turns from the one after the last served."""
+    after = m[POINTER] + 1
+    allowed = m[ACTIVE] & m[ALLOWED]
+    ripe = m[RIPE]
+    best = _first_ripe(c, m, allowed & ripe, after, t)
+    waker = LATER << TURN_BITS
+    if best >> TURN_BITS >= m[WAKE]:
+        waker = _first_to_wake(m, allowed & ~(m[CHOOSERS] | ripe), after, t)
+        best = min(best, waker)
     turn = rotated(allowed & m[CHOOSERS], after)
     while turn:
         place = lowest(turn)
         turn &= turn - 1
         at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
         best = min(best, (at << TURN_BITS) | place)
+    if best != waker:
+        m[WAKE_OTHERS] = m[WAKE]
     local = (best + after) & (MAX_BANKS - 1)
     kind = _first_of_bank(c, m, local, t)[1]
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
@@ -272,7 +320,7 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
         requests = m[b + HIT] & m[b + READ]
     elif kind == WRITE_COMMAND:
         requests = m[b + HIT] & ~m[b + READ]
-    return m[SEQUENCES + entries_of(c, local) + lowest(requests)]
+    return m[SEQUENCES + position_of(c, local) + lowest(requests)]
 
 
 @njit(allocates=False, inlined=True)
@@ -320,6 +368,7 @@ def consider(c: I64, m: I64, local: int, t: int) -> None:
         sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
         if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
             m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
+            m[WAKE_OTHERS] = m[WAKE]
 
 
 @njit(allocates=False, inlined=True)

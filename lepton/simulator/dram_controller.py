@@ -155,8 +155,11 @@ def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> 
     """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
     clock = m[CLOCK]
     while True:
+        enough = line < 0 or room(c, m, f, line, is_write)
+        if enough and clock >= limit:
+            break
         t = _next_from(c, m, clock)
-        if t >= limit and (line < 0 or room(c, m, f, line, is_write)):
+        if enough and t >= limit:
             break
         run_cycle(c, m, f, k, t)
         clock = t + 1

@@ -33,6 +33,8 @@ from lepton.simulator.dram_state import (
     DRAIN_ABOVE,
     ELIGIBLE,
     END,
+    ENTRIES,
+    ENTRY_FIELDS,
     FILTER,
     FLUSH,
     GROUP,
@@ -40,11 +42,13 @@ from lepton.simulator.dram_state import (
     HIT,
     HIT_COUNT,
     HIT_LIMIT,
+    HOME,
     LATER,
-    LINES,
+    LINE,
     LINK,
     MASK,
     MAX_BANKS,
+    MAX_GROUPS,
     MAX_QUEUE,
     MERGED,
     NEXT_AT,
@@ -52,16 +56,14 @@ from lepton.simulator.dram_state import (
     NEXT_KIND,
     NOTHING,
     OPEN,
-    PICKED,
     POSITION_BITS,
     PRE,
     PRECHARGE_GATE,
     QUEUE,
-    QUEUE_BANKS,
     QUEUE_FIELDS,
-    QUEUE_LINES,
     QUEUE_MASKS,
-    QUEUE_TICKETS,
+    QUEUED,
+    QUEUED_FIELDS,
     QUEUES,
     RANK,
     READ,
@@ -77,14 +79,26 @@ from lepton.simulator.dram_state import (
     SINGLE,
     STALE,
     TAIL,
-    TICKETS,
+    TICKET,
     VALID,
     WAITING,
+    WAKE,
+    WAKE_OTHERS,
     WRITE_COMMAND,
     WRITE_GATE,
 )
 
-__all__ = ["enter", "entries_of", "offer", "remove", "room", "row_of", "schedule", "starts_drain"]
+__all__ = [
+    "enter",
+    "entries_of",
+    "offer",
+    "position_of",
+    "remove",
+    "room",
+    "row_of",
+    "schedule",
+    "starts_drain",
+]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -100,9 +114,15 @@ def _bank_of(c: I64, line: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def entries_of(c: I64, local: int) -> int:
-    """Return the place of a bank's queue in `LINES`."""
+def position_of(c: I64, local: int) -> int:
+    """Return the number of the first position of a bank's queue."""
     return (local << c[POSITION_BITS]) & (MAX_BANKS * MAX_QUEUE - 1)
+
+
+@njit(allocates=False, inlined=True)
+def entries_of(c: I64, local: int) -> int:
+    """Return where in a channel's block a bank's queue is."""
+    return ENTRIES + position_of(c, local) * ENTRY_FIELDS
 
 
 @njit(allocates=False, inlined=True)
@@ -114,7 +134,13 @@ def row_of(c: I64, line: int) -> int:
 @njit(allocates=False, inlined=True)
 def _hash(line: int, is_write: int) -> int:
     """Return an address's place in the filters."""
-    return (is_write * FILTER) | (((line >> 5) ^ (line >> 16)) & (FILTER - 1))
+    return ((((line >> 5) ^ (line >> 16)) & (FILTER - 1)) << 1) | is_write
+
+
+@njit(allocates=False, inlined=True)
+def _queued(is_write: int, at: int) -> int:
+    """Return where in a channel's block a position of a queue of reads or of writes is."""
+    return QUEUED + (is_write * MAX_QUEUE + at) * QUEUED_FIELDS
 
 
 @njit(allocates=False, inlined=True)
@@ -127,15 +153,15 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     entry = entries_of(c, local)
     waiting = m[b + WAITING] & (~m[b + READ] if is_write else m[b + READ])
     while waiting:
-        at = entry + lowest(waiting)
-        if m[LINES + at] == line:
-            return m[TICKETS + at]
+        at = entry + lowest(waiting) * ENTRY_FIELDS
+        if m[at + LINE] == line:
+            return m[at + TICKET]
         waiting &= waiting - 1
     queued = m[QUEUES + is_write * QUEUE_FIELDS + VALID]
     while queued:
-        at = is_write * MAX_QUEUE + lowest(queued)
-        if m[QUEUE_LINES + at] == line:
-            return m[QUEUE_TICKETS + at]
+        at = _queued(is_write, lowest(queued))
+        if m[at + LINE] == line:
+            return m[at + TICKET]
         queued &= queued - 1
     return -1
 
@@ -161,22 +187,28 @@ def offer(c: I64, m: I64, local: int) -> None:
                 at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
             else:
                 at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
-    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate + m[b + BANK_GROUP]
+    gate += m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate
     m[NEXT_KIND + local] = kind
     m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
-    ripe = (kind == READ_COMMAND) & (at <= m[PICKED])
+    ripe = (kind == READ_COMMAND) & (at <= m[gate])
     m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
+    wake = LATER if ripe else at
+    m[WAKE], m[WAKE_OTHERS] = min(m[WAKE], wake), min(m[WAKE_OTHERS], wake)
 
 
 @njit(allocates=False, inlined=True)
-def _compact_bank(m: I64, b: int, entry: int) -> None:
+def _compact_bank(c: I64, m: I64, local: int) -> None:
     """Move a bank's requests to the first positions."""
+    b = BANK_STATE + local * BANK_FIELDS
+    entry, sequence = entries_of(c, local), SEQUENCES + position_of(c, local)
     waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
     to = hits = reads = 0
     while waiting:
         at = lowest(waiting)
-        for words in (LINES, TICKETS, SEQUENCES):
-            m[words + entry + to] = m[words + entry + at]
+        for field in range(ENTRY_FIELDS):
+            m[entry + to * ENTRY_FIELDS + field] = m[entry + at * ENTRY_FIELDS + field]
+        m[sequence + to] = m[sequence + at]
         hits |= (hit >> at & 1) << to
         reads |= (read >> at & 1) << to
         to += 1
@@ -186,34 +218,38 @@ def _compact_bank(m: I64, b: int, entry: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> None:
-    """Put a request at the end of a bank's queue."""
+def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> bool:
+    """Put a request at the end of a bank's queue; tell if that may change what the bank offers."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry = entries_of(c, local)
     if m[b + END] >> c[POSITION_BITS]:
-        _compact_bank(m, b, entry)
+        _compact_bank(c, m, local)
     at = m[b + END] & (MAX_QUEUE - 1)
     m[b + END] = at + 1
-    m[LINES + entry + at], m[TICKETS + entry + at] = line, ticket
+    entry = entries_of(c, local) + at * ENTRY_FIELDS
+    m[entry + LINE], m[entry + TICKET] = line, ticket
     if c[SINGLE]:
-        m[SEQUENCES + entry + at] = m[SEQUENCE]
+        m[SEQUENCES + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
     bit = 1 << at
+    changes = m[b + WAITING] == 0
     m[b + WAITING] |= bit
     if not is_write:
         m[b + READ] |= bit
     if m[b + OPEN] == row_of(c, line):
         m[b + HIT] |= bit
+        changes |= m[NEXT_KIND + local] != (WRITE_COMMAND if is_write else READ_COMMAND)
     m[b + BANK_COUNT] += 1
     m[ACTIVE] |= 1 << local
-    offer(c, m, local)
+    if changes:
+        offer(c, m, local)
+    return changes
 
 
 @njit(allocates=False, inlined=True)
 def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     """Take a request out of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    f[_hash(m[LINES + entries_of(c, local) + at], is_write)] -= 1
+    f[_hash(m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
@@ -233,14 +269,15 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
 def _compact_queue(m: I64, q: int, is_write: int) -> None:
     """Move a queue's transactions to the first positions."""
     valid, eligible = m[q + VALID], m[q + ELIGIBLE]
-    base, masks = is_write * MAX_QUEUE, QUEUE_MASKS + is_write * MAX_BANKS
+    masks = QUEUE_MASKS + is_write * MAX_BANKS
     m[masks : masks + MAX_BANKS] = 0
     to = kept = 0
     while valid:
         at = lowest(valid)
-        for words in (QUEUE_LINES, QUEUE_TICKETS, QUEUE_BANKS):
-            m[words + base + to] = m[words + base + at]
-        m[masks + m[QUEUE_BANKS + base + to]] |= 1 << to
+        old, new = _queued(is_write, at), _queued(is_write, to)
+        for field in (LINE, TICKET, HOME):
+            m[new + field] = m[old + field]
+        m[masks + m[new + HOME]] |= 1 << to
         kept |= (eligible >> at & 1) << to
         to += 1
         valid &= valid - 1
@@ -258,9 +295,8 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     m[q + TAIL] = at + 1
     m[q + COUNT] += 1
     local = _bank_of(c, line)
-    position = is_write * MAX_QUEUE + at
-    m[QUEUE_LINES + position], m[QUEUE_TICKETS + position] = line, ticket
-    m[QUEUE_BANKS + position] = local
+    queued = _queued(is_write, at)
+    m[queued + LINE], m[queued + TICKET], m[queued + HOME] = line, ticket, local
     bit = 1 << at
     m[q + VALID] |= bit
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
@@ -281,8 +317,9 @@ def starts_drain(c: I64, m: I64) -> bool:
 
 @njit(allocates=False, inlined=True)
 def schedule(c: I64, m: I64, f: U8) -> int:
-    """Move the oldest transaction whose bank's queue has room there; return its bank or -1.
+    """Move the oldest transaction whose bank's queue has room there.
 
+    Return its bank, or -1 if what the banks offer is as before.
     A write waits until a read of its address has left; the drain then ends, and a read moves.
     """
     if starts_drain(c, m):
@@ -292,15 +329,15 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     if m[q + ELIGIBLE] == 0:
         return -1
     at = lowest(m[q + ELIGIBLE])
-    if is_write and _find(c, m, f, m[QUEUE_LINES + MAX_QUEUE + at], 0) >= 0:
+    if is_write and _find(c, m, f, m[_queued(1, at) + LINE], 0) >= 0:
         m[DRAIN] = 0
         is_write, q = 0, QUEUES
         if m[q + ELIGIBLE] == 0:
             return -1
         at = lowest(m[q + ELIGIBLE])
     m[DRAIN] -= is_write
-    position = is_write * MAX_QUEUE + at
-    local = m[QUEUE_BANKS + position] & (MAX_BANKS - 1)
+    queued = _queued(is_write, at)
+    local = m[queued + HOME] & (MAX_BANKS - 1)
     kept = ~(1 << at)
     m[q + COUNT] -= 1
     m[q + ELIGIBLE] &= kept
@@ -308,11 +345,11 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     m[q + VALID] &= kept
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
-    _push(c, m, local, m[QUEUE_LINES + position], m[QUEUE_TICKETS + position], is_write)
+    changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
     if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
         m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
         m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
-    return local
+    return local if changes else -1
 
 
 @njit(allocates=False, inlined=True)

@@ -19,6 +19,7 @@ from lepton.simulator.dram_queues import enter
 from lepton.simulator.dram_state import (
     ACTIVATES,
     CLOCK,
+    COUNTERS,
     DONE,
     HITS,
     LINE_MASK,
@@ -33,6 +34,7 @@ from lepton.simulator.dram_timing import Arbitration, DramTiming
 __all__ = ["Replay", "replay"]
 
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Replay:
 
 @njit(allocates=False)
 def _send(
-    s: ControllerState, address: I64, is_write: I64, earliest: I64, per_cycle: int, accepted: I64
+    s: ControllerState, address: I64, is_write: U8, earliest: I64, per_cycle: int, accepted: I64
 ) -> None:
     """Send all requests in order, at most `per_cycle` in a cycle, each as soon as it is taken."""
     c, k = s.configuration, s.tickets
@@ -105,14 +107,21 @@ def replay(
     if earliest is None:
         earliest = np.zeros(count, np.int64)
     state = controller_state(timing, arbitration, count)
-    accepted = np.zeros(count, np.int64)
-    _send(state, address, is_write.astype(np.int64), earliest, timing.channels, accepted)
+    accepted = np.empty(count, np.int64)
+    _send(
+        state,
+        address,
+        np.ascontiguousarray(is_write, np.bool_).view(np.uint8),
+        earliest,
+        timing.channels,
+        accepted,
+    )
     cycles = _finish(state, address)
-    total = state.blocks.sum(axis=0)
+    total = state.blocks[:, :COUNTERS].sum(axis=0)
     return Replay(
         cycles,
         accepted,
-        state.tickets[:, DONE].copy(),
+        state.tickets[:, DONE],
         int(total[READS]),
         int(total[WRITES]),
         int(total[HITS]),

@@ -6,6 +6,7 @@ queue's positions are in order of age.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,8 @@ LATER = 1 << 50
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
 (DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
-(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK) = range(19, 23)
-SHIFT = 23
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, WRITE_READ) = range(19, 24)
+SHIFT = 24
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
 READ_GAPS = MASK + len(FIELDS)
@@ -41,17 +42,23 @@ WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
 WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
 PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
+# per group: gaps from a read there to others, ascending, each with the banks that it or less is for
+READ_STEPS, STEPS = PRECHARGE_GAPS + MAX_GROUPS**2, 3
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
 (REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
-(PICKED, READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED) = range(16, 23)
+(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 23)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
 DECIDED = 23
+# no bank that waits for more than gates offers anything before; the same without the picked bank
+WAKE, WAKE_OTHERS = 24, 28
+# latest read: its cycle; its group, -1 unless all read gates are its gaps; a bound of read gates
+(LAST_READ, LAST_GROUP, READS_BY) = range(25, 28)
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = 24
+QUEUES = 29
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
@@ -69,22 +76,20 @@ BANK_STATE = 256
 NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
 NEXT_GATE = NEXT_AT + MAX_BANKS
 NEXT_KIND = NEXT_GATE + MAX_BANKS
-# per queue and position; per queue and bank
-QUEUE_LINES = NEXT_KIND + MAX_BANKS
-QUEUE_TICKETS = QUEUE_LINES + 2 * MAX_QUEUE
-QUEUE_BANKS = QUEUE_TICKETS + 2 * MAX_QUEUE
-QUEUE_MASKS = QUEUE_BANKS + 2 * MAX_QUEUE
-# per bank and position
-LINES = QUEUE_MASKS + 2 * MAX_BANKS
-TICKETS = LINES + MAX_BANKS * MAX_QUEUE
-SEQUENCES = TICKETS + MAX_BANKS * MAX_QUEUE
+# per queue and bank; what waits, per queue and position and then per bank and position
+QUEUE_MASKS = NEXT_KIND + MAX_BANKS
+(LINE, TICKET, HOME, QUEUED_FIELDS) = 0, 1, 2, 4
+QUEUED = QUEUE_MASKS + 2 * MAX_BANKS
+ENTRY_FIELDS = 2
+ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
+SEQUENCES = ENTRIES + MAX_BANKS * MAX_QUEUE * ENTRY_FIELDS
 BLOCK = SEQUENCES + MAX_BANKS * MAX_QUEUE
 
 # kinds of command; several where a bank has a choice
 ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
 
 FILTER = 2048
-"""Counters of queued requests by a hash of their address; reads first, then writes."""
+"""Counters of queued requests by a hash of their address; reads and writes alternate."""
 
 (LINK, DONE) = range(2)
 
@@ -104,6 +109,21 @@ class ControllerState(NamedTuple):
     """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
 
 
+def _read_steps(timing: DramTiming, column: I64) -> I64:
+    """Return [group, step]: a gap from the group's reads to others, the banks free by then."""
+    groups, banks = timing.groups, np.int64(1) << np.arange(timing.banks)
+    steps = np.zeros((MAX_GROUPS, STEPS, 2), np.int64)
+    for group in range(groups):
+        gaps = column[0, group, 0, :groups]
+        distinct = np.unique(gaps)
+        for step in range(STEPS):
+            gap = distinct[min(step, len(distinct) - 1)]
+            near = np.repeat(gaps <= gap, timing.banks_per_group)
+            steps[group, step] = gap, banks[near].sum()
+    return steps
+
+
+@cache
 def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     """Return the kernel's view of a memory and its controller."""
     single = arbitration.kind == "single"
@@ -124,7 +144,10 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[LINE_MASK] = -timing.access_bytes
     bits = mapping(timing)
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
-    return np.concatenate([row, *(gaps.ravel() for gaps in rules(timing))])
+    gaps = rules(timing)
+    row[WRITE_READ] = gaps.column[1, :, 0].max()
+    tables = (*gaps, _read_steps(timing, gaps.column))
+    return np.concatenate([row, *(table.ravel() for table in tables)])
 
 
 def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
@@ -137,16 +160,16 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
-    blocks[:, DECIDED] = -1
+    blocks[:, DECIDED], blocks[:, LAST_GROUP] = -1, -1
     blocks[:, FAW_TIMES:GATES] = -LATER
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
     banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
     banks[:, :, OPEN] = -1
-    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_LINES] = LATER, NOTHING
+    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
     banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
     return ControllerState(
         configuration,
         blocks,
         np.zeros((timing.channels, 2 * FILTER), np.uint8),
-        np.full((tickets, 2), -1, np.int64),
+        np.zeros((tickets, 2), np.int64),
     )
