@@ -28,14 +28,14 @@ class CompileOptions:
         shapes: input name -> shape, for models with dynamic dimensions.
         calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
             for the only input, to quantize it.
-        effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         keep_all: make every tensor of the source model an output, to compare layer by layer.
+        effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
     keep_all: bool = False
-    effort: int = 1
     calibration: Mapping[str, NDArray[np.generic]] | NDArray[np.generic] | None = None
+    effort: int = 1
 
     def __post_init__(self) -> None:
         if self.effort not in range(MOST_EFFORT + 1):
