@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import vela
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import best, run_python
 from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
@@ -136,3 +137,9 @@ def test_cycles_that_are_not_attributed_are_seen() -> None:
     assert reconciled(program, trace) == [False]  # it says 1 MAC and has no matmul
     trace.records["stall_fetch"][1] += 2 * trace.cycles
     assert not all(attributed(trace, len(program.operators)))
+
+
+def test_vela_table_says_which_rows_reach_the_factor():
+    rows = [vela.Row("a", "like-u55-256", cycles, 0.5, 125) for cycles in (100, 101)]
+    lines = vela.table(rows).splitlines()[2:]
+    assert [line.split(" | ")[4:6] for line in lines] == [["1.25", "yes"], ["1.24", "**no**"]]
