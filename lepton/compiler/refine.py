@@ -20,6 +20,9 @@ __all__ = ["refined"]
 _INSTRUCTIONS = (0, 10_000, 100_000, 1_000_000)
 """That the trial programs have together, by effort: a million take about half a minute."""
 
+_FEWEST_TRIALS = 4
+"""Fewer find next to nothing, and would have the judge's kernels compiled for it."""
+
 
 def refined(
     build: Callable[[], Program],
@@ -39,7 +42,7 @@ def refined(
     """
     program = build()
     trials = _INSTRUCTIONS[effort] // max(len(program.operator_of), 1)
-    if not trials:
+    if trials < _FEWEST_TRIALS:
         return program
     search = _Search(build, choices, evaluate, program, trials)
     while search.sweep(nodes):

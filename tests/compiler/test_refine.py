@@ -42,11 +42,11 @@ def test_the_number_of_trials_is_bounded(monkeypatch: pytest.MonkeyPatch):
         built += 1
         return program
 
-    monkeypatch.setattr(refine, "_INSTRUCTIONS", (0, 3 * len(program.operator_of) + 1))
+    monkeypatch.setattr(refine, "_INSTRUCTIONS", (0, 5 * len(program.operator_of) + 1))
 
     nodes = cast(list[Convolution], [object() for _ in range(9)])
     found = refine.refined(build, nodes, Choices(load_chip("nano")), lambda _: 1.0, 1)
-    assert found is program and built == 4
+    assert found is program and built == 6
 
 
 def test_effort_out_of_range():
