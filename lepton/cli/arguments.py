@@ -9,15 +9,7 @@ from pathlib import Path
 
 from lepton.errors import InputError
 
-__all__ = [
-    "add_calibration",
-    "add_chip",
-    "add_effort",
-    "add_shapes",
-    "file_path",
-    "natural",
-    "parse_shapes",
-]
+__all__ = ["add_chip", "add_compilation", "add_shapes", "file_path", "natural", "parse_shapes"]
 
 
 def file_path(text: str) -> Path:
@@ -51,16 +43,13 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_calibration(parser: argparse.ArgumentParser) -> None:
-    """Add `--calibrate`."""
+def add_compilation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a compilation: `--shape`, `--calibrate` and `--effort`."""
+    add_shapes(parser)
     parser.add_argument(
         "--calibrate", metavar="DATA.npz", type=file_path,
         help="quantize a float .onnx model with these inputs, [samples, ...] by input name",
     )  # fmt: skip
-
-
-def add_effort(parser: argparse.ArgumentParser) -> None:
-    """Add `--effort`."""
     parser.add_argument(
         "--effort", type=int, choices=range(4),
         help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",

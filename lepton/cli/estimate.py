@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from lepton.cli.arguments import add_calibration, add_chip, add_effort, add_shapes, file_path
+from lepton.cli.arguments import add_chip, add_compilation, file_path
 from lepton.cli.loading import program_or_model
 
 __all__ = ["add_commands"]
@@ -23,9 +23,7 @@ def add_commands(commands: Any) -> None:
         help="as for run, which simulates",
     )  # fmt: skip
     add_chip(parser, None)
-    add_shapes(parser)
-    add_calibration(parser)
-    add_effort(parser)
+    add_compilation(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_estimate)
 

@@ -63,10 +63,8 @@ def program_or_model(options: argparse.Namespace) -> Program:
     path: Path = options.model
     if path.suffix != ".lepton" and not starts_like_program(path):
         return compile_path(options, chosen_chip(options.chip or "edge"))
-    if options.shape or options.calibrate is not None:
-        raise InputError(f"{path} is a program: --shape and --calibrate are for models")
-    if getattr(options, "effort", None) is not None:
-        raise InputError(f"{path} is a program: --effort is for models")
+    if options.shape or options.calibrate is not None or options.effort is not None:
+        raise InputError(f"{path} is a program: --shape, --calibrate and --effort are for models")
     program = load_program(path)
     if options.chip is None:
         return program

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.cli.arguments import (
-    add_calibration,
     add_chip,
-    add_effort,
+    add_compilation,
     add_shapes,
     file_path,
     natural,
@@ -65,9 +64,7 @@ def _add_compile(commands: Any) -> None:
         "model", metavar="MODEL", type=file_path, help=".onnx or .tflite, quantized"
     )
     add_chip(parser)
-    add_shapes(parser)
-    add_calibration(parser)
-    add_effort(parser)
+    add_compilation(parser)
     parser.add_argument(
         "--optimize", choices=["latency"], default="latency", help="what to minimize"
     )
@@ -84,9 +81,7 @@ def _add_run(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("model", metavar="MODEL|FILE.lepton", type=file_path)
     add_chip(parser, None)
-    add_shapes(parser)
-    add_calibration(parser)
-    add_effort(parser)
+    add_compilation(parser)
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
     parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--output", type=file_path, metavar="Y.npz")

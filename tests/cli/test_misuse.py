@@ -165,6 +165,7 @@ def test_options_that_would_be_ignored_are_refused(
     assert "--no-values" in fails(capsys, "run", program, "--no-values", "--output", output)
     assert "are for models" in fails(capsys, "run", program, "--shape", "input=1,1,8,8")
     assert "are for models" in fails(capsys, "run", program, "--calibrate", output)
+    assert "are for models" in fails(capsys, "run", program, "--effort", "0")
     assert not output.exists()
 
 
