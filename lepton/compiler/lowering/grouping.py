@@ -114,6 +114,10 @@ def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> I
             if first is None and last is None:
                 continue
             cascade = Cascade(first, node, last)
+            between = {member.output.name for member in cascade.members[:-1]}
+            if between <= emitter.residents.keys():
+                # nothing crosses to a memory that could be saved
+                continue
             plan = choose_cascade(cascade, emitter)
             if plan is not None:
                 yield Group(number - int(first is not None), cascade, plan)
