@@ -8,119 +8,44 @@ matrix unit goes on with other chunks of channels while the vector unit requanti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
 from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
+from lepton.compiler.lowering.cascade_order import (
+    AHEAD,
+    DEPTHWISE,
+    EXPAND,
+    PROJECT,
+    Action,
+    Step,
+    order,
+    steps_of,
+)
 from lepton.compiler.lowering.cascade_plan import (
+    HELD_PARAMETERS,
     MIDDLE_BUFFERS,
     Cascade,
     CascadePlan,
     aligned,
+    output_channels,
     parameters_of,
     step_extents,
 )
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.rows import RowBuffer
-from lepton.compiler.lowering.tiling import input_box, split, stripes
+from lepton.compiler.lowering.tiling import input_box, split
 from lepton.compiler.lowering.weighted import Block, matmul_fields, requantize
 from lepton.isa.instructions import Copy, Depthwise, Matmul
 
 __all__ = ["lower_cascade"]
 
-_EXPAND, _DEPTHWISE, _PROJECT = range(3)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One step: a box of the depthwise output, and the rows of its input that it reads."""
-
-    n: int
-    pixels: Box
-    source: Box
-    pad: tuple[int, int]
-    top: int
-    """Row of the input that lies first in the planes."""
-    moved: tuple[int, int]
-    """Rows of the planes that go to their start before, counted there."""
-    new: tuple[tuple[int, int], ...]
-    """Rows of the input to expand, in parts."""
-
-
-class _Action(NamedTuple):
-    """Work of one member on one chunk of channels."""
-
-    member: int
-    step: int
-    chunk: int
-    part: int = 0
-    """Of the new rows."""
-
 
 def lower_cascade(cascade: Cascade, plan: CascadePlan, emitter: Emitter) -> None:
     """Emit a cascade; the emitter's operator is that of its first member."""
     _Emission(cascade, plan, emitter).emit_all()
-
-
-def _steps(cascade: Cascade, plan: CascadePlan) -> Iterator[_Step]:
-    """Yield the steps, stripe by stripe, from top to bottom."""
-    node = cascade.depthwise
-    images, oh, ow, _ = node.output.shape
-    shape, advance = node.inputs[0].shape[1:3], plan.height * node.window.stride[0]
-    for n in range(images):
-        top = last = 0
-        for pixels in stripes((oh, ow), (plan.height, plan.width)):
-            source, *pad = input_box(pixels, node.window, shape, (0, 1))
-            moved = (0, 0)
-            if pixels.y0 == 0:
-                top = last = source.y0
-            elif source.y1 - top > plan.rows:
-                moved = source.y0 - top, max(last - source.y0, 0)
-                top = source.y0
-            first = max(last, source.y0)
-            new = tuple(
-                (first + y0, first + y1) for y0, y1 in split(max(source.y1 - first, 0), advance)
-            )
-            last = max(last, source.y1)
-            yield _Step(n, pixels, source, (pad[0], pad[1]), top, moved, new)
-
-
-def _order(cascade: Cascade, steps: list[_Step], chunks: int) -> Iterator[_Action]:
-    """Yield what is done, in program order.
-
-    before: expand 0; expand 1; depthwise 0; depthwise 1; project 0; project 1; of step after step
-    after: depthwise 0, expand 0 of the next step; depthwise 1, expand 1 of the next step, project 0
-    """
-
-    def expand(step: int, chunk: int, parts: slice) -> Iterator[_Action]:
-        if cascade.expand is not None and step < len(steps):
-            for part in range(len(steps[step].new))[parts]:
-                yield _Action(_EXPAND, step, chunk, part)
-
-    def expand_rest(step: int) -> Iterator[_Action]:
-        if cascade.expand is not None and step < len(steps):
-            for part in range(len(steps[step].new))[1:]:
-                for chunk in range(chunks):
-                    yield _Action(_EXPAND, step, chunk, part)
-
-    for chunk in range(chunks):
-        yield from expand(0, chunk, slice(1))
-    yield from expand_rest(0)
-    waiting: _Action | None = None
-    for step in range(len(steps)):
-        for chunk in range(chunks):
-            yield _Action(_DEPTHWISE, step, chunk)
-            yield from expand(step + 1, chunk, slice(1))
-            if waiting is not None:
-                yield waiting
-            waiting = _Action(_PROJECT, step, chunk) if cascade.project else None
-        yield from expand_rest(step + 1)
-    if waiting is not None:
-        yield waiting
 
 
 class _Turns:
@@ -146,16 +71,16 @@ class _Emission:
 
     def __init__(self, cascade: Cascade, plan: CascadePlan, emitter: Emitter) -> None:
         self._cascade, self._plan, self._emitter = cascade, plan, emitter
-        self._steps = list(_steps(cascade, plan))
+        self._steps = steps_of(cascade, plan)
         self._chunks = list(split(cascade.channels, plan.channels))
-        self._actions = list(_order(cascade, self._steps, len(self._chunks)))
+        self._actions = order(cascade, plan, self._steps, len(self._chunks))
         self._operator = emitter.operator
         self._nodes = {
             member: node
             for member, node in enumerate((cascade.expand, cascade.depthwise, cascade.project))
             if node is not None
         }
-        self._parameters: dict[tuple[int, int], int] = {}
+        self._held: dict[tuple[int, int], int] = {}
         self._middle: dict[tuple[int, int], Tile] = {}
         self._input = self._output = _nothing()
         self._weights = KeptBlocks(
@@ -176,62 +101,83 @@ class _Emission:
         middle = aligned(pixels * plan.channels) if cascade.project else 0
         output = source = 0
         if cascade.output.name not in emitter.residents:
-            output = aligned(pixels * cascade.output.shape[3])
+            output = aligned(pixels * output_channels(cascade, plan))
         if cascade.source.name not in emitter.residents and not plan.input_bytes:
             source = aligned(math.prod(extents.source) * cascade.source.shape[3])
-        row = extents.window[1] * plan.rows
-        planes = [aligned(row * (c1 - c0)) for c0, c1 in self._chunks]
-        keys = [
-            (member, chunk)
-            for member in self._nodes
-            for chunk in range(1 if member == _PROJECT else len(self._chunks))
-        ]
-        sizes = [parameters_of(self._nodes[key[0]], self._span(key)[1]) for key in keys]
+        planes = self._plane_sizes(extents.window[1] * plan.rows)
+        sizes = self._parameter_sizes()
         self._rows = None
         if plan.input_bytes:
             self._rows = RowBuffer(emitter, cascade.source, plan.input_bytes)
-        sections = (2 * source, *planes, MIDDLE_BUFFERS * middle, 2 * output, *sizes)
+        sections = (2 * source, *planes, MIDDLE_BUFFERS * middle, 2 * output, *sizes.values())
         self._block = emitter.tiles.allocate_at_edge(max(sum(sections), 1))
         starts = [self._block + sum(sections[:n]) for n in range(len(sections))]
         self._inputs = _Turns(starts[0], source, 2)
         self._planes = starts[1 : 1 + len(planes)]
         self._middles = _Turns(starts[1 + len(planes)], middle, MIDDLE_BUFFERS)
         self._outputs = _Turns(starts[2 + len(planes)], output, 2)
-        self._places = dict(zip(keys, starts[3 + len(planes) :], strict=True))
+        self._places = dict(zip(sizes, starts[3 + len(planes) :], strict=True))
 
-    def _span(self, key: tuple[int, int]) -> tuple[int, int]:
+    def _plane_sizes(self, pixels: int) -> list[int]:
+        """Return the bytes of each plane; one serves all chunks that come after each other."""
+        if self._cascade.expand is None:
+            return []
+        held = self._chunks[:1] if self._plan.chunks_first else self._chunks
+        return [aligned(pixels * (c1 - c0)) for c0, c1 in held]
+
+    def _slot(self, member: int, chunk: int) -> int:
+        """Return in which of a member's places the parameters of a chunk are."""
+        if member == PROJECT:
+            return 0
+        return chunk % HELD_PARAMETERS if self._plan.chunks_first else chunk
+
+    def _parameter_sizes(self) -> dict[tuple[int, int], int]:
+        """Return the bytes of each place for parameters, by member and slot."""
+        sizes: dict[tuple[int, int], int] = {}
+        for member, node in self._nodes.items():
+            for chunk in range(len(self._chunks)):
+                key = member, self._slot(member, chunk)
+                size = parameters_of(node, self._span(member, chunk)[1])
+                sizes[key] = max(size, sizes.get(key, 0))
+        return sizes
+
+    def _span(self, member: int, chunk: int) -> tuple[int, int]:
         """Return first and number of the output channels of a member's chunk."""
-        if key[0] == _PROJECT:
+        if member == PROJECT:
             return 0, self._cascade.output.shape[3]
-        first, last = self._chunks[key[1]]
+        first, last = self._chunks[chunk]
         return first, last - first
 
     def _load_weights(self, key: tuple[int, int]) -> int | None:
         """Stream the weights of a member's chunk, or return None if there is no room now."""
         weights = self._nodes[key[0]].weights
         part = slice(*self._chunks[key[1]])
-        block = weights[:, :, part] if key[0] == _PROJECT else weights[..., part]
+        block = weights[:, :, part] if key[0] == PROJECT else weights[..., part]
         flat = np.ascontiguousarray(block).reshape(-1, block.shape[3])
         return self._emitter.offer_weights(flat)
 
     def _parameters_at(self, member: int, chunk: int) -> int:
-        """Return where the parameters of a member's chunk are; they come when first asked for."""
-        key = member, chunk
-        if key not in self._parameters:
-            first, count = self._span(key)
+        """Return where the parameters of a member's chunk are; they come when they are missing."""
+        slot = member, self._slot(member, chunk)
+        first, count = self._span(member, chunk)
+        if self._held.get(slot) != first:
             table = self._nodes[member].table.part(first, first + count)
-            self._emitter.bring_constant(pack_requantize(table), self._places[key])
-            self._parameters[key] = self._places[key]
-        return self._parameters[key]
+            self._emitter.bring_constant(pack_requantize(table), self._places[slot])
+            self._held[slot] = first
+        return self._places[slot]
 
     def emit_all(self) -> None:
         """Emit every action in order, and give the room back."""
         emitter = self._emitter
-        emit = {_EXPAND: self._expand, _DEPTHWISE: self._depthwise, _PROJECT: self._project}
+        emit = {EXPAND: self._expand, DEPTHWISE: self._depthwise, PROJECT: self._project}
         numbers = {member: self._operator + at for at, member in enumerate(self._nodes)}
         for action in self._actions:
             emitter.operator = numbers[action.member]
-            emit[action.member](action, self._weights.address((action.member, action.chunk)))
+            weights = self._weights.address((action.member, action.chunk))
+            if action.part == AHEAD:
+                self._parameters_at(action.member, action.chunk)
+            else:
+                emit[action.member](action, weights)
         self._weights.end()
         emitter.tiles.release(self._block)
         if self._rows is not None:
@@ -262,24 +208,28 @@ class _Emission:
         if self._cascade.output.name not in self._emitter.residents:
             self._emitter.store(self._cascade.output, n, tile)
 
-    def _plane(self, step: _Step, chunk: int, rows: tuple[int, int]) -> Tile:
+    def _plane(self, step: Step, chunk: int, rows: tuple[int, int]) -> Tile:
         """Return the tile of some rows of a chunk's plane."""
         c0, c1 = self._chunks[chunk]
         box = replace(step.source, y0=rows[0], y1=rows[1], c0=c0, c1=c1)
-        pitch = box.width * box.channels
-        address = self._planes[chunk] + (rows[0] - step.top) * pitch
-        return Tile(address, pitch, box.channels, box, False)
+        if self._plan.chunks_first:
+            # rows of a narrower chunk lie where those of the others do
+            address, pitch = self._planes[0], self._plan.channels
+        else:
+            address, pitch = self._planes[chunk], box.channels
+        row = box.width * pitch
+        return Tile(address + (rows[0] - step.top) * row, row, pitch, box, False)
 
-    def _expand(self, action: _Action, weights: int) -> None:
+    def _expand(self, action: Action, weights: int) -> None:
         """Emit the expansion of a part of a step's new rows."""
-        node, emitter = self._nodes[_EXPAND], self._emitter
+        node, emitter = self._nodes[EXPAND], self._emitter
         step, chunk = self._steps[action.step], action.chunk
         if action.part == 0:
             self._move_rows(step, chunk)
         target = self._plane(step, chunk, step.new[action.part])
         ifm = node.inputs[0]
         source, *pad = input_box(target.box, node.window, ifm.shape[1:3], (0, ifm.shape[3]))
-        if chunk == 0:
+        if chunk == 0 or self._plan.chunks_first:
             self._input = self._fetch(step.n, source)
         box = target.box
         sums = emitter.sums.allocate(box.size)
@@ -288,11 +238,11 @@ class _Emission:
         emitter.emit(
             Matmul(**fields, columns=box.channels, accumulator=sums, accumulator_pitch=box.channels)
         )
-        parameters = self._parameters_at(_EXPAND, chunk)
+        parameters = self._parameters_at(EXPAND, chunk)
         emitter.emit(requantize(node, target, (sums, box.channels), parameters))
         emitter.sums.release(sums)
 
-    def _move_rows(self, step: _Step, chunk: int) -> None:
+    def _move_rows(self, step: Step, chunk: int) -> None:
         """Emit the copies of a plane's rows that stay to its start, pieces that do not overlap."""
         first, count = step.moved
         tile = self._plane(step, chunk, (step.top, step.top + 1))
@@ -313,9 +263,9 @@ class _Emission:
                 )
             )
 
-    def _depthwise(self, action: _Action, weights: int) -> None:
+    def _depthwise(self, action: Action, weights: int) -> None:
         """Emit a chunk of the depthwise convolution of a step."""
-        node, emitter = self._nodes[_DEPTHWISE], self._emitter
+        node, emitter = self._nodes[DEPTHWISE], self._emitter
         step, chunk = self._steps[action.step], action.chunk
         c0, c1 = self._chunks[chunk]
         count = c1 - c0
@@ -332,25 +282,30 @@ class _Emission:
         emitter.emit(Depthwise(**fields, multiplier=1, accumulator=sums, accumulator_pitch=count))
         box = replace(step.pixels, c0=c0, c1=c1)
         target = self._between(action, box)
-        parameters = self._parameters_at(_DEPTHWISE, chunk)
+        parameters = self._parameters_at(DEPTHWISE, chunk)
         emitter.emit(requantize(node, target, (sums, count), parameters))
         emitter.sums.release(sums)
-        if self._cascade.project is None and chunk == len(self._chunks) - 1:
+        if self._cascade.project is None and (
+            self._plan.chunks_first or chunk == len(self._chunks) - 1
+        ):
             self._store(step.n, self._output)
 
-    def _between(self, action: _Action, box: Box) -> Tile:
+    def _between(self, action: Action, box: Box) -> Tile:
         """Return where a chunk of depthwise results goes: to the projection, or to the output."""
         if self._cascade.project is not None:
             tile = self._middle[action.step, action.chunk] = _packed(self._middles.take(), box)
             return tile
+        step = self._steps[action.step]
+        if self._plan.chunks_first:
+            self._output = self._place(step.n, box)
+            return self._output
         if action.chunk == 0:
-            step = self._steps[action.step]
             self._output = self._place(step.n, replace(box, c0=0, c1=self._cascade.channels))
         return replace(self._output, address=self._output.address + box.c0, box=box)
 
-    def _project(self, action: _Action, weights: int) -> None:
+    def _project(self, action: Action, weights: int) -> None:
         """Emit the product of a chunk, and behind the last one the projected results."""
-        node, emitter = self._nodes[_PROJECT], self._emitter
+        node, emitter = self._nodes[PROJECT], self._emitter
         step, chunk = self._steps[action.step], action.chunk
         columns = node.output.shape[3]
         tile = self._middle.pop((action.step, chunk))
@@ -367,7 +322,7 @@ class _Emission:
         )
         if chunk == len(self._chunks) - 1:
             target = self._place(step.n, replace(step.pixels, c0=0, c1=columns))
-            parameters = self._parameters_at(_PROJECT, 0)
+            parameters = self._parameters_at(PROJECT, 0)
             emitter.emit(requantize(node, target, (sums, columns), parameters))
             self._store(step.n, target)
 

@@ -4,13 +4,18 @@ A step is `height x width` output pixels of the depthwise convolution; steps fol
 a stripe of columns. Its channels are worked off in chunks: each chunk of the expanded tensor has a
 plane in the scratchpad, the rows of the stripe that the window still needs, and the sums of the
 projection grow chunk by chunk in the accumulators.
+
+Where the weights do not fit their buffer and nothing is projected, all steps of a chunk come before
+the next chunk: weights are streamed once, the input stays in the scratchpad, and one plane of all
+rows takes the next chunk's as the steps go down it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Tensor
@@ -29,8 +34,20 @@ from lepton.cost.closed_forms import depthwise_cycles
 from lepton.cost.dataflows import matmul_cycles
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
-__all__ = ["MIDDLE_BUFFERS", "Cascade", "CascadePlan", "aligned", "choose_cascade", "parameters_of"]
-__all__ += ["step_extents"]
+__all__ = [
+    "HELD_PARAMETERS",
+    "MIDDLE_BUFFERS",
+    "Cascade",
+    "CascadePlan",
+    "aligned",
+    "choose_cascade",
+    "output_channels",
+    "parameters_of",
+    "step_extents",
+]
+
+HELD_PARAMETERS = 3
+"""Chunks whose parameters are in the scratchpad where others follow."""
 
 MIDDLE_BUFFERS = 3
 """Chunks between depthwise and projection: one is read, one is waiting, one is written."""
@@ -79,6 +96,8 @@ class CascadePlan:
     width: int
     channels: int
     """In a chunk."""
+    chunks_first: bool
+    """Whether all steps of a chunk come before the next chunk."""
     rows: int
     """Of the expanded tensor in a plane, 0 without an expansion."""
     input_bytes: int
@@ -87,6 +106,15 @@ class CascadePlan:
     """Steps whose projected sums are held at a time."""
     cycles: float
     """Estimated, of the whole cascade."""
+
+
+class _Shape(NamedTuple):
+    """What distinguishes plans; fields as in `CascadePlan`."""
+
+    height: int
+    width: int
+    channels: int
+    chunks_first: bool
 
 
 @dataclass(frozen=True)
@@ -118,7 +146,7 @@ def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
 
     def candidates() -> Iterator[tuple[float, Hashable, CascadePlan]]:
         for plan in _plans(cascade, emitter):
-            yield plan.cycles, (plan.height, plan.width, plan.channels), plan
+            yield plan.cycles, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
 
     inside = tuple(tensor.name in emitter.residents for tensor in (cascade.source, cascade.output))
     key = ("cascade", len(cascade.members), room_for_tiles(emitter), *inside)
@@ -135,14 +163,15 @@ def _plans(cascade: Cascade, emitter: Emitter) -> Iterator[CascadePlan]:
     array = emitter.chip.columns
     count = cascade.channels
     _, oh, ow, _ = cascade.depthwise.output.shape
+    orders = (False,) if cascade.expand is None or cascade.project is not None else (False, True)
     for channels in sorted({min(count, array * n) for n in (1, 2, 3, 4, 6, 8)} | {count}):
         if not _fits_weights(cascade, emitter, channels):
             continue
         for height in _even_parts(oh, oh):
             for width in _even_parts(ow, 8):
-                plan = _plan(cascade, emitter, (height, width), channels)
-                if plan is not None:
-                    yield plan
+                for chunks_first in orders if width == ow else orders[:1]:
+                    shape = _Shape(height, width, channels, chunks_first)
+                    yield from _plan(cascade, emitter, shape)
 
 
 def _weights(cascade: Cascade, channels: int) -> tuple[int, ...]:
@@ -169,80 +198,88 @@ def step_extents(cascade: Cascade, size: tuple[int, int]) -> Extents:
     return Extents(seen, advance, source, source[0] > advance * inner.stride[0])
 
 
-def _plan(
-    cascade: Cascade, emitter: Emitter, size: tuple[int, int], channels: int
-) -> CascadePlan | None:
-    """Return the plan of a step, None if it does not fit."""
-    extents = step_extents(cascade, size)
-    sums = _sums(cascade, extents, size, channels)
-    projections = 2
-    while sums[0] * projections + 2 * sum(sums[1:]) > emitter.sums.size:
-        projections -= 1
-        if not projections:
-            return None
-    if not sums[0]:
-        projections = 0
-    room = room_for_tiles(emitter) - _fixed_bytes(cascade, emitter, size, channels)
-    input_bytes = 0
-    if cascade.source.name in emitter.residents:
-        pass
-    elif extents.overlap:
-        first = cascade.members[0]
-        tile = size if cascade.expand is None else (extents.advance, extents.window[1])
-        rows = rows_of(first.window, tile, first.inputs[0].shape[1:3], first.inputs[0].shape[3])
-        least = rows.least
-        input_bytes = rows.bytes_within(max(room // 3, least))
-        room -= aligned(input_bytes)
-    else:
-        room -= 2 * aligned(math.prod(extents.source) * cascade.source.shape[3])
-    rows_held = _plane_rows(cascade, extents, channels, room)
-    if rows_held is None:
-        return None
-    plan = CascadePlan(*size, channels, rows_held, input_bytes, projections, 0.0)
-    cycles = _estimate(cascade, emitter, plan, extents)
-    return CascadePlan(*size, channels, rows_held, input_bytes, projections, cycles)
+def _plan(cascade: Cascade, emitter: Emitter, shape: _Shape) -> Iterator[CascadePlan]:
+    """Yield the plan of a shape if it fits."""
+    extents = step_extents(cascade, (shape.height, shape.width))
+    projected, *sums = _sums(cascade, extents, shape)
+    projections = (emitter.sums.size - 2 * sum(sums)) // projected if projected else 0
+    if 2 * sum(sums) > emitter.sums.size or (projected and projections < 1):
+        return
+    input_bytes, taken = _input_bytes(cascade, emitter, extents, shape)
+    room = room_for_tiles(emitter) - _fixed_bytes(cascade, emitter, shape) - taken
+    rows = _plane_rows(cascade, extents, shape, room)
+    if rows is not None:
+        plan = CascadePlan(*shape, rows, input_bytes, min(projections, 2), 0.0)
+        yield replace(plan, cycles=_estimate(cascade, emitter, plan, extents))
 
 
-def _sums(
-    cascade: Cascade, extents: Extents, size: tuple[int, int], channels: int
-) -> tuple[int, int, int]:
+def _input_bytes(
+    cascade: Cascade, emitter: Emitter, extents: Extents, shape: _Shape
+) -> tuple[int, int]:
+    """Return the bytes of a buffer for input rows, or 0, and all bytes that the input takes."""
+    ifm = cascade.source
+    if ifm.name in emitter.residents:
+        return 0, 0
+    if shape.chunks_first:
+        whole = aligned(ifm.size_bytes // ifm.shape[0])
+        return whole, whole
+    if not extents.overlap:
+        return 0, 2 * aligned(math.prod(extents.source) * ifm.shape[3])
+    tile = (shape.height, shape.width)
+    if cascade.expand is not None:
+        tile = extents.advance, extents.window[1]
+    rows = rows_of(cascade.members[0].window, tile, ifm.shape[1:3], ifm.shape[3])
+    size = aligned(rows.bytes_within(max(room_for_tiles(emitter) // 4, rows.least)))
+    return size, size
+
+
+def _sums(cascade: Cascade, extents: Extents, shape: _Shape) -> tuple[int, int, int]:
     """Return the sums of a step: projected, and of a chunk depthwise and expanded."""
-    pixels = size[0] * size[1]
+    pixels = shape.height * shape.width
     projected = 0 if cascade.project is None else pixels * cascade.output.shape[3]
     expanded = 0
     if cascade.expand is not None:
-        expanded = extents.advance * extents.window[1] * channels
-    return projected, pixels * channels, expanded
+        expanded = extents.advance * extents.window[1] * shape.channels
+    return projected, pixels * shape.channels, expanded
 
 
-def _fixed_bytes(cascade: Cascade, emitter: Emitter, size: tuple[int, int], channels: int) -> int:
+def _fixed_bytes(cascade: Cascade, emitter: Emitter, shape: _Shape) -> int:
     """Return the scratchpad bytes of parameters, chunks before the projection, and outputs."""
-    pixels = size[0] * size[1]
+    pixels = shape.height * shape.width
+    chunks = -(-cascade.channels // shape.channels)
     total = 2 * _ALIGN
     for node in cascade.members:
-        count, part = node.output.shape[3], channels
         if node is cascade.project:
-            part = count
-        whole, rest = divmod(count, part)
-        total += whole * parameters_of(node, part) + parameters_of(node, rest)
+            total += parameters_of(node, node.output.shape[3])
+        else:
+            held = min(chunks, HELD_PARAMETERS) if shape.chunks_first else chunks
+            total += held * parameters_of(node, shape.channels)
     if cascade.project is not None:
-        total += MIDDLE_BUFFERS * aligned(pixels * channels)
+        total += MIDDLE_BUFFERS * aligned(pixels * shape.channels)
     if cascade.output.name not in emitter.residents:
-        total += 2 * aligned(pixels * cascade.output.shape[3])
+        total += 2 * aligned(pixels * output_channels(cascade, shape))
     return total
 
 
-def _plane_rows(cascade: Cascade, extents: Extents, channels: int, room: int) -> int | None:
-    """Return the rows that planes of all chunks can have in a room; None if there are too few."""
+def output_channels(cascade: Cascade, plan: CascadePlan | _Shape) -> int:
+    """Return the channels of the output that are stored together."""
+    return plan.channels if plan.chunks_first else cascade.output.shape[3]
+
+
+def _plane_rows(cascade: Cascade, extents: Extents, shape: _Shape, room: int) -> int | None:
+    """Return the rows that planes can have in a room; None if there are too few."""
     if cascade.expand is None:
         return 0 if room >= 0 else None
-    chunks = -(-cascade.channels // channels)
+    height = cascade.depthwise.inputs[0].shape[1]
+    if shape.chunks_first:
+        return height if aligned(height * extents.window[1] * shape.channels) <= room else None
+    chunks = -(-cascade.channels // shape.channels)
     row = extents.window[1] * cascade.channels
     left = (room - _ALIGN * chunks) // row - extents.window[0]
     if left < 0:
         return None
     more = min(left // extents.advance, _MOST_ADVANCES)
-    return min(extents.window[0] + more * extents.advance, cascade.depthwise.inputs[0].shape[1])
+    return min(extents.window[0] + more * extents.advance, height)
 
 
 # --- cost ----------------------------------------------------------------------------------------
@@ -310,12 +347,11 @@ def _estimate(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Ex
     matrix = expansions * units.matrix[0] + units.matrix[1] + units.matrix[2]
     vector = expansions * units.vector[0] + units.vector[1] + units.vector[2] + units.move
     skew = chip.array.rows + chip.array.columns
-    projected, depthwise, expanded = _sums(
-        cascade, extents, (plan.height, plan.width), plan.channels
-    )
+    shape = _Shape(plan.height, plan.width, plan.channels, plan.chunks_first)
+    projected, depthwise, expanded = _sums(cascade, extents, shape)
     held = (emitter.sums.size - plan.projections * projected) / (depthwise + expanded)
     chain = (matrix + vector + 2 * skew) / held
-    if cascade.expand is not None:
+    if cascade.expand is not None and not plan.chunks_first:
         turn = units.matrix[0] + units.matrix[1] + units.vector[0] + units.move + 2 * skew
         chain = max(chain, turn / chunks)
     constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
@@ -341,11 +377,13 @@ def _count_constants(
     memory = chip.memory_index(chip.placement.constants)
     total = sum(node.weights.size for node in cascade.members)
     block = max(_weights(cascade, plan.channels))
-    streamed = streamed_bytes(total, block, emitter.weights.size, steps)
+    sweeps = cascade.source.shape[0] if plan.chunks_first else steps
+    streamed = streamed_bytes(total, block, emitter.weights.size, sweeps)
+    again = cascade.source.shape[0] if plan.chunks_first else 1
     for node in cascade.members:
         size = max(round(node.weights.size * emitter.choices.streams.share(node.weights)), 1)
         traffic.read(memory, size, streamed / total)
-        traffic.read(memory, parameters_of(node, node.output.shape[3]))
+        traffic.read(memory, parameters_of(node, node.output.shape[3]), again)
     traffic.fetch(streamed / block)
     return streamed / chip.weight_buffer.decoder_bytes_per_cycle
 
@@ -362,7 +400,9 @@ def _count_activations(
     down, across = -(-oh // plan.height), -(-ow // plan.width)
     source, output = cascade.source, cascade.output
     if source.name not in emitter.residents:
-        if cascade.expand is None:
+        if plan.chunks_first:
+            count_tile(source, source.shape[1:], images, traffic[0], is_write=False)
+        elif cascade.expand is None:
             size = (plan.height, plan.width)
             count_input(cascade.depthwise, size, source.shape[3], 1, (plan.input_bytes, traffic[0]))
         else:
@@ -370,5 +410,6 @@ def _count_activations(
             box = (*extents.source, source.shape[3])
             count_tile(source, box, images * across * rows, traffic[0], is_write=False)
     if output.name not in emitter.residents:
-        box = (plan.height, plan.width, output.shape[3])
-        count_tile(output, box, images * down * across, traffic[1], is_write=True)
+        box = (plan.height, plan.width, output_channels(cascade, plan))
+        times = images * down * across * output.shape[3] / box[2]
+        count_tile(output, box, times, traffic[1], is_write=True)
