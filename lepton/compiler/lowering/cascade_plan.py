@@ -202,14 +202,17 @@ def _plan(cascade: Cascade, emitter: Emitter, shape: _Shape) -> Iterator[Cascade
     """Yield the plan of a shape if it fits."""
     extents = step_extents(cascade, (shape.height, shape.width))
     projected, *sums = _sums(cascade, extents, shape)
-    projections = (emitter.sums.size - 2 * sum(sums)) // projected if projected else 0
-    if 2 * sum(sums) > emitter.sums.size or (projected and projections < 1):
+    left = emitter.sums.size - sum(sums) - max(sums)
+    if left < projected or left < 0:
         return
     input_bytes, taken = _input_bytes(cascade, emitter, extents, shape)
     room = room_for_tiles(emitter) - _fixed_bytes(cascade, emitter, shape) - taken
     rows = _plane_rows(cascade, extents, shape, room)
-    if rows is not None:
-        plan = CascadePlan(*shape, rows, input_bytes, min(projections, 2), 0.0)
+    if rows is None:
+        return
+    held = min(left // projected, 2) if projected else 0
+    for projections in range(min(held, 1), held + 1):
+        plan = CascadePlan(*shape, rows, input_bytes, projections, 0.0)
         yield replace(plan, cycles=_estimate(cascade, emitter, plan, extents))
 
 
@@ -311,7 +314,7 @@ def _units(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Exten
         node, area = cascade.expand, extents.advance * extents.window[1]
         ic, taps = node.inputs[0].shape[3], math.prod(node.window.kernel)
         run = ic * (node.window.kernel[1] if node.window.dilation[1] == 1 else 1)
-        expand = issue + matmul_cycles(scalars, taps * ic, plan.channels, area, run)
+        expand = matmul_cycles(scalars, taps * ic, plan.channels, area, run)
         expand_out = requantize(node, area, plan.channels)
         kept = (extents.window[0] - extents.advance) * extents.window[1] * plan.channels
         often = 1 + (plan.rows - extents.window[0]) // extents.advance
@@ -324,7 +327,7 @@ def _units(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Exten
     )  # fmt: skip
     if cascade.project is not None:
         oc = cascade.output.shape[3]
-        project = issue + matmul_cycles(scalars, plan.channels, oc, pixels, plan.channels)
+        project = matmul_cycles(scalars, plan.channels, oc, pixels, plan.channels)
         chunks = -(-cascade.channels // plan.channels)
         project_out = requantize(cascade.project, pixels, oc) / chunks
     out = requantize(depthwise, pixels, plan.channels)
@@ -349,24 +352,30 @@ def _estimate(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Ex
     skew = chip.array.rows + chip.array.columns
     shape = _Shape(plan.height, plan.width, plan.channels, plan.chunks_first)
     projected, depthwise, expanded = _sums(cascade, extents, shape)
-    held = (emitter.sums.size - plan.projections * projected) / (depthwise + expanded)
-    chain = (matrix + vector + 2 * skew) / held
+    # sums are taken from the first cycle of their matmul to the last of their requantization
+    taken = depthwise * (units.matrix[1] + units.vector[1] + skew)
+    taken += expansions * expanded * (units.matrix[0] + units.vector[0] + skew)
+    chain = taken / (emitter.sums.size - plan.projections * projected)
     if cascade.expand is not None and not plan.chunks_first:
         turn = units.matrix[0] + units.matrix[1] + units.vector[0] + units.move + 2 * skew
         chain = max(chain, turn / chunks)
+    exposed = 0.0
+    if plan.projections == 1:
+        # the sums of the next step must wait until those of this one have been requantized
+        exposed = max(chunks * units.vector[2] + skew - matrix, 0.0) / chunks
     constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
     decode = _count_constants(cascade, emitter, plan, constants, steps)
     _count_activations(cascade, emitter, plan, extents, (ifm, ofm))
     per_chunk = (4 if cascade.expand else 2) + int(cascade.project is not None)
     constants.fetch(steps * (chunks * per_chunk + 3))
     together = (
-        steps * chunks * max(matrix, chain),
+        steps * chunks * max(matrix + exposed, chain),
         steps * chunks * vector,
         constants.with_others(ifm, ofm).cycles,
         decode,
     )
-    begin = chunks * (units.matrix[0] + units.vector[0])
-    return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / steps
+    begin = max(units.matrix[0], units.vector[0]) * (down if plan.chunks_first else chunks)
+    return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / (steps * chunks)
 
 
 def _count_constants(
