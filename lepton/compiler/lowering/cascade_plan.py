@@ -30,9 +30,10 @@ from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.tiling import halo
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
-from lepton.cost.closed_forms import depthwise_cycles
-from lepton.cost.dataflows import matmul_cycles
+from lepton.cost.closed_forms import Walk, depthwise_cycles
+from lepton.cost.dataflows import Product, matmul_cost, matmul_cycles
 from lepton.isa.footprints import REQUANTIZE_BYTES
+from lepton.isa.instructions import Stationary
 
 __all__ = [
     "HELD_PARAMETERS",
@@ -313,8 +314,13 @@ def _units(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Exten
     if cascade.expand is not None:
         node, area = cascade.expand, extents.advance * extents.window[1]
         ic, taps = node.inputs[0].shape[3], math.prod(node.window.kernel)
-        run = ic * (node.window.kernel[1] if node.window.dilation[1] == 1 else 1)
-        expand = matmul_cycles(scalars, taps * ic, plan.channels, area, run)
+        pitch = extents.source[1] * ic
+        if node.window.dilation[1] == 1:
+            walk = Walk(ic * node.window.kernel[1], 1, 0, node.window.dilation[0] * pitch)
+        else:
+            walk = Walk(ic, node.window.kernel[1], ic * node.window.dilation[1], pitch)
+        product = Product(taps * ic, plan.channels, area, walk, int(Stationary.BUFFER))
+        expand = matmul_cost(scalars, product)[1]
         expand_out = requantize(node, area, plan.channels)
         kept = (extents.window[0] - extents.advance) * extents.window[1] * plan.channels
         often = 1 + (plan.rows - extents.window[0]) // extents.advance
@@ -362,7 +368,8 @@ def _estimate(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Ex
     exposed = 0.0
     if plan.projections == 1:
         # the sums of the next step must wait until those of this one have been requantized
-        exposed = max(chunks * units.vector[2] + skew - matrix, 0.0) / chunks
+        queued = units.vector[0] + chunks * units.vector[2]
+        exposed = max(queued + skew - matrix, 0.0) / chunks
     constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
     decode = _count_constants(cascade, emitter, plan, constants, steps)
     _count_activations(cascade, emitter, plan, extents, (ifm, ofm))
@@ -375,7 +382,8 @@ def _estimate(cascade: Cascade, emitter: Emitter, plan: CascadePlan, extents: Ex
         decode,
     )
     begin = max(units.matrix[0], units.vector[0]) * (down if plan.chunks_first else chunks)
-    return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / (steps * chunks)
+    moves = steps * chunks if plan.chunks_first else steps
+    return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
 
 
 def _count_constants(
@@ -385,7 +393,7 @@ def _count_constants(
     chip = emitter.chip
     memory = chip.memory_index(chip.placement.constants)
     total = sum(node.weights.size for node in cascade.members)
-    block = max(_weights(cascade, plan.channels))
+    block = sum(_weights(cascade, plan.channels))
     sweeps = cascade.source.shape[0] if plan.chunks_first else steps
     streamed = streamed_bytes(total, block, emitter.weights.size, sweeps)
     again = cascade.source.shape[0] if plan.chunks_first else 1
