@@ -184,7 +184,6 @@ class _Emission:
             self._rows.release()
         if self._plan.projections:
             emitter.sums.release(self._sums)
-        emitter.operator = self._operator
 
     def _fetch(self, n: int, box: Box) -> Tile:
         """Return a tile of the cascade's input, which the chunks of a step share."""

@@ -41,6 +41,7 @@ __all__ = [
     "Cascade",
     "CascadePlan",
     "aligned",
+    "cascade_plans",
     "choose_cascade",
     "output_channels",
     "parameters_of",
@@ -146,7 +147,7 @@ def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
     """Return the plan with the least estimated cycles, None if none fits."""
 
     def candidates() -> Iterator[tuple[float, Hashable, CascadePlan]]:
-        for plan in _plans(cascade, emitter):
+        for plan in cascade_plans(cascade, emitter):
             yield plan.cycles, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
 
     inside = tuple(tensor.name in emitter.residents for tensor in (cascade.source, cascade.output))
@@ -159,7 +160,7 @@ def _even_parts(extent: int, most: int) -> list[int]:
     return list(dict.fromkeys(-(-extent // parts) for parts in range(1, min(extent, most) + 1)))
 
 
-def _plans(cascade: Cascade, emitter: Emitter) -> Iterator[CascadePlan]:
+def cascade_plans(cascade: Cascade, emitter: Emitter) -> Iterator[CascadePlan]:
     """Yield the plans that fit."""
     array = emitter.chip.columns
     count = cascade.channels
