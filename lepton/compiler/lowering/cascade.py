@@ -7,13 +7,14 @@ matrix unit goes on with other chunks of channels while the vector unit requanti
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
+from lepton.compiler.graph import Binary
+from lepton.compiler.lowering.cascade_buffers import Buffers
 from lepton.compiler.lowering.cascade_order import (
     AHEAD,
     DEPTHWISE,
@@ -24,19 +25,11 @@ from lepton.compiler.lowering.cascade_order import (
     order,
     steps_of,
 )
-from lepton.compiler.lowering.cascade_plan import (
-    HELD_PARAMETERS,
-    MIDDLE_BUFFERS,
-    Cascade,
-    CascadePlan,
-    aligned,
-    output_channels,
-    parameters_of,
-    step_extents,
-)
+from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.rows import RowBuffer
 from lepton.compiler.lowering.tiling import input_box, split
+from lepton.compiler.lowering.vector import binary
 from lepton.compiler.lowering.weighted import Block, matmul_fields, requantize
 from lepton.isa.instructions import Copy, Depthwise, Matmul
 
@@ -46,24 +39,6 @@ __all__ = ["lower_cascade"]
 def lower_cascade(cascade: Cascade, plan: CascadePlan, emitter: Emitter) -> None:
     """Emit a cascade; the emitter's operator is that of its first member."""
     _Emission(cascade, plan, emitter).emit_all()
-
-
-class _Turns:
-    """Buffers of one size that are used in turn."""
-
-    def __init__(self, address: int, size: int, count: int) -> None:
-        self._address, self._size, self._count = address, size, count
-        self._taken = -1
-
-    def take(self) -> int:
-        """Return the address of the next buffer."""
-        self._taken += 1
-        return self.last
-
-    @property
-    def last(self) -> int:
-        """The address of the buffer taken last."""
-        return self._address + self._taken % self._count * self._size
 
 
 class _Emission:
@@ -82,64 +57,22 @@ class _Emission:
         }
         self._held: dict[tuple[int, int], int] = {}
         self._middle: dict[tuple[int, int], Tile] = {}
-        self._input = self._output = _nothing()
+        self._input = self._output = self._other = _nothing()
+        self._combines = False
         self._weights = KeptBlocks(
             [(action.member, action.chunk) for action in self._actions],
             self._load_weights,
             emitter.weights.release,
         )
-        self._place_buffers()
-        sums = plan.height * plan.width * cascade.output.shape[3]
-        self._sums = emitter.sums.allocate_at_edge(plan.projections * sums) if sums else 0
-        self._projected = _Turns(self._sums, sums, plan.projections)
-
-    def _place_buffers(self) -> None:
-        """Take the room of everything in the scratchpad, and divide it."""
-        cascade, plan, emitter = self._cascade, self._plan, self._emitter
-        extents = step_extents(cascade, (plan.height, plan.width))
-        pixels = plan.height * plan.width
-        middle = aligned(pixels * plan.channels) if cascade.project else 0
-        output = source = 0
-        if cascade.output.name not in emitter.residents:
-            output = aligned(pixels * output_channels(cascade, plan))
-        if cascade.source.name not in emitter.residents and not plan.input_bytes:
-            source = aligned(math.prod(extents.source) * cascade.source.shape[3])
-        planes = self._plane_sizes(extents.window[1] * plan.rows)
-        sizes = self._parameter_sizes()
         self._rows = None
         if plan.input_bytes:
             self._rows = RowBuffer(emitter, cascade.source, plan.input_bytes)
-        sections = (2 * source, *planes, MIDDLE_BUFFERS * middle, 2 * output, *sizes.values())
-        self._block = emitter.tiles.allocate_at_edge(max(sum(sections), 1))
-        starts = [self._block + sum(sections[:n]) for n in range(len(sections))]
-        self._inputs = _Turns(starts[0], source, 2)
-        self._planes = starts[1 : 1 + len(planes)]
-        self._middles = _Turns(starts[1 + len(planes)], middle, MIDDLE_BUFFERS)
-        self._outputs = _Turns(starts[2 + len(planes)], output, 2)
-        self._places = dict(zip(sizes, starts[3 + len(planes) :], strict=True))
-
-    def _plane_sizes(self, pixels: int) -> list[int]:
-        """Return the bytes of each plane; one serves all chunks that come after each other."""
-        if self._cascade.expand is None:
-            return []
-        held = self._chunks[:1] if self._plan.chunks_first else self._chunks
-        return [aligned(pixels * (c1 - c0)) for c0, c1 in held]
-
-    def _slot(self, member: int, chunk: int) -> int:
-        """Return in which of a member's places the parameters of a chunk are."""
-        if member == PROJECT:
-            return 0
-        return chunk % HELD_PARAMETERS if self._plan.chunks_first else chunk
-
-    def _parameter_sizes(self) -> dict[tuple[int, int], int]:
-        """Return the bytes of each place for parameters, by member and slot."""
-        sizes: dict[tuple[int, int], int] = {}
-        for member, node in self._nodes.items():
-            for chunk in range(len(self._chunks)):
-                key = member, self._slot(member, chunk)
-                size = parameters_of(node, self._span(member, chunk)[1])
-                sizes[key] = max(size, sizes.get(key, 0))
-        return sizes
+        self._buffers = Buffers(cascade, plan, emitter)
+        pixels = plan.height * plan.width
+        self._projected = pixels * cascade.output.shape[3] if plan.projections else 0
+        self._sums = 0
+        if self._projected:
+            self._sums = emitter.sums.allocate_at_edge(plan.projections * self._projected)
 
     def _span(self, member: int, chunk: int) -> tuple[int, int]:
         """Return first and number of the output channels of a member's chunk."""
@@ -158,13 +91,15 @@ class _Emission:
 
     def _parameters_at(self, member: int, chunk: int) -> int:
         """Return where the parameters of a member's chunk are; they come when they are missing."""
-        slot = member, self._slot(member, chunk)
+        node = self._nodes[member]
+        key = member, self._buffers.slot(node.output.name, chunk)
         first, count = self._span(member, chunk)
-        if self._held.get(slot) != first:
-            table = self._nodes[member].table.part(first, first + count)
-            self._emitter.bring_constant(pack_requantize(table), self._places[slot])
-            self._held[slot] = first
-        return self._places[slot]
+        address = self._buffers.at(node.output.name, chunk)
+        if self._held.get(key) != first:
+            content = pack_requantize(node.table.part(first, first + count))
+            self._emitter.bring_constant(content, address)
+            self._held[key] = first
+        return address
 
     def emit_all(self) -> None:
         """Emit every action in order, and give the room back."""
@@ -179,7 +114,7 @@ class _Emission:
             else:
                 emit[action.member](action, weights)
         self._weights.end()
-        emitter.tiles.release(self._block)
+        self._buffers.release()
         if self._rows is not None:
             self._rows.release()
         if self._plan.projections:
@@ -187,20 +122,9 @@ class _Emission:
 
     def _fetch(self, n: int, box: Box) -> Tile:
         """Return a tile of the cascade's input, which the chunks of a step share."""
-        tensor = self._cascade.source
         if self._rows is not None:
             return self._rows.fetch(n, box)
-        if tensor.name in self._emitter.residents:
-            return self._emitter.fetch(tensor, n, box)
-        tile = _packed(self._inputs.take(), box)
-        self._emitter.bring(tensor, n, tile)
-        return tile
-
-    def _place(self, n: int, box: Box) -> Tile:
-        """Return the tile that a step's result is to be written to."""
-        if self._cascade.output.name in self._emitter.residents:
-            return self._emitter.place(self._cascade.output, n, box)
-        return _packed(self._outputs.take(), box)
+        return self._buffers.fetch("input", self._cascade.source, n, box)
 
     def _store(self, n: int, tile: Tile) -> None:
         """Store a finished tile if the output lives in a memory."""
@@ -211,13 +135,12 @@ class _Emission:
         """Return the tile of some rows of a chunk's plane."""
         c0, c1 = self._chunks[chunk]
         box = replace(step.source, y0=rows[0], y1=rows[1], c0=c0, c1=c1)
-        if self._plan.chunks_first:
-            # rows of a narrower chunk lie where those of the others do
-            address, pitch = self._planes[0], self._plan.channels
-        else:
-            address, pitch = self._planes[chunk], box.channels
+        # rows of a narrower chunk lie where those of the others do, if they come after each other
+        pitch = self._plan.channels if self._plan.chunks_first else box.channels
         row = box.width * pitch
-        return Tile(address + (rows[0] - step.top) * row, row, pitch, box, False)
+        return Tile(
+            self._buffers.at("planes", chunk) + (rows[0] - step.top) * row, row, pitch, box, False
+        )
 
     def _expand(self, action: Action, weights: int) -> None:
         """Emit the expansion of a part of a step's new rows."""
@@ -248,16 +171,16 @@ class _Emission:
         for y0, y1 in split(count, max(first, 1)):
             self._emitter.emit(
                 Copy(
-                    height=1,
-                    width=1,
-                    channels=(y1 - y0) * tile.row_pitch,
+                    height=y1 - y0,
+                    width=tile.box.width,
+                    channels=tile.pixel_pitch,
                     ifm=tile.address + (first + y0) * tile.row_pitch,
-                    ifm_row_pitch=0,
-                    ifm_pixel_pitch=0,
+                    ifm_row_pitch=tile.row_pitch,
+                    ifm_pixel_pitch=tile.pixel_pitch,
                     ifm_channel_pitch=1,
                     ofm=tile.address + y0 * tile.row_pitch,
-                    ofm_row_pitch=0,
-                    ofm_pixel_pitch=0,
+                    ofm_row_pitch=tile.row_pitch,
+                    ofm_pixel_pitch=tile.pixel_pitch,
                     ofm_channel_pitch=1,
                 )
             )
@@ -292,14 +215,15 @@ class _Emission:
     def _between(self, action: Action, box: Box) -> Tile:
         """Return where a chunk of depthwise results goes: to the projection, or to the output."""
         if self._cascade.project is not None:
-            tile = self._middle[action.step, action.chunk] = _packed(self._middles.take(), box)
+            tile = self._middle[action.step, action.chunk] = self._buffers.tile("middle", box)
             return tile
-        step = self._steps[action.step]
+        n, output = self._steps[action.step].n, self._cascade.output
         if self._plan.chunks_first:
-            self._output = self._place(step.n, box)
+            self._output = self._buffers.place(output, n, box)
             return self._output
         if action.chunk == 0:
-            self._output = self._place(step.n, replace(box, c0=0, c1=self._cascade.channels))
+            whole = replace(box, c0=0, c1=self._cascade.channels)
+            self._output = self._buffers.place(output, n, whole)
         return replace(self._output, address=self._output.address + box.c0, box=box)
 
     def _project(self, action: Action, weights: int) -> None:
@@ -307,8 +231,11 @@ class _Emission:
         node, emitter = self._nodes[PROJECT], self._emitter
         step, chunk = self._steps[action.step], action.chunk
         columns = node.output.shape[3]
+        whole = replace(step.pixels, c0=0, c1=columns)
+        if chunk == 0 and self._cascade.other is not None:
+            self._other = self._buffers.fetch("other", self._cascade.other, step.n, whole)
         tile = self._middle.pop((action.step, chunk))
-        sums = self._projected.take() if chunk == 0 else self._projected.last
+        sums = self._sums + action.step % self._plan.projections * self._projected
         block = Block(weights, (0, tile.box.channels), (0, 1))
         emitter.emit(
             Matmul(
@@ -319,18 +246,35 @@ class _Emission:
                 accumulate=int(chunk > 0),
             )
         )
-        if chunk == len(self._chunks) - 1:
-            target = self._place(step.n, replace(step.pixels, c0=0, c1=columns))
-            parameters = self._parameters_at(PROJECT, 0)
-            emitter.emit(requantize(node, target, (sums, columns), parameters))
-            self._store(step.n, target)
+        if chunk < len(self._chunks) - 1:
+            return
+        combine = self._cascade.combine
+        if combine is None:
+            target = self._buffers.place(node.output, step.n, whole)
+        else:
+            target = self._buffers.tile("projected", whole)
+        parameters = self._parameters_at(PROJECT, 0)
+        emitter.emit(requantize(node, target, (sums, columns), parameters))
+        if combine is not None:
+            target = self._combine(combine, step, target)
+        self._store(step.n, target)
 
-
-def _packed(address: int, box: Box) -> Tile:
-    """Return the tile of a box without gaps at an address."""
-    return Tile(address, box.width * box.channels, box.channels, box, False)
+    def _combine(self, node: Binary, step: Step, projected: Tile) -> Tile:
+        """Emit the element-wise function of a step, and return its result."""
+        emitter = self._emitter
+        emitter.operator = self._operator + len(self._nodes)
+        parameters = self._buffers.at("combine", 0)
+        if not self._combines and node.parameters.size:
+            emitter.bring_constant(node.parameters, parameters)
+        self._combines = True
+        operands = projected, self._other
+        if node.inputs[0].name != self._nodes[PROJECT].output.name:
+            operands = self._other, projected
+        target = self._buffers.place(node.output, step.n, projected.box)
+        emitter.emit(binary(node, operands, target, parameters))
+        return target
 
 
 def _nothing() -> Tile:
     """Return a tile of no pixels."""
-    return _packed(0, Box(0, 0, 0, 0, 0, 0))
+    return Tile(0, 0, 0, Box(0, 0, 0, 0, 0, 0), False)

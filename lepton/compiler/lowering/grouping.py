@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lepton.compiler.emit import Emitter
-from lepton.compiler.graph import Convolution, Graph, Node
-from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan, choose_cascade
+from lepton.compiler.graph import Binary, Convolution, Graph, Node
+from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
+from lepton.compiler.lowering.cascade_search import choose_cascade
 from lepton.compiler.lowering.convolution import convolution_cycles
+from lepton.compiler.lowering.plan import count_tile
+from lepton.compiler.lowering.traffic import Traffic
 from lepton.errors import CompileError
 
 __all__ = ["Group", "Groups", "find_cascades", "inner_tensors", "replanned"]
@@ -82,12 +85,18 @@ def replanned(group: Group, emitter: Emitter) -> Group:
 
 
 def _cycles(node: Node, emitter: Emitter) -> float:
-    """Return the estimated cycles of a convolution by itself, infinity if it does not fit."""
-    assert isinstance(node, Convolution)
-    try:
-        return convolution_cycles(node, emitter)
-    except CompileError:
-        return math.inf
+    """Return the estimated cycles of a node by itself, infinity if it does not fit."""
+    if isinstance(node, Convolution):
+        try:
+            return convolution_cycles(node, emitter)
+        except CompileError:
+            return math.inf
+    traffic = Traffic(emitter.chip)
+    for tensor in (*node.inputs, node.output):
+        if tensor.name not in emitter.residents:
+            written = tensor is node.output
+            count_tile(tensor, tensor.shape[1:], tensor.shape[0], traffic, is_write=written)
+    return max(traffic.cycles, node.output.size_bytes / emitter.chip.vector.lanes)
 
 
 def _consumed_once(graph: Graph) -> set[str]:
@@ -109,18 +118,41 @@ def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> I
         project = after if _is_pointwise(after) and _follow(node, after, inner) else None
         assert expand is None or isinstance(expand, Convolution)
         assert project is None or isinstance(project, Convolution)
-        shapes = dict.fromkeys([(expand, project), (expand, None), (None, project)])
-        for first, last in shapes:
-            if first is None and last is None:
-                continue
-            cascade = Cascade(first, node, last)
+        for cascade in _around(expand, node, project, nodes[number + 2 : number + 3], inner):
             between = {member.output.name for member in cascade.members[:-1]}
             if between <= emitter.residents.keys():
                 # nothing crosses to a memory that could be saved
                 continue
             plan = choose_cascade(cascade, emitter)
             if plan is not None:
-                yield Group(number - int(first is not None), cascade, plan)
+                yield Group(number - int(cascade.expand is not None), cascade, plan)
+
+
+def _around(
+    expand: Convolution | None,
+    node: Convolution,
+    project: Convolution | None,
+    behind: Sequence[Node],
+    inner: set[str],
+) -> Iterator[Cascade]:
+    """Yield the cascades with a depthwise convolution at their heart, of what is beside it."""
+    if project is not None:
+        combine = next((item for item in behind if _combines(item, project, inner)), None)
+        for first in dict.fromkeys([expand, None]):
+            yield Cascade(first, node, project)
+            if isinstance(combine, Binary):
+                yield Cascade(first, node, project, combine)
+    if expand is not None:
+        yield Cascade(expand, node, None)
+
+
+def _combines(node: Node, project: Convolution, inner: set[str]) -> bool:
+    """Return whether a node is an element-wise function of a projection and as large a tensor."""
+    if not isinstance(node, Binary) or project.output.name not in inner:
+        return False
+    return any(tensor.name == project.output.name for tensor in node.inputs) and all(
+        tensor.shape == node.output.shape and tensor.constant is None for tensor in node.inputs
+    )
 
 
 def _follow(first: Node | None, second: Node | None, inner: set[str]) -> bool:
