@@ -14,6 +14,8 @@ from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
+from lepton.compiler.lowering.cascade import lower_cascade
+from lepton.compiler.lowering.grouping import Groups, find_cascades, inner_tensors, replanned
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
@@ -217,14 +219,20 @@ def _root(storage: dict[str, str], name: str) -> str:
     return name
 
 
-def _lifetimes(graph: Graph, storage: dict[str, str]) -> list[Lifetime]:
-    """Return the lifetimes of the tensors inside the region, most rewarding first."""
+def _lifetimes(graph: Graph, storage: dict[str, str], groups: Groups) -> list[Lifetime]:
+    """Return the lifetimes of the tensors inside the region, most rewarding first.
+
+    A cascade is one step, and what is between its members needs no place.
+    """
     crossing = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    crossing |= inner_tensors(groups)
+    steps = {number: first for first, group in groups.items() for number in group.numbers}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     sizes: dict[str, int] = {}
     uses: dict[str, int] = {}
-    for step, node in enumerate(graph.nodes):
+    for number, node in enumerate(graph.nodes):
+        step = steps.get(number, number)
         name = _root(storage, node.output.name)
         first.setdefault(name, step)
         last[name] = step
@@ -241,9 +249,19 @@ def _lifetimes(graph: Graph, storage: dict[str, str]) -> list[Lifetime]:
     return sorted(inside, key=lambda item: (item.last - item.first) / (1 + uses.get(item.name, 0)))
 
 
-def _residents(graph: Graph, storage: dict[str, str], capacity: int) -> dict[str, int]:
+def _residents(
+    graph: Graph, storage: dict[str, str], capacity: int, groups: Groups
+) -> dict[str, int]:
     """Return scratchpad offsets of the tensors that stay inside."""
-    return place_lifetimes(_lifetimes(graph, storage), capacity)
+    return place_lifetimes(_lifetimes(graph, storage, groups), capacity)
+
+
+def _stay(
+    graph: Graph, storage: dict[str, str], working: int, placed: dict[str, int]
+) -> dict[str, int]:
+    """Return scratchpad addresses of the tensors whose bytes have a place behind the tiles."""
+    roots = {node.output.name: _root(storage, node.output.name) for node in graph.nodes}
+    return {name: working + placed[root] for name, root in roots.items() if root in placed}
 
 
 def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -> int:
@@ -267,7 +285,7 @@ def _best_region(
     size = _usable(emitter_of())
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
-        residents = _residents(work.graph, storage, size - int(size * share))
+        residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
     failure: CompileError | None = None
@@ -296,20 +314,28 @@ def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[in
     storage = _storage(graph)
     size = _usable(emitter)
     working = int(size * share) // _ALIGN * _ALIGN
-    placed = _residents(graph, storage, size - working)
+    placed = _residents(graph, storage, size - working, {})
     emitter.tiles = Ring(0, working, "scratchpad", align=16)
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
-    emitter.residents = {}
-    for node in graph.nodes:
-        root = _root(storage, node.output.name)
-        if root in placed:
-            emitter.residents[node.output.name] = working + placed[root]
-    spills = _place_spills(graph, storage, emitter, placed, ends)
-    for number, node in enumerate(graph.nodes):
+    emitter.residents = _stay(graph, storage, working, placed)
+    groups = find_cascades(graph, emitter)
+    if groups:
+        placed = _residents(graph, storage, size - working, groups)
+        emitter.residents = _stay(graph, storage, working, placed)
+        groups = {number: replanned(group, emitter) for number, group in groups.items()}
+    spills = _place_spills(graph, storage, emitter, placed, groups, ends)
+    number = 0
+    while number < len(graph.nodes):
+        node, group = graph.nodes[number], groups.get(number)
         emitter.operator = work.first_operator + number
+        if group is not None:
+            lower_cascade(group.cascade, group.plan, emitter)
+            number += len(group.cascade.members)
+            continue
         if not _is_free(node, storage):
             lower(node, emitter)
+        number += 1
     return spills
 
 
@@ -352,6 +378,7 @@ def _place_spills(
     storage: dict[str, str],
     emitter: Emitter,
     placed: dict[str, int],
+    groups: Groups,
     ends: dict[int, int],
 ) -> _Spills:
     """Give every tensor that is neither resident nor crossing a place in a memory.
@@ -360,7 +387,7 @@ def _place_spills(
     """
     chip = emitter.chip
     spills: _Spills = []
-    wanted = [item for item in _lifetimes(graph, storage) if item.name not in placed]
+    wanted = [item for item in _lifetimes(graph, storage, groups) if item.name not in placed]
     wanted.sort(key=lambda item: -item.size)
     for name in chip.placement.activations:
         memory = chip.memory_index(name)

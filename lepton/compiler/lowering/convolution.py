@@ -21,6 +21,7 @@ from lepton.compiler.lowering.plan import (
     count_input,
     count_tile,
     memory_key,
+    planned_cycles,
     room_for_tiles,
     row_buffers,
     tile_bytes,
@@ -40,7 +41,7 @@ from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["lower_convolution"]
+__all__ = ["convolution_cycles", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -56,6 +57,20 @@ def lower_convolution(node: Convolution, emitter: Emitter) -> None:
         inputs, outputs = ic // node.groups, oc // node.groups
         span = (group * inputs, (group + 1) * inputs)
         _lower_dense(node, emitter, span, (group * outputs, (group + 1) * outputs))
+
+
+def convolution_cycles(node: Convolution, emitter: Emitter) -> float:
+    """Return the estimated cycles of a convolution by itself.
+
+    Raises:
+        CompileError: not even one pixel fits.
+    """
+    ic, oc = node.inputs[0].shape[3], node.output.shape[3]
+    if node.groups == ic > 1:
+        *size, channels, kept = _choose_depthwise(node, emitter, oc // ic)
+        return _depthwise_estimate(node, emitter, (size[0], size[1]), channels, kept)
+    part = planned_cycles(node, emitter, ic // node.groups, oc // node.groups)
+    return part * node.groups
 
 
 class _Visit(NamedTuple):

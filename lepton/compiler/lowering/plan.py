@@ -33,6 +33,7 @@ __all__ = [
     "count_tile",
     "memory_key",
     "overlapped",
+    "planned_cycles",
     "room_for_tiles",
     "row_buffers",
     "tile_bytes",
@@ -223,6 +224,12 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     key = (channels, columns, *memory_key(node, emitter))
     chosen = emitter.choices.plan(node, key, candidates)
     return chosen or _smallest(node, emitter, channels, columns)
+
+
+def planned_cycles(node: Convolution, emitter: Emitter, channels: int, columns: int) -> float:
+    """Return the estimated cycles of a dense convolution with the plan that it takes."""
+    plan = choose_plan(node, emitter, channels, columns)
+    return _estimate(node, emitter, plan, (channels, columns))
 
 
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:

@@ -14,7 +14,7 @@ from lepton.errors import CompileError
 from lepton.isa import instructions as isa
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode
 
-__all__ = ["lower_binary", "lower_lut", "lower_pool", "lower_resize", "lower_softmax"]
+__all__ = ["binary", "lower_binary", "lower_lut", "lower_pool", "lower_resize", "lower_softmax"]
 
 _SHARES = 8
 """Tiles that should fit the free scratchpad together: two operands and a result, twice."""
@@ -112,7 +112,7 @@ def _binary_tiles(
                 emitter.fetched(right, nb, _narrowed(box, right)) as b,
                 emitter.produced(node.output, n, box) as ofm,
             ):
-                emitter.emit(_binary(node, (a, b), ofm, parameters))
+                emitter.emit(binary(node, (a, b), ofm, parameters))
 
 
 def _narrowed(box: Box, tensor: Tensor) -> Box:
@@ -136,7 +136,7 @@ def _pitches(name: str, tensor: Tensor, tile: Tile) -> dict[str, int]:
     }
 
 
-def _binary(node: Binary, operands: tuple[Tile, Tile], ofm: Tile, parameters: int) -> isa.Binary:
+def binary(node: Binary, operands: tuple[Tile, Tile], ofm: Tile, parameters: int) -> isa.Binary:
     """Return the instruction of one tile."""
     fields: dict[str, Any] = _pitches("a", node.inputs[0], operands[0])
     fields |= _pitches("b", node.inputs[1], operands[1])
