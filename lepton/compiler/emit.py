@@ -160,14 +160,15 @@ class Emitter:
         Raises:
             CompileError: there is no room.
         """
-        return self._stream_weights(block, self.weights.allocate(block.size))
+        return self.stream_weights(block, self.weights.allocate(block.size))
 
     def offer_weights(self, block: NDArray[np.uint8]) -> int | None:
         """Stream a block like `load_weights`, or return None if there is no room now."""
         address = self.weights.offer(block.size)
-        return None if address is None else self._stream_weights(block, address)
+        return None if address is None else self.stream_weights(block, address)
 
-    def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
+    def stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
+        """Stream a `[reduction, columns]` block to an address of the weight buffer; return that."""
         if len(self.instructions) in self.raw_weights:
             stream = WeightStream(WeightFormat.RAW, block.reshape(-1))
         else:

@@ -59,10 +59,11 @@ class _Emission:
         self._middle: dict[tuple[int, int], Tile] = {}
         self._input = self._output = self._other = _nothing()
         self._combines = False
+        self._whole = self._place_weights()
         self._weights = KeptBlocks(
             [(action.member, action.chunk) for action in self._actions],
             self._load_weights,
-            emitter.weights.release,
+            self._release_weights,
         )
         self._rows = None
         if plan.input_bytes:
@@ -81,13 +82,34 @@ class _Emission:
         first, last = self._chunks[chunk]
         return first, last - first
 
+    def _place_weights(self) -> dict[tuple[int, int], int]:
+        """Return where each block of weights belongs if all fit their buffer, nothing if not."""
+        ring = self._emitter.weights
+        total = sum(node.weights.size for node in self._nodes.values())
+        if total > ring.size:
+            return {}
+        address = ring.allocate_at_edge(total)
+        places: dict[tuple[int, int], int] = {}
+        for member, node in self._nodes.items():
+            for chunk, (c0, c1) in enumerate(self._chunks):
+                places[member, chunk] = address
+                address += node.weights.size // self._cascade.channels * (c1 - c0)
+        return places
+
     def _load_weights(self, key: tuple[int, int]) -> int | None:
         """Stream the weights of a member's chunk, or return None if there is no room now."""
         weights = self._nodes[key[0]].weights
         part = slice(*self._chunks[key[1]])
         block = weights[:, :, part] if key[0] == PROJECT else weights[..., part]
         flat = np.ascontiguousarray(block).reshape(-1, block.shape[3])
+        if self._whole:
+            return self._emitter.stream_weights(flat, self._whole[key])
         return self._emitter.offer_weights(flat)
+
+    def _release_weights(self, address: int) -> None:
+        """Give the room of a block back that was not placed with all others."""
+        if not self._whole:
+            self._emitter.weights.release(address)
 
     def _parameters_at(self, member: int, chunk: int) -> int:
         """Return where the parameters of a member's chunk are; they come when they are missing."""
@@ -114,6 +136,8 @@ class _Emission:
             else:
                 emit[action.member](action, weights)
         self._weights.end()
+        if self._whole:
+            emitter.weights.release(min(self._whole.values()))
         self._buffers.release()
         if self._rows is not None:
             self._rows.release()

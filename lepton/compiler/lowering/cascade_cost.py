@@ -110,6 +110,9 @@ class _Case:
         first = self.down if self.plan.chunks_first else self.chunks
         moves = chunks if self.plan.chunks_first else self.steps
         begin = max(expand.matrix, expand.vector) * first
+        if not self.plan.chunks_first:
+            # the first step of all lasts until it has seen every weight
+            begin += max(self._weights_cycles() - self.chunks * matrix, 0.0)
         return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
 
     @property
@@ -205,6 +208,15 @@ class _Case:
         each = (4 if cascade.expand else 2) + (1 if cascade.project else 0)
         traffic.fetch(self.steps * (self.chunks * each + 3) + streamed / block)
         return streamed / chip.weight_buffer.decoder_bytes_per_cycle
+
+    def _weights_cycles(self) -> float:
+        """Return the cycles of the constants' memory for all weights once."""
+        traffic = Traffic(self.chip)
+        memory = self.chip.memory_index(self.chip.placement.constants)
+        for node in self.cascade.convolutions:
+            share = self.emitter.choices.streams.share(node.weights)
+            traffic.read(memory, max(round(node.weights.size * share), 1))
+        return traffic.cycles
 
     def _count_activations(self, ifm: Traffic, ofm: Traffic) -> None:
         """Count the tensors that cross to a memory."""
