@@ -41,7 +41,7 @@ def code_symbols(symbols: U8, bucket_of: U8, counts: I64, states: I64, fields: U
         symbols: `[n]`.
         bucket_of: `[256]` the bucket of each symbol.
         counts: `[2, BUCKETS]` the count of each bucket, and the sum of those before it.
-        states: `[lanes]` the result: the states before the first elements, kept where there is none.
+        states: `[lanes]` the result: before the first elements; kept where there is none.
         fields: `[n, 3]` the result: each element's width in bits, and its 16 bits.
     """
     n, lanes, total = len(symbols), len(states), 0

@@ -109,7 +109,7 @@ def group_bits(block: U8, symbol_of: U8, bits: I64) -> None:
         groups = (groups + 1) // 2
 
 
-@njit
+@njit(inlined=True)
 def put_bits(stream: U8, bit: int, value: int, width: int) -> int:
     """Write a value of `width` <= 16 bits over zeros; return the next bit's place."""
     shifted, byte = value << (bit & 7), bit >> 3
@@ -120,7 +120,7 @@ def put_bits(stream: U8, bit: int, value: int, width: int) -> int:
     return bit + width
 
 
-@njit
+@njit(inlined=True)
 def get_bits(stream: U8, bit: int, width: int) -> int:
     """Return `width` <= 16 bits; the stream has `PADDING` bytes more than are read."""
     byte = bit >> 3

@@ -113,8 +113,8 @@ def decoder_lane(chip: Chip) -> Cells:
 
 
 def entropy_lane(chip: Chip) -> Cells:
-    """Return a lane of the decoder of entropy-coded streams."""
-    window = FIELD_BITS * chip.weight_buffer.entropy_lanes
+    """Return a lane of the decoder of entropy-coded streams, the only one of a chip without."""
+    window = FIELD_BITS * max(chip.weight_buffer.entropy_lanes, 1)
     compared, state = (BUCKETS - 1) * SLOT_BITS, STATE_BITS + 1
     # the bucket; its start taken off and the product added; the field's place; distance or entry
     sums = compared + 2 * state + FIELD_BITS * ceil(log2(window)) / 4 + 2 * 8
@@ -126,15 +126,13 @@ def entropy_lane(chip: Chip) -> Cells:
 
 def _decoder_um2(chip: Chip, t: Node) -> float:
     """Return the cells of the weight decoder."""
-    lanes, entropy_lanes = (
-        chip.weight_buffer.decoder_bytes_per_cycle,
-        chip.weight_buffer.entropy_lanes,
-    )
+    buffer = chip.weight_buffer
+    lanes = buffer.decoder_bytes_per_cycle
     shared = 16 * lanes + 8 * _PALETTE + _MASK_BITS
     cells = lanes * decoder_lane(chip).um2(t)
-    if entropy_lanes:
+    if buffer.entropy_lanes:
         shared += 2 * BUCKETS * SLOT_BITS
-        cells += entropy_lanes * entropy_lane(chip).um2(t)
+        cells += buffer.entropy_lanes * entropy_lane(chip).um2(t)
     return shared * t.register_bit_um2 + cells
 
 

@@ -159,11 +159,13 @@ class Weights(Instruction):
 
     The expanded block is `reduction` rows of `columns` bytes, row-major, at `buffer`.
 
-    A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and symbols are
-    stored in groups with as many bits as the group needs. Such a stream is a header, the groups,
-    and zero bits up to the next byte; it is shorter than the block and lies in the constant
-    segment. The header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or
-    256 elements (0 to 5).
+    A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and the stream is a
+    header, the symbols, and zero bits up to the next byte; it is shorter than the block and lies in
+    the constant segment.
+
+    `grouped` and `palette` store groups of symbols with as many bits as the group needs. The
+    header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or 256 elements
+    (0 to 5).
 
     - `grouped`: bits 7:3 are zero, and a byte z follows. Symbol 2d is the byte z + d, symbol
       2d - 1 the byte z - d, modulo 256.
