@@ -86,6 +86,8 @@ class WeightBuffer:
 
     size_kib: int
     decoder_bytes_per_cycle: int
+    entropy_lanes: int = 0
+    """Elements of an entropy-coded stream that the decoder expands per cycle; 0 if it cannot."""
 
     @property
     def elements(self) -> int:

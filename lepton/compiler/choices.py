@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from lepton.chip import Chip
+from lepton.codec import Decoder
 from lepton.compiler.graph import Node
 from lepton.compiler.stored import StoredWeights
 
@@ -21,7 +22,7 @@ class Choices:
     """Encoded weights and ranked plans, each worked out once; and which plan each node takes."""
 
     def __init__(self, chip: Chip) -> None:
-        self.streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
+        self.streams = StoredWeights(Decoder.of(chip))
         self._ranks: dict[int, int] = {}
         self._plans: dict[Hashable, tuple[Node, Sequence[object]]] = {}
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
+from lepton.codec.decoder import decoder_cycles
 from lepton.cost.columns import (
+    W_DECODER,
     W_DRAIN,
     W_LAST,
     W_MEMORY,
@@ -74,6 +76,7 @@ _ROW_STRIDE, _PLANE_STRIDE = COLUMNS["row_stride"], COLUMNS["plane_stride"]
 _ROW_PITCH = COLUMNS["scratchpad_row_pitch"]
 _PLANE_PITCH = COLUMNS["scratchpad_plane_pitch"]
 _STREAM_BYTES, _REDUCTION = COLUMNS["stream_bytes"], COLUMNS["reduction"]
+_FORMAT = COLUMNS["format"]
 _COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _KERNEL_H, _KERNEL_W = COLUMNS["kernel_height"], COLUMNS["kernel_width"]
 _CHANNELS, _MODE, _ADDS = COLUMNS["channels"], COLUMNS["mode"], COLUMNS["accumulate"]
@@ -94,11 +97,10 @@ _B_ROW, _B_PIXEL, _B_CHANNEL = (COLUMNS[f"b_{n}_pitch"] for n in ("row", "pixel"
 
 @njit(inlined=True)
 def _walk(r: I64, out: I64) -> None:
-    """Fill a transfer's row of `WALK`."""
+    """Fill a transfer's row of `WALK`, but for the decoder."""
     out[0], out[1] = r[_MEMORY], r[_ADDRESS]
     if r[0] == _WEIGHTS:
         out[2], out[3], out[5] = r[_STREAM_BYTES], 1, 1
-        out[10] = r[_REDUCTION] * r[_COLUMNS]
         return
     run, rows, planes = r[_ROW_BYTES], r[_ROWS], r[_PLANES]
     if rows == 1 or (r[_ROW_STRIDE] == run and r[_ROW_PITCH] == run):
@@ -235,6 +237,9 @@ def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> No
             _walk(r, walk)
         elif r[0] == _WEIGHTS:
             _walk(r, walk)
+            w[W_DECODER] = decoder_cycles(
+                r[_FORMAT], r[_REDUCTION] * r[_COLUMNS], p.decoder_bytes_per_cycle, p.entropy_lanes
+            )
 
 
 def fill_work(table: I64, chip: Chip, out: I64) -> None:

@@ -36,7 +36,6 @@ class Settings(NamedTuple):
     setup_cycles: int
     port_bytes: int
     bank_bytes: int
-    decoder_bytes: int
     program_memory: int
     fetch_outstanding: int
     start: int

@@ -53,7 +53,6 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
         setup_cycles=chip.dma.setup_cycles,
         port_bytes=chip.scratchpad.port_bytes,
         bank_bytes=chip.scratchpad.bank_bytes,
-        decoder_bytes=chip.weight_buffer.decoder_bytes_per_cycle,
         program_memory=program.program_memory,
         fetch_outstanding=chip.control.fetch_outstanding,
         start=region.start,
