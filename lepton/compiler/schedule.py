@@ -222,24 +222,25 @@ def _root(storage: dict[str, str], name: str) -> str:
 def _lifetimes(graph: Graph, storage: dict[str, str], groups: Groups) -> list[Lifetime]:
     """Return the lifetimes of the tensors inside the region, most rewarding first.
 
-    A cascade is one step, and what is between its members needs no place.
+    What a cascade reads and makes is alive as long as it lasts; what is between its members needs
+    no place.
     """
     crossing = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
     crossing |= inner_tensors(groups)
-    steps = {number: first for first, group in groups.items() for number in group.numbers}
+    spans = {number: group.numbers for group in groups.values() for number in group.numbers}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     sizes: dict[str, int] = {}
     uses: dict[str, int] = {}
     for number, node in enumerate(graph.nodes):
-        step = steps.get(number, number)
+        span = spans.get(number, range(number, number + 1))
         name = _root(storage, node.output.name)
-        first.setdefault(name, step)
-        last[name] = step
+        first.setdefault(name, span[0])
+        last[name] = span[-1]
         sizes[name] = node.output.size_bytes
         for tensor in node.inputs:
             source = _root(storage, tensor.name)
-            last[source] = step
+            last[source] = span[-1]
             uses[source] = uses.get(source, 0) + 1
     inside = [
         Lifetime(name, sizes[name], first[name], last[name])

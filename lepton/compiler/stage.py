@@ -199,8 +199,8 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
     each = traffic.cycles / (1 << 20)
     gains: dict[int, float] = {}
     done = 0.0
-    for operator in np.unique(operators):
-        members = np.flatnonzero(operators == operator).tolist()
+    for together in _interleaved(operators):
+        members = np.flatnonzero(np.isin(operators, together)).tolist()
         end = float(times.end[members].max())
         weights = moved = 0
         matrix = 0.0
@@ -214,9 +214,22 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
                 matrix += float(times.end[number] - times.start[number])
         if weights:
             gain = end - done - max((weights + moved) * each, matrix)
-            gains[int(operator)] = gain / weights
+            gains |= dict.fromkeys(together, gain / weights)
         done = max(done, end)
     return [o for o in sorted(gains, key=lambda o: -gains[o]) if gains[o] > _LEAST_GAIN]
+
+
+def _interleaved(operators: NDArray[np.int64]) -> list[list[int]]:
+    """Return the operators in order, those together whose instructions alternate."""
+    groups: list[list[int]] = []
+    end = -1
+    for operator in np.unique(operators).tolist():
+        members = np.flatnonzero(operators == operator)
+        if members[0] > end:
+            groups.append([])
+        groups[-1].append(operator)
+        end = max(end, int(members[-1]))
+    return groups
 
 
 def _timed(blocks: Sequence[_Block], idle: F64) -> Iterator[Copy]:
