@@ -19,10 +19,12 @@ MOST_RANKS = 8
 
 
 class Choices:
-    """Encoded weights and ranked plans, each worked out once; and which plan each node takes."""
+    """Encoded weights, ranked plans, shares of the scratchpad, and which plan each node takes."""
 
     def __init__(self, chip: Chip) -> None:
         self.streams = StoredWeights(Decoder.of(chip))
+        self.shares: dict[Hashable, float] = {}
+        """Of the scratchpad for tiles, by what it was chosen for."""
         self._ranks: dict[int, int] = {}
         self._plans: dict[Hashable, tuple[Node, Sequence[object]]] = {}
 

@@ -280,10 +280,13 @@ def _best_region(
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
-    Shares at which a node does not fit are passed over.
+    Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
     storage = _storage(work.graph)
-    size = _usable(emitter_of())
+    emitter = emitter_of()
+    size, shares = _usable(emitter), emitter.choices.shares
+    if (id(work), size) in shares:
+        return shares[id(work), size]
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
         residents = _residents(work.graph, storage, size - int(size * share), {})
@@ -293,7 +296,7 @@ def _best_region(
     for _, share in sorted(ranked):
         try:
             _emit_region(work, emitter_of(), share, dict(ends))
-            return share
+            return shares.setdefault((id(work), size), share)
         except CompileError as error:
             failure = error
     assert failure is not None
