@@ -10,11 +10,13 @@ import numpy as np
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.choices import Choices
+from lepton.compiler.copies import Staging
 from lepton.compiler.emit import Location
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
+from lepton.compiler.stage import can_stage, staged
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
@@ -90,13 +92,17 @@ def compile_front(front: FrontModel, chip: Chip, effort: int = 1) -> Program:
         node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
     ]
 
-    def build() -> Program:
-        return _assemble(front, chip, emit_regions(works, chip, crossing, choices), operators)
+    def build(staging: Staging | None = None) -> Program:
+        emission = emit_regions(works, chip, crossing, choices, staging)
+        return _assemble(front, chip, emission, operators)
 
     def evaluate(program: Program) -> float:
         return estimate_program(program).cycles
 
-    return refined(build, convolutions, choices, evaluate, effort)
+    program = refined(build, convolutions, choices, evaluate, effort)
+    if effort == 0 or len(works) != 1 or not can_stage(chip):
+        return program
+    return staged(program, build)
 
 
 def _operator(node: ir.Node) -> Operator:

@@ -16,13 +16,13 @@ from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
     Plan,
-    buffer_bytes,
     candidate_sizes,
     choose_plan,
     count_input,
     count_tile,
     memory_key,
     room_for_tiles,
+    row_buffers,
     tile_bytes,
 )
 from lepton.compiler.lowering.rows import RowBuffer
@@ -269,12 +269,10 @@ def _depthwise_plans(
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
-        for size in candidate_sizes(node, emitter, outputs):
-            kept = buffer_bytes(node, emitter, size, (channels, outputs), room)
-            if kept is None:
-                continue
-            cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-            yield cycles, (*size, channels), (*size, channels, kept)
+        for size in candidate_sizes(node, emitter, outputs, (2,)):
+            for kept in row_buffers(node, emitter, size, (channels, outputs), room):
+                cycles = _depthwise_estimate(node, emitter, size, channels, kept)
+                yield cycles, (*size, channels), (*size, channels, kept)
 
 
 def _depthwise_estimate(
