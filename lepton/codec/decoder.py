@@ -16,7 +16,7 @@ _TABLE_CYCLES = 16
 """Cycles in which the counts of the buckets are added up, before the first element."""
 
 
-@njit(inlined=True)
+@njit
 def decoder_cycles(format: int, elements: int, bytes_per_cycle: int, entropy_lanes: int) -> int:
     """Return the cycles that a block takes in the decoder; docs/timing.md, 7.3."""
     if format < _FIRST_ENTROPY:
