@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, lcm
+from typing import TypeVar, cast
 
 __all__ = [
     "Accumulators",
@@ -24,6 +26,8 @@ __all__ = [
     "Vector",
     "WeightBuffer",
 ]
+
+T = TypeVar("T")
 
 
 class Dataflow(StrEnum):
@@ -303,10 +307,20 @@ class Chip:
         """The base ticks of a cycle of each memory."""
         return tuple(self.ticks(memory.clock_mhz) for memory in self.memories)
 
-    @property
+    @cached_property
     def cycles_per_second(self) -> int:
         """NPU clock in whole hertz, for reports; exact times go through `ticks`."""
         return round(self.array.clock_mhz * 1_000_000)
+
+    @cached_property
+    def _derived(self) -> dict[object, object]:
+        return {}
+
+    def derived(self, function: Callable[[Chip], T]) -> T:
+        """Return what a function of the package makes of this chip, reckoned once."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        return cast(T, self._derived[function])
 
     def bytes_per_cycle(self, memory: Memory) -> Fraction:
         """Return a memory's peak bandwidth in bytes per NPU cycle."""

@@ -30,7 +30,7 @@ from lepton.isa.footprints import (
     REQUANTIZE_BYTES,
     RESIZE_HEADER_BYTES,
     SOFTMAX_PARAMETER_BYTES,
-    queues,
+    queue_lanes,
 )
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
@@ -89,6 +89,7 @@ _STATIONARY_PITCH, _PARAMETERS = COLUMNS["stationary_pitch"], COLUMNS["parameter
 _TABLE, _TABLE_PITCH = COLUMNS["table"], COLUMNS["table_pitch"]
 _IFM, _IFM_ROW, _IFM_PIXEL = COLUMNS["ifm"], COLUMNS["ifm_row_pitch"], COLUMNS["ifm_pixel_pitch"]
 _OFM, _OFM_ROW, _OFM_PIXEL = COLUMNS["ofm"], COLUMNS["ofm_row_pitch"], COLUMNS["ofm_pixel_pitch"]
+_CHANNEL = COLUMNS["channel"]
 _IFM_CHANNEL, _OFM_CHANNEL = COLUMNS["ifm_channel_pitch"], COLUMNS["ofm_channel_pitch"]
 _A, _B = COLUMNS["a"], COLUMNS["b"]
 _A_ROW, _A_PIXEL, _A_CHANNEL = (COLUMNS[f"a_{n}_pitch"] for n in ("row", "pixel", "channel"))
@@ -221,10 +222,11 @@ def _mark_transfer(r: I64, m: I64, bank: int) -> None:
 
 
 @njit
-def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> None:
-    """Fill the columns of `WORK` but for the queue."""
+def _fill(p: CostScalars, bank: int, sums_bank: int, lanes: I64, table: I64, out: I64) -> None:
+    """Fill the columns of `WORK`."""
     for i in range(len(table)):
         r, w = table[i], out[i]
+        w[W_QUEUE] = lanes[0, r[0]] + r[_CHANNEL] if r[_CHANNEL] < lanes[1, r[0]] else -2
         masks, walk = w[W_READS:W_MEMORY], w[W_MEMORY:]
         if r[0] == _MATMUL or r[0] == _DEPTHWISE:
             w[W_PRELOAD], w[W_STREAM], w[W_LAST], w[W_DRAIN] = matrix_cost(p, r)
@@ -245,8 +247,8 @@ def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> No
 def fill_work(table: I64, chip: Chip, out: I64) -> None:
     """Fill the columns of `WORK` of an array of zeros, `[at least n, at least len(WORK)]`."""
     bank, sums_bank = chip.scratchpad.bank_bytes, chip.accumulators.bank_elements
-    out[: len(table), W_QUEUE] = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    _fill(cost_scalars(chip), bank, sums_bank, table, out)
+    lanes = queue_lanes(chip.dma.load_channels, chip.dma.store_channels)
+    _fill(chip.derived(cost_scalars), bank, sums_bank, lanes, table, out)
 
 
 def work_of(table: I64, chip: Chip) -> I64:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import chip_from_table
+from lepton.chip import Chip, chip_from_table
 from lepton.errors import ChipError, EncodingError, InputError, ProgramError
 from lepton.isa import WORD_BYTES, pack, unpack
 from lepton.program.container import opened, packed
@@ -22,6 +23,7 @@ __all__ = ["load_program", "program_from_parts", "starts_like_program"]
 
 _MAXIMUM_FILE_BYTES = 4 << 30
 _ARRAYS = ("instructions", "operator_of", "constants")
+_INCONSISTENT = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 _DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
 
 
@@ -106,7 +108,7 @@ def _parse(content: bytes) -> Program:
     arrays, manifest = opened(content)
     try:
         hosts = sum(name.startswith("host.") for name in arrays)
-        chip = chip_from_table(cast(dict[str, object], manifest["chip"]), "embedded chip")
+        chip = _chip(json.dumps(manifest["chip"]))
         stream = arrays["instructions"].tobytes()
         return Program(
             source=_text(manifest["source"]),
@@ -124,8 +126,17 @@ def _parse(content: bytes) -> Program:
             regions=tuple(_region(entry) for entry in cast(list[Any], manifest["regions"])),
             host_models=tuple(arrays[f"host.{index}"].tobytes() for index in range(hosts)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _INCONSISTENT as error:
         raise ProgramError(f"the manifest is inconsistent ({_brief(error)})") from None
+
+
+@lru_cache(maxsize=16)
+def _chip(text: str) -> Chip:
+    """Return the chip of a manifest, one object for all programs that say the same of it.
+
+    So what is derived from a chip is reckoned once, however many of its programs are read.
+    """
+    return chip_from_table(json.loads(text), "embedded chip")
 
 
 def _brief(error: Exception) -> str:

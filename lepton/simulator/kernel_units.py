@@ -89,7 +89,8 @@ def request(
     memories[m, WRITE_BYTES if is_write else READ_BYTES] += size
     if memories[m, FIRST_CHANNEL] < 0:
         s.tags[tag, T_OPEN] += 1
-        finish_request(c, s, tag, flat_request(s.memories, m, size, is_write, tick))
+        end = flat_request(s.memories, m, size, is_write, tick)
+        finish_request(c, s, tag, (end + c.ticks - 1) // c.ticks)
         return
     known = s.tags[tag, T_ACCESSES]
     count = send_accesses(c, s, tag, known, m, address, size, is_write, tick)

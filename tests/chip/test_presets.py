@@ -93,6 +93,21 @@ def test_table_round_trip(chip: Chip) -> None:
     assert chip_from_table(chip_to_table(chip), "again") == chip
 
 
+def test_what_is_derived_of_a_chip_is_reckoned_once_for_each() -> None:
+    asked: list[str] = []
+
+    def name_of(chip: Chip) -> str:
+        asked.append(chip.name)
+        return chip.name
+
+    chip = load_chip("nano")
+    assert [chip.derived(name_of), chip.derived(name_of)] == ["nano", "nano"]
+    changed = dataclasses.replace(chip, name="other")
+    assert changed.derived(name_of) == "other"
+    assert chip.derived(lambda of: of.array) is chip.array
+    assert asked == ["nano", "other"]
+
+
 def test_internal_buffers_of_the_u55_add_up_to_48_kib() -> None:
     chip = load_chip("like-u55-256")
     parts = (chip.scratchpad, chip.accumulators, chip.weight_buffer)
