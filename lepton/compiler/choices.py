@@ -25,6 +25,8 @@ class Choices:
         self.streams = StoredWeights(Decoder.of(chip))
         self.shares: dict[Hashable, float] = {}
         """Of the scratchpad for tiles, by what it was chosen for."""
+        self.rates: dict[int, tuple[float, float]] = {}
+        """Of the chip's memories, for all that counts its traffic."""
         self._ranks: dict[int, int] = {}
         self._plans: dict[Hashable, tuple[Node, Sequence[object]]] = {}
 

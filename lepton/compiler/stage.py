@@ -212,17 +212,19 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
         end = float(times.end[members].max())
         weights = moved = 0
         matrix = 0.0
+        weighted: set[int] = set()
         for number in members:
             item = layers.instructions[number]
             if isinstance(item, Weights):
                 weights += item.reduction * item.columns
+                weighted.add(layers.operator_of[number])
             elif isinstance(item, Load):
                 moved += item.row_bytes * item.rows * item.planes
             elif isinstance(item, Matmul):
                 matrix += float(times.end[number] - times.start[number])
         if weights:
             gain = end - done - max((weights + moved) * each, matrix)
-            gains |= dict.fromkeys(together, gain / weights)
+            gains |= dict.fromkeys(sorted(weighted), gain / weights)
         done = max(done, end)
     return [o for o in sorted(gains, key=lambda o: -gains[o]) if gains[o] > _LEAST_GAIN]
 

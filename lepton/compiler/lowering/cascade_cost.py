@@ -97,7 +97,7 @@ class _Case:
         matrix = self.expansions * expand.matrix + depthwise.matrix + project.matrix
         vector = self.expansions * expand.vector + depthwise.vector + project.vector + move
         chain = self._chain(expand, depthwise, move)
-        constants, ifm, ofm = Traffic(self.chip), Traffic(self.chip), Traffic(self.chip)
+        constants, ifm, ofm = (self._traffic() for _ in range(3))
         decode = self._count_constants(constants)
         self._count_activations(ifm, ofm)
         chunks = self.steps * self.chunks
@@ -114,6 +114,9 @@ class _Case:
             # the first step of all lasts until it has seen every weight
             begin += max(self._weights_cycles() - self.chunks * matrix, 0.0)
         return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
+
+    def _traffic(self) -> Traffic:
+        return Traffic(self.chip, self.emitter.choices.rates)
 
     @property
     def _skew(self) -> int:
@@ -211,7 +214,7 @@ class _Case:
 
     def _weights_cycles(self) -> float:
         """Return the cycles of the constants' memory for all weights once."""
-        traffic = Traffic(self.chip)
+        traffic = self._traffic()
         memory = self.chip.memory_index(self.chip.placement.constants)
         for node in self.cascade.convolutions:
             share = self.emitter.choices.streams.share(node.weights)

@@ -22,6 +22,8 @@ from lepton.compiler.lowering.rows import rows_of
 __all__ = ["cascade_plans", "choose_cascade"]
 
 _ALIGN = 16
+_MOST_STRIPES = 7
+"""Widths to try."""
 _MOST_ADVANCES = 4
 """Steps between two moves of a plane's rows to its start, beyond which little is to be won."""
 
@@ -38,9 +40,14 @@ def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
     return emitter.choices.plan(cascade.members[0], key, candidates)
 
 
-def _even_parts(extent: int, most: int) -> list[int]:
-    """Return the sizes of 1 to `most` even parts of an extent, each once."""
-    return list(dict.fromkeys(-(-extent // parts) for parts in range(1, min(extent, most) + 1)))
+def _even_parts(extent: int) -> list[int]:
+    """Return sizes of even parts of an extent, the largest first, each at most 0.8 of the last."""
+    sizes = [extent]
+    for parts in range(2, extent + 1):
+        size = -(-extent // parts)
+        if size <= 0.8 * sizes[-1]:
+            sizes.append(size)
+    return sizes
 
 
 def cascade_plans(cascade: Cascade, emitter: Emitter) -> Iterator[CascadePlan]:
@@ -52,8 +59,8 @@ def cascade_plans(cascade: Cascade, emitter: Emitter) -> Iterator[CascadePlan]:
     for channels in sorted({min(count, array * n) for n in (1, 2, 3, 4, 6, 8)} | {count}):
         if not _fits_weights(cascade, emitter, channels):
             continue
-        for height in _even_parts(oh, oh):
-            for width in _even_parts(ow, 8):
+        for height in _even_parts(oh):
+            for width in _even_parts(ow)[:_MOST_STRIPES]:
                 for chunks_first in orders if width == ow else orders[:1]:
                     plan = CascadePlan(height, width, channels, chunks_first)
                     yield from _plan(cascade, emitter, plan)

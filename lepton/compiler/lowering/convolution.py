@@ -307,7 +307,7 @@ def _depthwise_estimate(
         cost_scalars(chip), window.kernel, window.stride[1], window.dilation[1], size, outputs
     )
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
-    traffic = Traffic(chip)
+    traffic = Traffic(chip, emitter.choices.rates)
     constants = chip.memory_index(chip.placement.constants)
     raw = math.prod(window.kernel) * outputs
     traffic.read(

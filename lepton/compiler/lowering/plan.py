@@ -334,7 +334,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     chip = emitter.chip
     n = _counts(node, plan, extents)
     compute, vector = _unit_cycles(node, emitter, plan, n)
-    constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
+    constants, ifm, ofm = (Traffic(chip, emitter.choices.rates) for _ in range(3))
     weights = math.prod(node.window.kernel) * extents[0] * extents[1]
     share = emitter.choices.streams.share(node.weights)
     decode = _count_constants(node, plan, constants, n, (weights, share))
