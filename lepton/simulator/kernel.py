@@ -219,7 +219,7 @@ def _settings_of(c: Settings, start: int, stop: int, base: int) -> Settings:
     """Return the scalars of a region."""
     return Settings(
         c.ticks, c.queues, c.transfer_queues, c.queue_depth, c.burst_bytes, c.outstanding,
-        c.setup_cycles, c.port_bytes, c.bank_bytes, c.decoder_bytes, c.program_memory,
+        c.setup_cycles, c.port_bytes, c.bank_bytes, c.program_memory,
         c.fetch_outstanding, c.first_channel, start, stop, base,
     )  # fmt: skip
 
