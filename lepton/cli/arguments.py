@@ -53,12 +53,16 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compilation(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a compilation: `--shape`, `--calibrate` and `--effort`."""
+    """Add the options of a compilation: `--shape`, `--calibrate`, `--effort` and `--dump`."""
     add_shapes(parser)
     add_calibration(parser)
     parser.add_argument(
         "--effort", type=int, choices=range(4),
         help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dump", type=file_path, metavar="DIR",
+        help="write every form of the model there, pass by pass, as text",
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeF
 
 from lepton.chip import Chip
 from lepton.compiler.chip_rules import first_chip_failure
+from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
@@ -66,7 +67,9 @@ def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bo
     return check
 
 
-def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule, Reasons]:
+def partition(
+    module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump
+) -> tuple[tvm.IRModule, Reasons]:
     """Group the operators that the NPU supports into region functions.
 
     before: main is a flat list of Relax calls
@@ -77,12 +80,19 @@ def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule
         module: canonical module (`lepton.compiler.importers`).
         kind: "onnx" or "tflite", whose arithmetic decides.
         chip: what the regions must fit.
+        dump: takes the module after each pass.
     """
     golden = golden_of(kind)
     reasons: Reasons = {}
     module = tabulate(module, golden, kind)
+    dump_module(dump, "tabulate", module)
     checker = _checker(golden, chip, reasons)
     entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker)]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
+    dump_module(dump, "fuse_operators", module)
     module = MergeCompositeFunctions()(module)
-    return average_codes(module) if kind == "tflite" else module, reasons
+    dump_module(dump, "merge_regions", module)
+    if kind == "tflite":
+        module = average_codes(module)
+        dump_module(dump, "average_codes", module)
+    return module, reasons

@@ -19,7 +19,7 @@ from lepton.isa import encode_all, pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
-__all__ = ["Emission", "RegionWork", "emit_regions"]
+__all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
 _ALIGN = 64
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -31,6 +31,15 @@ class RegionWork:
 
     graph: Graph
     first_operator: int
+
+
+@dataclass(frozen=True)
+class RegionMemory:
+    """How a region divides the scratchpad: tiles at its start, behind them what stays inside."""
+
+    tile_bytes: int
+    residents: tuple[tuple[Lifetime, int], ...]
+    """Tensors that stay inside, alive from node to node of the region, and their addresses."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,10 @@ class Emission:
     spans: tuple[tuple[int, int], ...]
     """[start, stop) of each region's instructions."""
     stored_bytes: dict[int, int]
+    unordered: list[Instruction]
+    """The instructions before semaphores were put in."""
+    memories: tuple[RegionMemory, ...]
+    """What lies where in the scratchpad, by region."""
 
 
 def emit_regions(
@@ -76,9 +89,10 @@ def emit_regions(
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
     emitter.constants_base = _constants_base(chip, locations, crossing, regions, best)
+    memories: list[RegionMemory] = []
     for work, share in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        _emit_region(work, emitter, share, ends)
+        memories.append(_emit_region(work, emitter, share, ends))
         emitter.emit(Halt())
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
@@ -97,6 +111,8 @@ def emit_regions(
         locations=emitter.locations,
         spans=tuple(spans),
         stored_bytes=emitter.stored_bytes,
+        unordered=emitter.instructions,
+        memories=tuple(memories),
     )
 
 
@@ -273,7 +289,9 @@ def _best_region(
     raise failure
 
 
-def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]) -> None:
+def _emit_region(
+    work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]
+) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
     storage = _storage(graph)
@@ -293,6 +311,8 @@ def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[in
         emitter.operator = work.first_operator + number
         if not _is_free(node, storage):
             lower(node, emitter)
+    stays = [item for item in _lifetimes(graph, storage) if item.name in placed]
+    return RegionMemory(working, tuple((item, working + placed[item.name]) for item in stays))
 
 
 def _is_free(node: Node, storage: dict[str, str]) -> bool:

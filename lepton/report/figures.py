@@ -10,6 +10,7 @@ from typing import cast
 
 from lepton.errors import InputError
 from lepton.program import read_file
+from lepton.report.attribution import computing_unit
 from lepton.report.summary import Summary
 
 __all__ = ["Figures", "LayerFigures", "figures_of", "load_figures"]
@@ -26,7 +27,7 @@ class LayerFigures:
     op: str
     device: str
     unit: str
-    """The unit that worked longest: matrix, vector or transfer, `host`, or "" if none did."""
+    """The unit that computed it: matrix, vector or transfer, `host`, or "" if none did."""
     bound: str
     cycles: int | None
     dram_bytes: int
@@ -96,14 +97,12 @@ def _layer(values: object, place: str) -> LayerFigures:
     """Return the figures of a layer."""
     layer = _Reader(values, place)
     device = layer.text("device")
-    busy = layer.sizes("busy")
-    unit = max(busy, key=lambda name: busy[name], default="")
     sizes = _Reader({str(n): size for n, size in enumerate(layer.objects("dram_bytes"))}, place)
     return LayerFigures(
         name=layer.text("name"),
         op=layer.text("op"),
         device=device,
-        unit="host" if device == "host" else unit,
+        unit="host" if device == "host" else computing_unit(layer.sizes("busy")),
         bound="" if layer.is_null("bound") else layer.text("bound"),
         cycles=layer.optional_count("cycles"),
         dram_bytes=sum(sizes.count(str(n)) for n in range(len(layer.objects("dram_bytes")))),

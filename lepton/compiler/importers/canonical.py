@@ -25,6 +25,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.importers import constants, movement
 from lepton.compiler.importers.names import Source
 from lepton.compiler.importers.rewriting import (
@@ -40,13 +41,17 @@ Pass = Callable[[tvm.IRModule], tvm.IRModule]
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = None) -> tvm.IRModule:
+def canonicalize(
+    module: tvm.IRModule, sources: Mapping[Any, Source] | None = None, dump: Dump = no_dump
+) -> tvm.IRModule:
     """Bring an imported module into the canonical form and check that it is well formed.
 
     Args:
         module: Module as an importer made it; it is not changed.
         sources: Variable of `main` -> where its value is from.
+        dump: Takes the module as it comes and after each pass.
     """
+    dump_module(dump, "imported", module)
     module = annotate(module, sources or {})
     chain: tuple[Pass, ...] = (
         simplify_tuples,
@@ -65,6 +70,7 @@ def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = No
     )
     for step in chain:
         module = step(module)
+        dump_module(dump, step.__name__, module)
     relax.analysis.check_well_formed(module)
     return module
 

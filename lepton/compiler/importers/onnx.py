@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import ImportedModel
 from lepton.errors import ImportFailure
 
@@ -15,13 +16,16 @@ Shapes = Mapping[str, Sequence[int]]
 _OLDEST_OPSET = 7
 
 
-def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> ImportedModel:
+def import_onnx(
+    data: bytes | onnx.ModelProto, name: str, shapes: Shapes, dump: Dump = no_dump
+) -> ImportedModel:
     """Turn a serialized or parsed ONNX model into canonical form.
 
     Args:
         data: The file's bytes or a `ModelProto`, which is not changed.
         name: How messages call the model.
         shapes: Input name -> shape, to fix dynamic dimensions.
+        dump: Takes every form of the module.
 
     Raises:
         ImportFailure: It is no ONNX model, is damaged, or uses what is not supported.
@@ -42,7 +46,7 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
     importer = OnnxImporter()
     module = importer.convert(model.graph, opset)
     return make_result(
-        canonicalize(module, importer.recorder.sources),
+        canonicalize(module, importer.recorder.sources, dump),
         golden="onnx",
         name=name,
         inputs=[value.name for value in model.graph.input],

@@ -40,7 +40,7 @@ from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["lower_convolution"]
+__all__ = ["DepthwisePlan", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -235,10 +235,19 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
         rows.release()
 
 
-def _choose_depthwise(
-    node: Convolution, emitter: Emitter, multiplier: int
-) -> tuple[int, int, int, int]:
-    """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
+class DepthwisePlan(NamedTuple):
+    """Tile of a depthwise convolution."""
+
+    height: int
+    width: int
+    channels: int
+    """Input channels."""
+    buffer_bytes: int
+    """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
+
+
+def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> DepthwisePlan:
+    """Return the tile with the least estimated cycles."""
     plan = emitter.choices.plan(
         node,
         (multiplier, *memory_key(node, emitter)),
@@ -253,12 +262,12 @@ def _choose_depthwise(
             f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
             f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
         )
-    return 1, 1, 1, 0
+    return DepthwisePlan(1, 1, 1, 0)
 
 
 def _depthwise_plans(
     node: Convolution, emitter: Emitter, multiplier: int
-) -> Iterator[tuple[float, Hashable, tuple[int, int, int, int]]]:
+) -> Iterator[tuple[float, Hashable, DepthwisePlan]]:
     """Yield cost, shape and plan of the tiles that fit twice."""
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
@@ -274,7 +283,7 @@ def _depthwise_plans(
             if kept is None:
                 continue
             cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-            yield cycles, (*size, channels), (*size, channels, kept)
+            yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
 
 
 def _depthwise_estimate(
