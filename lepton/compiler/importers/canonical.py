@@ -54,6 +54,7 @@ def canonicalize(
     dump_module(dump, "imported", module)
     module = annotate(module, sources or {})
     chain: tuple[Pass, ...] = (
+        drop_dropouts,
         simplify_tuples,
         constants.fold_constants,
         constants.normalize_parameters,
@@ -84,6 +85,22 @@ def annotate(module: tvm.IRModule, sources: Mapping[Any, Source]) -> tvm.IRModul
 
     def rule(_rewriter: Rewriter, variable: Any, value: Any) -> Any:
         return with_source(value, sources.get(variable))
+
+    return rewrite(module, rule)
+
+
+def drop_dropouts(module: tvm.IRModule) -> tvm.IRModule:
+    """Remove dropouts, which do nothing but in training.
+
+    before: d = R.nn.dropout(x, rate=0.5); y = d[0]; use(y)
+    after:  use(x)
+    """
+
+    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+        if not isinstance(value, relax.TupleGetItem) or value.index:
+            return None
+        call = rewriter.call(value.tuple_value, "relax.nn.dropout")
+        return None if call is None else call.args[0]
 
     return rewrite(module, rule)
 
