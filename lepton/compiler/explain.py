@@ -52,8 +52,8 @@ def _limit(
 ) -> tuple[str, float]:
     """Return the buffer of which a plan fills the largest share, and that share.
 
-    Each buffer holds two of what a tile needs. The scratchpad is given as the bytes for tiles and
-    the names of the tensors that lie elsewhere in it.
+    Each buffer holds two of what a tile needs where they fit. The scratchpad is given as the bytes
+    for tiles and the names of the tensors that lie elsewhere in it.
     """
     tile = _tile(node, plan)
     if tile is None:
@@ -66,12 +66,17 @@ def _limit(
     brought = 0 if ifm.name in inside else (buffer or 2 * rows.window * rows.pitch)
     made = 0 if node.output.name in inside else 2 * pixels * columns
     shares = {
-        "accumulators": 2 * pixels * columns / chip.accumulators.elements,
-        "weight buffer": 2 * weights / chip.weight_buffer.elements,
-        "scratchpad": (brought + made) / space,
+        "accumulators": _share(pixels * columns, chip.accumulators.elements),
+        "weight buffer": _share(weights, chip.weight_buffer.elements),
+        "scratchpad": min((brought + made) / space, 1.0),
     }
     limit = max(shares, key=lambda name: shares[name])
-    return limit, min(shares[limit], 1.0)
+    return limit, shares[limit]
+
+
+def _share(each: int, size: int) -> float:
+    """Return the share of a buffer that two tiles take, or one where two do not fit."""
+    return (2 * each if 2 * each <= size else min(each, size)) / size
 
 
 def _tile(node: Convolution, plan: object) -> tuple[tuple[int, int, int, int], int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton.chip import Chip
-from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
+from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, shortage
 from lepton.compiler.choices import Choices
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
@@ -124,10 +124,8 @@ def _check_room(chip: Chip, memory: int, end: int) -> None:
     """Raise if a segment ends beyond its memory."""
     device = chip.memories[memory]
     if end > device.size_bytes:
-        raise CompileError(
-            f"memory '{device.name}' of chip '{chip.name}' has {device.size_bytes} bytes, and the "
-            f"program needs {end}"
-        )
+        place = f"memory '{device.name}' of chip '{chip.name}'"
+        raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
 
 
 def _place_crossing(
@@ -150,9 +148,21 @@ def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
             location = Location(memory, ends[memory])
             ends[memory] += size
             return location
-    raise CompileError(
-        f"tensor '{name}' of {size} bytes does not fit the activation memories of chip "
-        f"'{chip.name}' ({', '.join(chip.placement.activations)})"
+    raise _homeless(chip, name, size, ends)
+
+
+def _homeless(chip: Chip, tensor: str, size: int, ends: dict[int, int]) -> CompileError:
+    """Return the error of a tensor that no memory for activations has room for.
+
+    `ends` are the bytes of each memory that are taken.
+    """
+    free = {
+        name: chip.memories[chip.memory_index(name)].size_bytes - ends[chip.memory_index(name)]
+        for name in chip.placement.activations
+    }
+    name = max(free, key=lambda name: free[name])
+    return shortage(
+        f"tensor '{tensor}'", f"memory '{name}' of chip '{chip.name}'", size, free[name]
     )
 
 
@@ -277,16 +287,16 @@ def _best_region(
         residents = _residents(work.graph, storage, size - int(size * share))
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
-    failure: CompileError | None = None
+    failures: dict[float, CompileError] = {}
     for _, share in sorted(ranked):
         try:
             probe = Emitter(chip, dict(locations), choices)
             _emit_region(work, probe, share, dict(ends))
             return share
         except CompileError as error:
-            failure = error
-    assert failure is not None
-    raise failure
+            failures[share] = error
+    # where tiles may take most, what is missing is missing for good
+    raise failures[max(failures)]
 
 
 def _emit_region(
@@ -310,9 +320,18 @@ def _emit_region(
     for number, node in enumerate(graph.nodes):
         emitter.operator = work.first_operator + number
         if not _is_free(node, storage):
-            lower(node, emitter)
+            _lower(node, emitter)
     stays = [item for item in _lifetimes(graph, storage) if item.name in placed]
     return RegionMemory(working, tuple((item, working + placed[item.name]) for item in stays))
+
+
+def _lower(node: Node, emitter: Emitter) -> None:
+    """Emit a node; what has no room is an error that names the node and the chip."""
+    try:
+        lower(node, emitter)
+    except NoRoom as full:
+        place = f"{full.ring} of chip '{emitter.chip.name}'"
+        raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
 
 
 def _is_free(node: Node, storage: dict[str, str]) -> bool:
@@ -344,10 +363,16 @@ def _place_spills(
             emitter.locations[tensor] = Location(memory, ends[memory] + offset)
         wanted = [item for item in wanted if item.name not in found]
     if wanted:
-        raise CompileError(
-            f"tensor '{wanted[0].name}' of {wanted[0].size} bytes does not fit the activation "
-            f"memories of chip '{chip.name}' ({', '.join(chip.placement.activations)})"
-        )
+        first = wanted[0]
+        together = [
+            item for item in _lifetimes(graph, storage)
+            if item.name in emitter.locations
+            and item.first <= first.last and first.first <= item.last
+        ]  # fmt: skip
+        used = dict(ends)
+        for item in together:
+            used[emitter.locations[item.name].memory] += item.size
+        raise _homeless(chip, first.name, first.size, used)
     for node in graph.nodes:
         for tensor in (*node.inputs, node.output):
             root = _root(storage, tensor.name)

@@ -11,18 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton.arith.records import pack_requantize
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
     Plan,
-    buffer_bytes,
     candidate_sizes,
     choose_plan,
     count_input,
     count_tile,
     memory_key,
     room_for_tiles,
+    row_buffers,
     tile_bytes,
 )
 from lepton.compiler.lowering.rows import RowBuffer
@@ -36,7 +37,6 @@ from lepton.compiler.lowering.weighted import (
 )
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import depthwise_cycles
-from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
@@ -258,10 +258,9 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> D
     each = REQUANTIZE_BYTES[node.mode]
     need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
     if need > room_for_tiles(emitter):
-        raise CompileError(
-            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-        )
+        place = f"scratchpad of chip '{emitter.chip.name}'"
+        what = f"one output pixel of '{node.name}'"
+        raise shortage(what, place, need, room_for_tiles(emitter))
     return DepthwisePlan(1, 1, 1, 0)
 
 
@@ -278,12 +277,10 @@ def _depthwise_plans(
         if taps * outputs > emitter.weights.size // 2 or outputs > 65535:
             continue
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
-        for size in candidate_sizes(node, emitter, outputs):
-            kept = buffer_bytes(node, emitter, size, (channels, outputs), room)
-            if kept is None:
-                continue
-            cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-            yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
+        for size in candidate_sizes(node, emitter, outputs, (2,)):
+            for kept in row_buffers(node, emitter, size, (channels, outputs), room):
+                cycles = _depthwise_estimate(node, emitter, size, channels, kept)
+                yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
 
 
 def _depthwise_estimate(

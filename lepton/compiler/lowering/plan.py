@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from lepton.chip import Chip
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Tensor
 from lepton.compiler.lowering.kept import streamed_bytes
@@ -21,12 +23,10 @@ from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.dataflows import matmul_cycles
-from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
     "Plan",
-    "buffer_bytes",
     "candidate_sizes",
     "choose_plan",
     "count_input",
@@ -34,6 +34,7 @@ __all__ = [
     "memory_key",
     "overlapped",
     "room_for_tiles",
+    "row_buffers",
     "tile_bytes",
 ]
 
@@ -82,23 +83,32 @@ def _output_bytes(node: Convolution, emitter: Emitter, size: tuple[int, int], co
     return 0 if node.output.name in emitter.residents else size[0] * size[1] * columns + 16
 
 
-def buffer_bytes(
+def row_buffers(
     node: Convolution,
     emitter: Emitter,
     size: tuple[int, int],
     channels: tuple[int, int],
     room: int,
-) -> int | None:
-    """Return the bytes of a buffer for the input rows that tiles share.
+) -> list[int]:
+    """Return the bytes that a buffer for the input rows that tiles share may have.
 
-    A tile has `size` output pixels, `channels` of input and of output. The result is 0 where
-    windows have no rows in common, None where tiles do not fit the `room` in the scratchpad twice.
+    A tile has `size` output pixels, `channels` of input and of output. 0 stands for an input of
+    each tile's own. The list is empty where tiles do not fit the `room` in the scratchpad twice;
+    a buffer that holds all rows comes last.
     """
     rows = rows_of(node.window, size, node.inputs[0].shape[1:3], channels[0])
-    if not rows.overlap or node.inputs[0].name in emitter.residents:
-        return 0 if 2 * tile_bytes(node, emitter, size, *channels) <= room else None
+    twice = 2 * tile_bytes(node, emitter, size, *channels) <= room
+    if node.inputs[0].name in emitter.residents:
+        return [0] if twice else []
     left = room - 2 * _output_bytes(node, emitter, size, channels[1]) - 64
-    return rows.bytes_within(left) if rows.least <= left else None
+    sizes: list[int] = []
+    if not rows.overlap:
+        sizes += [0] if twice else []
+    elif rows.least <= left:
+        sizes.append(rows.bytes_within(left))
+    if size[1] == node.output.shape[2] and rows.whole <= left:
+        sizes.append(rows.whole)
+    return sizes
 
 
 def count_tile(
@@ -125,12 +135,14 @@ def count_input(
     """Count the transfers of the input of all tiles of `size` output pixels.
 
     So many `channels` are loaded at a time, and each tile is visited `times`. `buffer` is the bytes
-    of the buffer for rows or 0, and where to count.
+    of the buffer for rows or 0, and where to count; what it holds whole is loaded once.
     """
     ifm, (_, oh, ow, _) = node.inputs[0], node.output.shape
     rows = rows_of(node.window, size, ifm.shape[1:3], channels)
     down, across = -(-oh // size[0]), -(-ow // size[1])
     brought = rows.brought(buffer[0], down) if buffer[0] else down * rows.window
+    if across == 1 and channels == ifm.shape[3] and buffer[0] >= rows.whole:
+        times = 1
     stripes = ifm.shape[0] * across * times
     columns = rows.pitch // channels
     if columns == ifm.shape[2] and channels == ifm.shape[3]:
@@ -149,15 +161,25 @@ def _halvings(extent: int) -> list[int]:
     return values
 
 
-def candidate_sizes(node: Convolution, emitter: Emitter, columns: int) -> list[tuple[int, int]]:
-    """Return sizes of tiles, in output pixels, whose sums of so many columns fit twice.
+def candidate_sizes(
+    node: Convolution, emitter: Emitter, columns: int, held: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Return sizes of tiles, in output pixels, whose sums of so many columns fit `held` times.
 
     Whole rows in even parts come first, largest first and each at most three quarters of the one
     before. Then come stripes of columns in even parts, as high as they can be, if windows of rows
     overlap, and parts of single rows otherwise: whole rows move in longer runs.
     """
+    sizes: dict[tuple[int, int], None] = {}
+    for times in held:
+        most = min(emitter.sums.size // times // columns, _PIXELS)
+        sizes |= dict.fromkeys(_sizes_within(node, most))
+    return list(sizes)
+
+
+def _sizes_within(node: Convolution, most: int) -> list[tuple[int, int]]:
+    """Return sizes of tiles of at most so many output pixels."""
     _, oh, ow, _ = node.output.shape
-    most = min(emitter.sums.size // 2 // columns, _PIXELS)
     high = oh if node.window.kernel[0] > node.window.stride[0] else 1
     sizes: list[tuple[int, int]] = []
     for parts in range(1, oh + 1):
@@ -230,24 +252,25 @@ def _shapes(
     """Yield the tiles of a block of columns: loaded channels, weight blocks, pixels."""
     channels, tn = extents
     room = room_for_tiles(emitter) - order[1]
-    sizes = candidate_sizes(node, emitter, tn)
+    sizes = candidate_sizes(node, emitter, tn, (1, 2))
     parts = dict.fromkeys(
         block
         for share in (2, 3, 6)
         for block in _blocks(node, emitter.weights.size // share, channels, tn)
     )
     for loaded in _halvings(channels):
-        fitting: dict[tuple[int, int], int] = {}
+        fitting: dict[tuple[int, int], list[int]] = {}
         for size in sizes:
             if loaded < channels:
-                kept = 0 if 2 * tile_bytes(node, emitter, size, loaded, tn) <= room else None
+                kept = [0] if 2 * tile_bytes(node, emitter, size, loaded, tn) <= room else []
             else:
-                kept = buffer_bytes(node, emitter, size, (loaded, tn), room)
-            if kept is not None:
+                kept = row_buffers(node, emitter, size, (loaded, tn), room)
+            if kept:
                 fitting[size] = kept
-        for (height, width), kept in fitting.items():
-            for part, rows in dict.fromkeys((min(part, loaded), rows) for part, rows in parts):
-                yield Plan(height, width, tn, part, rows, *order[:1], loaded, order[1], kept)
+        weights = dict.fromkeys((min(part, loaded), rows) for part, rows in parts)
+        for ((height, width), kept), (part, rows) in product(fitting.items(), weights):
+            for held in kept:
+                yield Plan(height, width, tn, part, rows, *order[:1], loaded, order[1], held)
         if sizes[:1] == list(fitting)[:1]:
             # the accumulators bound the tile: loading fewer channels makes it no larger
             return
@@ -256,6 +279,7 @@ def _shapes(
 def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
     """Return one pixel without double buffers, or raise."""
     need = 0
+    taps = node.window.kernel[1]
     for tn in _halvings(min(columns, emitter.chip.columns, emitter.sums.size)):
         parameters = tn * REQUANTIZE_BYTES[node.mode]
         for loaded in _halvings(channels):
@@ -263,10 +287,11 @@ def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) 
             for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
                 if need <= room_for_tiles(emitter):
                     return Plan(1, 1, tn, part, rows, True, loaded, parameters, 0)
-    raise CompileError(
-        f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-        f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-    )
+    chip, what = f"of chip '{emitter.chip.name}'", f"one output pixel of '{node.name}'"
+    if taps > emitter.weights.size // 2:
+        # a row of the kernel is loaded whole, while another is in use
+        raise shortage(what, f"weight buffer {chip}", 2 * taps, emitter.weights.size)
+    raise shortage(what, f"scratchpad {chip}", need, room_for_tiles(emitter))
 
 
 @dataclass(frozen=True)
@@ -322,8 +347,12 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
         (way_in + compute + ifm.latency) / _inputs_held(node, plan),
         (vector + way_out + ofm.latency) / 2,
     )
+    arithmetic = n.units * max(compute, chain)
+    if _brings_once(node, plan) and not plan.pixels_first:
+        # all of the input comes with the first block of columns, none with the others
+        exposed += max(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
     together = (
-        n.units * max(compute, chain) + exposed * (n.blocks - 1),
+        arithmetic + exposed * (n.blocks - 1),
         n.units * vector,
         constants.with_others(ifm, ofm).cycles,
         decode,
@@ -348,6 +377,13 @@ def _inputs_held(node: Convolution, plan: Plan) -> int:
     size = plan.height, plan.width
     rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
     return max(rows.windows(plan.buffer_bytes), 2)
+
+
+def _brings_once(node: Convolution, plan: Plan) -> bool:
+    """Return whether the buffer holds the whole input."""
+    size = plan.height, plan.width
+    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
+    return size[1] == node.output.shape[2] and plan.buffer_bytes >= rows.whole
 
 
 def _unit_cycles(

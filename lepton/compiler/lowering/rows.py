@@ -43,6 +43,11 @@ class Rows:
         """Bytes for the rows of one window, and those that the next brings."""
         return min(self.window + self.advance, self.extent) * self.pitch + _ALIGN
 
+    @property
+    def whole(self) -> int:
+        """Bytes for all rows."""
+        return self.extent * self.pitch + _ALIGN
+
     def bytes_within(self, room: int) -> int:
         """Return the bytes of the buffer to take, of at most `room`."""
         rows = min(self.extent, self.window + _MOST_WINDOWS * self.advance)
