@@ -33,7 +33,7 @@ def import_onnx(
     from lepton.compiler.importers.canonical import canonicalize
     from lepton.compiler.importers.onnx_bias import adopt_bias_scales
     from lepton.compiler.importers.onnx_checks import refuse_bad_scales
-    from lepton.compiler.importers.onnx_folding import fold_graph
+    from lepton.compiler.importers.onnx_folding import drop_copies, fold_graph
     from lepton.compiler.importers.onnx_importer import OnnxImporter
     from lepton.compiler.importers.onnx_pairs import merge_pairs
     from lepton.compiler.importers.result import make_result
@@ -41,6 +41,7 @@ def import_onnx(
     model, opset = read_onnx(data, name, shapes)
     refuse_bad_scales(model.graph)
     model = fold_graph(_infer_shapes(model, name))
+    drop_copies(model.graph)
     merge_pairs(model.graph)
     adopt_bias_scales(model.graph)
     importer = OnnxImporter()

@@ -279,7 +279,6 @@ def _shapes(
 def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
     """Return one pixel without double buffers, or raise."""
     need = 0
-    taps = node.window.kernel[1]
     for tn in _halvings(min(columns, emitter.chip.columns, emitter.sums.size)):
         parameters = tn * REQUANTIZE_BYTES[node.mode]
         for loaded in _halvings(channels):
@@ -287,11 +286,8 @@ def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) 
             for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
                 if need <= room_for_tiles(emitter):
                     return Plan(1, 1, tn, part, rows, True, loaded, parameters, 0)
-    chip, what = f"of chip '{emitter.chip.name}'", f"one output pixel of '{node.name}'"
-    if taps > emitter.weights.size // 2:
-        # a row of the kernel is loaded whole, while another is in use
-        raise shortage(what, f"weight buffer {chip}", 2 * taps, emitter.weights.size)
-    raise shortage(what, f"scratchpad {chip}", need, room_for_tiles(emitter))
+    place = f"scratchpad of chip '{emitter.chip.name}'"
+    raise shortage(f"one output pixel of '{node.name}'", place, need, room_for_tiles(emitter))
 
 
 @dataclass(frozen=True)
