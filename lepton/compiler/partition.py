@@ -16,6 +16,7 @@ from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
 from lepton.compiler.host_average import average_codes
 from lepton.compiler.importers import source_of
+from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
 from lepton.compiler.rules import first_failure
@@ -67,6 +68,15 @@ def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bo
     return check
 
 
+def _operators(module: tvm.IRModule) -> set[str]:
+    """Return the Relax operators that `main` calls, without `relax.`."""
+    return {
+        operator_name(binding.value).removeprefix("relax.")
+        for block in module["main"].body.blocks
+        for binding in block.bindings
+    }
+
+
 def partition(
     module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump
 ) -> tuple[tvm.IRModule, Reasons]:
@@ -87,7 +97,7 @@ def partition(
     module = tabulate(module, golden, kind)
     dump_module(dump, "tabulate", module)
     checker = _checker(golden, chip, reasons)
-    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker)]
+    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker, _operators(module))]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
     dump_module(dump, "fuse_operators", module)
     module = MergeCompositeFunctions()(module)
