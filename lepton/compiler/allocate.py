@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lepton.errors import CompileError
@@ -113,9 +114,17 @@ class Lifetime:
     last: int
 
 
-def place_lifetimes(wanted: list[Lifetime], capacity: int, align: int = 64) -> dict[str, int]:
-    """Return addresses for as many of `wanted` as fit, tried in the given order, first fit."""
-    placed: list[tuple[Lifetime, int]] = []
+def place_lifetimes(
+    wanted: list[Lifetime],
+    capacity: int,
+    align: int = 64,
+    there: Sequence[tuple[Lifetime, int]] = (),
+) -> dict[str, int]:
+    """Return addresses for as many of `wanted` as fit, tried in the given order, first fit.
+
+    `there` is what has an address already.
+    """
+    placed = list(there)
     for item in wanted:
         size = -(-item.size // align) * align
         others = sorted(
@@ -130,4 +139,4 @@ def place_lifetimes(wanted: list[Lifetime], capacity: int, align: int = 64) -> d
             address = max(address, end)
         if address + size <= capacity:
             placed.append((item, address))
-    return {item.name: address for item, address in placed}
+    return {item.name: address for item, address in placed[len(there) :]}

@@ -10,6 +10,7 @@ import numpy as np
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.choices import Choices
+from lepton.compiler.copies import Staging
 from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
 from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
@@ -19,6 +20,7 @@ from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
+from lepton.compiler.stage import can_stage, staged
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.listing import listing
@@ -87,18 +89,25 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
         node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
     ]
 
-    def build() -> Program:
-        return _assemble(front, chip, emit_regions(works, chip, crossing, choices), operators)
+    stagings: dict[bytes, Staging] = {}
+
+    def build(staging: Staging | None = None) -> Program:
+        emission = emit_regions(works, chip, crossing, choices, staging)
+        if staging is not None:
+            stagings[emission.instructions] = staging
+        return _assemble(front, chip, emission, operators)
 
     def evaluate(program: Program) -> float:
         return estimate_program(program).cycles
 
     dump("graph", lambda: graph_text(front))
     program = refined(build, convolutions, choices, evaluate, options.effort)
+    if options.effort and len(works) == 1 and can_stage(chip):
+        program = staged(program, build)
     if not options.explain and options.dump is None:
         return Compiled(program, ())
-    # once more, with the plans that won: the last trial may have been another program
-    emission = emit_regions(works, chip, crossing, choices)
+    # once more, as the program that won: the last trial may have been another one
+    emission = emit_regions(works, chip, crossing, choices, stagings.get(program.instructions))
     _dump_back(dump, works, choices, emission, program)
     return Compiled(program, explained(works, choices, emission, chip))
 

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
+from lepton.codec import WeightStream
 from lepton.compiler.allocate import Ring
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
-from lepton.isa.instructions import Load, Store, Weights
+from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 
 __all__ = ["Box", "Emitter", "Location", "Tile"]
 
@@ -90,6 +91,10 @@ class Emitter:
     """Constant bytes of each operator."""
     constants: bytearray = field(default_factory=bytearray)
     constants_base: int = 0
+    kept_channels: int = 0
+    """DMA channels each way that are not for tensors."""
+    raw_weights: frozenset[int] = frozenset()
+    """Numbers of the `Weights` instructions whose blocks are stored raw."""
 
     def __post_init__(self) -> None:
         chip = self.chip
@@ -126,7 +131,7 @@ class Emitter:
     def _load_channel(self) -> int:
         """Return the next load channel, each in turn."""
         self._turn += 1
-        return self._turn % self.chip.dma.load_channels
+        return self._turn % (self.chip.dma.load_channels - self.kept_channels)
 
     def load_constant(self, content: NDArray[np.uint8]) -> Tile:
         """Bring constant bytes into the scratchpad."""
@@ -159,7 +164,10 @@ class Emitter:
         return None if address is None else self._stream_weights(block, address)
 
     def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
-        stream = self.choices.streams.stream(block)
+        if len(self.instructions) in self.raw_weights:
+            stream = WeightStream(WeightFormat.RAW, block.reshape(-1))
+        else:
+            stream = self.choices.streams.stream(block)
         self.emit(
             Weights(
                 memory=self.constants_memory,
@@ -237,7 +245,7 @@ class Emitter:
 
     def _store_channel(self) -> int:
         self._turn += 1
-        return self._turn % self.chip.dma.store_channels
+        return self._turn % (self.chip.dma.store_channels - self.kept_channels)
 
     def _inside(self, tensor: Tensor, address: int, n: int, box: Box) -> Tile:
         """Return the tile of a tensor that stays in the scratchpad."""

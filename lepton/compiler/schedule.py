@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from lepton.chip import Chip
 from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, shortage
 from lepton.compiler.choices import Choices
+from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
@@ -40,6 +41,8 @@ class RegionMemory:
     tile_bytes: int
     residents: tuple[tuple[Lifetime, int], ...]
     """Tensors that stay inside, alive from node to node of the region, and their addresses."""
+    spills: tuple[tuple[Lifetime, Location], ...]
+    """Tensors of the region that live in a memory while it runs."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def emit_regions(
     chip: Chip,
     crossing: dict[str, int],
     choices: Choices | None = None,
+    staging: Staging | None = None,
 ) -> Emission:
     """Emit all NPU regions of a model.
 
@@ -74,6 +78,7 @@ def emit_regions(
         chip: the chip to emit for.
         crossing: size in bytes of every tensor that crosses the edge of a region, by name.
         choices: those of earlier emissions of the same regions for this chip.
+        staging: leaves a channel each way and part of the scratchpad to copies of weights.
 
     Raises:
         CompileError: the chip cannot hold a step of the work.
@@ -81,9 +86,17 @@ def emit_regions(
     locations, ends = _place_crossing(chip, crossing)
     constants_memory = chip.memory_index(chip.placement.constants)
     chosen = choices or Choices(chip)
-    best = [_best_region(work, chip, locations, ends, chosen) for work in regions]
+
+    def emitter_of() -> Emitter:
+        emitter = Emitter(chip, dict(locations), chosen)
+        if staging is not None:
+            emitter.kept_channels = 1
+            emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
+        return emitter
+
+    best = [_best_region(work, emitter_of, ends) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = Emitter(chip, dict(locations), chosen)
+    emitter = emitter_of()
     program_memory = chip.memory_index(chip.placement.program)
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
@@ -92,8 +105,11 @@ def emit_regions(
     memories: list[RegionMemory] = []
     for work, share in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        memories.append(_emit_region(work, emitter, share, ends))
+        memory = _emit_region(work, emitter, share, ends)
+        memories.append(memory)
         emitter.emit(Halt())
+        if staging is not None and staging.dispatch is not None:
+            _stage(work, emitter, memory.spills, ends, staging)
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
     constants_end = emitter.constants_base + len(emitter.constants)
@@ -270,18 +286,14 @@ def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -
 
 
 def _best_region(
-    work: RegionWork,
-    chip: Chip,
-    locations: dict[str, Location],
-    ends: dict[int, int],
-    choices: Choices,
+    work: RegionWork, emitter_of: Callable[[], Emitter], ends: dict[int, int]
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
     Shares at which a node does not fit are passed over.
     """
     storage = _storage(work.graph)
-    size = chip.scratchpad.size_bytes
+    size = _usable(emitter_of())
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
         residents = _residents(work.graph, storage, size - int(size * share))
@@ -290,13 +302,20 @@ def _best_region(
     failures: dict[float, CompileError] = {}
     for _, share in sorted(ranked):
         try:
-            probe = Emitter(chip, dict(locations), choices)
-            _emit_region(work, probe, share, dict(ends))
+            _emit_region(work, emitter_of(), share, dict(ends))
             return share
         except CompileError as error:
             failures[share] = error
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
+
+
+_Spills = Sequence[tuple[Lifetime, Location]]
+
+
+def _usable(emitter: Emitter) -> int:
+    """Return the bytes of the scratchpad for tensors; the pieces of copies come behind them."""
+    return emitter.chip.scratchpad.size_bytes - 2 * PIECE_BYTES * emitter.kept_channels
 
 
 def _emit_region(
@@ -305,7 +324,7 @@ def _emit_region(
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
     storage = _storage(graph)
-    size = chip.scratchpad.size_bytes
+    size = _usable(emitter)
     working = int(size * share) // _ALIGN * _ALIGN
     placed = _residents(graph, storage, size - working)
     emitter.tiles = Ring(0, working, "scratchpad", align=16)
@@ -316,13 +335,14 @@ def _emit_region(
         root = _root(storage, node.output.name)
         if root in placed:
             emitter.residents[node.output.name] = working + placed[root]
-    _place_spills(graph, storage, emitter, placed, ends)
+    spills = _place_spills(graph, storage, emitter, placed, ends)
     for number, node in enumerate(graph.nodes):
         emitter.operator = work.first_operator + number
         if not _is_free(node, storage):
             _lower(node, emitter)
     stays = [item for item in _lifetimes(graph, storage) if item.name in placed]
-    return RegionMemory(working, tuple((item, working + placed[item.name]) for item in stays))
+    residents = tuple((item, working + placed[item.name]) for item in stays)
+    return RegionMemory(working, residents, tuple(spills))
 
 
 def _lower(node: Node, emitter: Emitter) -> None:
@@ -332,6 +352,33 @@ def _lower(node: Node, emitter: Emitter) -> None:
     except NoRoom as full:
         place = f"{full.ring} of chip '{emitter.chip.name}'"
         raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
+
+
+def _stage(
+    work: RegionWork, emitter: Emitter, spills: _Spills, ends: dict[int, int], staging: Staging
+) -> None:
+    """Put the copies that find a place among the instructions of the only region."""
+    assert staging.dispatch is not None
+    operators = np.asarray(emitter.operator_of) - work.first_operator
+    memory = emitter.activation_memory
+    base = ends[memory]
+    there = [(item, place.address - base) for item, place in spills if place.memory == memory]
+    wanted: list[Lifetime] = []
+    for number, copy in sorted(enumerate(staging.copies), key=lambda item: item[1].rank):
+        begin = min(int(np.searchsorted(staging.dispatch, copy.times[0])), copy.uses[0])
+        steps = operators[begin : copy.uses[-1] + 1]
+        wanted.append(Lifetime(str(number), copy.size, int(steps.min()), int(steps.max())))
+    room = emitter.chip.memories[memory].size_bytes - base
+    found = place_lifetimes(wanted, room, _ALIGN, there)
+    copies = [
+        (copy, base + found[str(number)])
+        for number, copy in enumerate(staging.copies)
+        if str(number) in found
+    ]
+    lanes = Lanes(emitter.chip, _usable(emitter), memory)
+    emitter.instructions, emitter.operator_of = with_copies(
+        emitter.instructions, emitter.operator_of, staging.dispatch, copies, lanes
+    )
 
 
 def _is_free(node: Node, storage: dict[str, str]) -> bool:
@@ -347,12 +394,13 @@ def _place_spills(
     emitter: Emitter,
     placed: dict[str, int],
     ends: dict[int, int],
-) -> None:
+) -> _Spills:
     """Give every tensor that is neither resident nor crossing a place in a memory.
 
     Places are shared by tensors that are never alive together.
     """
     chip = emitter.chip
+    spills: list[tuple[Lifetime, Location]] = []
     wanted = [item for item in _lifetimes(graph, storage) if item.name not in placed]
     wanted.sort(key=lambda item: -item.size)
     for name in chip.placement.activations:
@@ -361,20 +409,18 @@ def _place_spills(
         found = place_lifetimes(wanted, room, _ALIGN)
         for tensor, offset in found.items():
             emitter.locations[tensor] = Location(memory, ends[memory] + offset)
+        spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]
         wanted = [item for item in wanted if item.name not in found]
     if wanted:
         first = wanted[0]
-        together = [
-            item for item in _lifetimes(graph, storage)
-            if item.name in emitter.locations
-            and item.first <= first.last and first.first <= item.last
-        ]  # fmt: skip
         used = dict(ends)
-        for item in together:
-            used[emitter.locations[item.name].memory] += item.size
+        for item, place in spills:
+            if item.first <= first.last and first.first <= item.last:
+                used[place.memory] += item.size
         raise _homeless(chip, first.name, first.size, used)
     for node in graph.nodes:
         for tensor in (*node.inputs, node.output):
             root = _root(storage, tensor.name)
             if root in emitter.locations:
                 emitter.locations[tensor.name] = emitter.locations[root]
+    return spills

@@ -9,9 +9,9 @@ from lepton.chip import Chip, Dram
 from lepton.isa.declaration import WORD_BYTES
 from lepton.program.fetch import fetch_block_bytes
 
-__all__ = ["Traffic"]
+__all__ = ["PACKED_BYTES", "Traffic"]
 
-_PACKED_BYTES = 10
+PACKED_BYTES = 10
 """Of a packed instruction, about: 7 in long programs of one pattern, 15 in short ones."""
 
 
@@ -36,7 +36,7 @@ class Traffic:
         """Count the fetch of instructions."""
         control = self.chip.control
         block = fetch_block_bytes(control.fetch_bytes)
-        each = _PACKED_BYTES if control.packed else WORD_BYTES
+        each = PACKED_BYTES if control.packed else WORD_BYTES
         memory = self.chip.memory_index(self.chip.placement.program)
         self.read(memory, block, instructions * each / block)
 
