@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import vela
+from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import best, run_python
 from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
@@ -30,6 +31,15 @@ LAYER = TableLayer("layer", (1, 2), (1, 1), 3, 4, 1, True)
 
 def comparison(ours: Found, theirs: Found) -> Comparison:
     return Comparison((LAYER,), 32, Dataflow.OUTPUT_STATIONARY, ours, theirs)
+
+
+def test_a_stack_has_two_operators_per_layer_on_the_npu(tmp_path: Path) -> None:
+    from lepton.chip import load_chip
+    from lepton.compiler.compile import compile_model
+
+    program = compile_model(stack(3, tmp_path / "stack.onnx"), load_chip("edge"))
+    kinds = [operator.kind for operator in program.operators]
+    assert (kinds.count("convolution"), kinds.count("binary")) == (3, 3)
 
 
 def test_figures_keep_three_digits() -> None:

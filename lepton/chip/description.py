@@ -308,6 +308,17 @@ class Chip:
         return tuple(self.ticks(memory.clock_mhz) for memory in self.memories)
 
     @cached_property
+    def memory_bytes_per_cycle(self) -> tuple[float, ...]:
+        """The peak bandwidth of each memory in bytes per NPU cycle."""
+        return tuple(float(self.bytes_per_cycle(memory)) for memory in self.memories)
+
+    @cached_property
+    def cycles_per_memory_cycle(self) -> tuple[float, ...]:
+        """The NPU cycles of a cycle of each memory."""
+        clock = self.array.clock_mhz
+        return tuple(float(clock / memory.clock_mhz) for memory in self.memories)
+
+    @cached_property
     def cycles_per_second(self) -> int:
         """NPU clock in whole hertz, for reports; exact times go through `ticks`."""
         return round(self.array.clock_mhz * 1_000_000)

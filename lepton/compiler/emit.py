@@ -158,7 +158,7 @@ class Emitter:
         """Stream a `[reduction, columns]` block into the weight buffer; return its address.
 
         Raises:
-            CompileError: there is no room.
+            NoRoom: there is no room.
         """
         return self.stream_weights(block, self.weights.allocate(block.size))
 

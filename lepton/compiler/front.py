@@ -11,6 +11,7 @@ from tvm import relax
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.host import HostGraph, HostWriter
 from lepton.compiler.host_macs import host_macs
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
@@ -75,9 +76,9 @@ class FrontModel:
     )
 
 
-def front_model(imported: ImportedModel, chip: Chip) -> FrontModel:
+def front_model(imported: ImportedModel, chip: Chip, dump: Dump = no_dump) -> FrontModel:
     """Partition an imported model for a chip and build its steps."""
-    module, reasons = partition(imported.module, imported.golden, chip)
+    module, reasons = partition(imported.module, imported.golden, chip, dump)
     return _Front(imported, module, reasons).build()
 
 

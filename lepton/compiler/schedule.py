@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton.chip import Chip
-from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
+from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, shortage
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
@@ -22,7 +22,7 @@ from lepton.isa import encode_all, pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
-__all__ = ["Emission", "RegionWork", "emit_regions"]
+__all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
 _ALIGN = 64
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -34,6 +34,17 @@ class RegionWork:
 
     graph: Graph
     first_operator: int
+
+
+@dataclass(frozen=True)
+class RegionMemory:
+    """How a region divides the scratchpad: tiles at its start, behind them what stays inside."""
+
+    tile_bytes: int
+    residents: tuple[tuple[Lifetime, int], ...]
+    """Tensors that stay inside, alive from node to node of the region, and their addresses."""
+    spills: tuple[tuple[Lifetime, Location], ...]
+    """Tensors of the region that live in a memory while it runs."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,10 @@ class Emission:
     spans: tuple[tuple[int, int], ...]
     """[start, stop) of each region's instructions."""
     stored_bytes: dict[int, int]
+    unordered: list[Instruction]
+    """The instructions before semaphores were put in."""
+    memories: tuple[RegionMemory, ...]
+    """What lies where in the scratchpad, by region."""
 
 
 def emit_regions(
@@ -89,12 +104,14 @@ def emit_regions(
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
     emitter.constants_base = _constants_base(chip, locations, crossing, regions, best)
+    memories: list[RegionMemory] = []
     for work, share in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        spills = _emit_region(work, emitter, share, ends)
+        memory = _emit_region(work, emitter, share, ends)
+        memories.append(memory)
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
-            _stage(work, emitter, spills, ends, staging)
+            _stage(work, emitter, memory.spills, ends, staging)
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
     constants_end = emitter.constants_base + len(emitter.constants)
@@ -112,6 +129,8 @@ def emit_regions(
         locations=emitter.locations,
         spans=tuple(spans),
         stored_bytes=emitter.stored_bytes,
+        unordered=emitter.instructions,
+        memories=tuple(memories),
     )
 
 
@@ -123,10 +142,8 @@ def _check_room(chip: Chip, memory: int, end: int) -> None:
     """Raise if a segment ends beyond its memory."""
     device = chip.memories[memory]
     if end > device.size_bytes:
-        raise CompileError(
-            f"memory '{device.name}' of chip '{chip.name}' has {device.size_bytes} bytes, and the "
-            f"program needs {end}"
-        )
+        place = f"memory '{device.name}' of chip '{chip.name}'"
+        raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
 
 
 def _place_crossing(
@@ -149,9 +166,21 @@ def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
             location = Location(memory, ends[memory])
             ends[memory] += size
             return location
-    raise CompileError(
-        f"tensor '{name}' of {size} bytes does not fit the activation memories of chip "
-        f"'{chip.name}' ({', '.join(chip.placement.activations)})"
+    raise _homeless(chip, name, size, ends)
+
+
+def _homeless(chip: Chip, tensor: str, size: int, ends: dict[int, int]) -> CompileError:
+    """Return the error of a tensor that no memory for activations has room for.
+
+    `ends` are the bytes of each memory that are taken.
+    """
+    free = {
+        name: chip.memories[chip.memory_index(name)].size_bytes - ends[chip.memory_index(name)]
+        for name in chip.placement.activations
+    }
+    name = max(free, key=lambda name: free[name])
+    return shortage(
+        f"tensor '{tensor}'", f"memory '{name}' of chip '{chip.name}'", size, free[name]
     )
 
 
@@ -292,19 +321,18 @@ def _best_region(
         residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
-    failure: CompileError | None = None
+    failures: dict[float, CompileError] = {}
     for _, share in sorted(ranked):
         try:
             _emit_region(work, emitter_of(), share, dict(ends))
             return shares.setdefault((id(work), size), share)
         except CompileError as error:
-            failure = error
-    assert failure is not None
-    raise failure
+            failures[share] = error
+    # where tiles may take most, what is missing is missing for good
+    raise failures[max(failures)]
 
 
-_Spills = list[tuple[Lifetime, Location]]
-"""Tensors of a region that live in a memory while it runs."""
+_Spills = Sequence[tuple[Lifetime, Location]]
 
 
 def _usable(emitter: Emitter) -> int:
@@ -312,7 +340,9 @@ def _usable(emitter: Emitter) -> int:
     return emitter.chip.scratchpad.size_bytes - 2 * PIECE_BYTES * emitter.kept_channels
 
 
-def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]) -> _Spills:
+def _emit_region(
+    work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]
+) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
     storage = _storage(graph)
@@ -338,9 +368,20 @@ def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[in
             number += len(group.cascade.members)
             continue
         if not _is_free(node, storage):
-            lower(node, emitter)
+            _lower(node, emitter)
         number += 1
-    return spills
+    stays = [item for item in _lifetimes(graph, storage, groups) if item.name in placed]
+    residents = tuple((item, working + placed[item.name]) for item in stays)
+    return RegionMemory(working, residents, tuple(spills))
+
+
+def _lower(node: Node, emitter: Emitter) -> None:
+    """Emit a node; what has no room is an error that names the node and the chip."""
+    try:
+        lower(node, emitter)
+    except NoRoom as full:
+        place = f"{full.ring} of chip '{emitter.chip.name}'"
+        raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
 
 
 def _stage(
@@ -390,7 +431,7 @@ def _place_spills(
     Places are shared by tensors that are never alive together.
     """
     chip = emitter.chip
-    spills: _Spills = []
+    spills: list[tuple[Lifetime, Location]] = []
     wanted = [item for item in _lifetimes(graph, storage, groups) if item.name not in placed]
     wanted.sort(key=lambda item: -item.size)
     for name in chip.placement.activations:
@@ -402,10 +443,12 @@ def _place_spills(
         spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]
         wanted = [item for item in wanted if item.name not in found]
     if wanted:
-        raise CompileError(
-            f"tensor '{wanted[0].name}' of {wanted[0].size} bytes does not fit the activation "
-            f"memories of chip '{chip.name}' ({', '.join(chip.placement.activations)})"
-        )
+        first = wanted[0]
+        used = dict(ends)
+        for item, place in spills:
+            if item.first <= first.last and first.first <= item.last:
+                used[place.memory] += item.size
+        raise _homeless(chip, first.name, first.size, used)
     for node in graph.nodes:
         for tensor in (*node.inputs, node.output):
             root = _root(storage, tensor.name)

@@ -25,6 +25,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.importers import constants, movement
 from lepton.compiler.importers.names import Source
 from lepton.compiler.importers.rewriting import (
@@ -40,15 +41,20 @@ Pass = Callable[[tvm.IRModule], tvm.IRModule]
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = None) -> tvm.IRModule:
+def canonicalize(
+    module: tvm.IRModule, sources: Mapping[Any, Source] | None = None, dump: Dump = no_dump
+) -> tvm.IRModule:
     """Bring an imported module into the canonical form and check that it is well formed.
 
     Args:
         module: Module as an importer made it; it is not changed.
         sources: Variable of `main` -> where its value is from.
+        dump: Takes the module as it comes and after each pass.
     """
+    dump_module(dump, "imported", module)
     module = annotate(module, sources or {})
     chain: tuple[Pass, ...] = (
+        drop_dropouts,
         simplify_tuples,
         constants.fold_constants,
         constants.normalize_parameters,
@@ -65,6 +71,7 @@ def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = No
     )
     for step in chain:
         module = step(module)
+        dump_module(dump, step.__name__, module)
     relax.analysis.check_well_formed(module)
     return module
 
@@ -78,6 +85,22 @@ def annotate(module: tvm.IRModule, sources: Mapping[Any, Source]) -> tvm.IRModul
 
     def rule(_rewriter: Rewriter, variable: Any, value: Any) -> Any:
         return with_source(value, sources.get(variable))
+
+    return rewrite(module, rule)
+
+
+def drop_dropouts(module: tvm.IRModule) -> tvm.IRModule:
+    """Remove dropouts, which do nothing but in training.
+
+    before: d = R.nn.dropout(x, rate=0.5); y = d[0]; use(y)
+    after:  use(x)
+    """
+
+    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+        if not isinstance(value, relax.TupleGetItem) or value.index:
+            return None
+        call = rewriter.call(value.tuple_value, "relax.nn.dropout")
+        return None if call is None else call.args[0]
 
     return rewrite(module, rule)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import ImportedModel
 from lepton.errors import ImportFailure
 
@@ -15,13 +16,16 @@ Shapes = Mapping[str, Sequence[int]]
 _OLDEST_OPSET = 7
 
 
-def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> ImportedModel:
+def import_onnx(
+    data: bytes | onnx.ModelProto, name: str, shapes: Shapes, dump: Dump = no_dump
+) -> ImportedModel:
     """Turn a serialized or parsed ONNX model into canonical form.
 
     Args:
         data: The file's bytes or a `ModelProto`, which is not changed.
         name: How messages call the model.
         shapes: Input name -> shape, to fix dynamic dimensions.
+        dump: Takes every form of the module.
 
     Raises:
         ImportFailure: It is no ONNX model, is damaged, or uses what is not supported.
@@ -29,7 +33,7 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
     from lepton.compiler.importers.canonical import canonicalize
     from lepton.compiler.importers.onnx_bias import adopt_bias_scales
     from lepton.compiler.importers.onnx_checks import refuse_bad_scales
-    from lepton.compiler.importers.onnx_folding import fold_graph
+    from lepton.compiler.importers.onnx_folding import drop_copies, fold_graph
     from lepton.compiler.importers.onnx_importer import OnnxImporter
     from lepton.compiler.importers.onnx_pairs import merge_pairs
     from lepton.compiler.importers.result import make_result
@@ -37,12 +41,13 @@ def import_onnx(data: bytes | onnx.ModelProto, name: str, shapes: Shapes) -> Imp
     model, opset = read_onnx(data, name, shapes)
     refuse_bad_scales(model.graph)
     model = fold_graph(_infer_shapes(model, name))
+    drop_copies(model.graph)
     merge_pairs(model.graph)
     adopt_bias_scales(model.graph)
     importer = OnnxImporter()
     module = importer.convert(model.graph, opset)
     return make_result(
-        canonicalize(module, importer.recorder.sources),
+        canonicalize(module, importer.recorder.sources, dump),
         golden="onnx",
         name=name,
         inputs=[value.name for value in model.graph.input],

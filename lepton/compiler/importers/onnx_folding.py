@@ -87,6 +87,31 @@ def fold_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
+def drop_copies(graph: onnx.GraphProto) -> None:
+    """Let readers of an Identity or of a Dropout that does not train read its input, in place.
+
+    before: d = Dropout(x); y = Relu(d)
+    after:  y = Relu(x)
+    """
+    used = {name for node in graph.node for name in node.input}
+    outputs = {output.name for output in graph.output}
+    source: dict[str, str] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = source.get(name, name)
+        # the third input of a dropout makes it train, its second result is the mask
+        copies = node.op_type == "Identity" or (
+            node.op_type == "Dropout" and not any(node.input[2:]) and not used & {*node.output[1:]}
+        )
+        if copies and not outputs & set(node.output):
+            source[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
 def widen_narrow(graph: onnx.GraphProto) -> None:
     """Turn 2- and 4-bit initializers into 8-bit ones of equal values, in place."""
     for tensor in graph.initializer:

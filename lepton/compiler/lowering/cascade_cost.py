@@ -116,7 +116,7 @@ class _Case:
         return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
 
     def _traffic(self) -> Traffic:
-        return Traffic(self.chip, self.emitter.choices.rates)
+        return Traffic(self.chip)
 
     @property
     def _skew(self) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton.arith.records import pack_requantize
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
@@ -37,11 +38,10 @@ from lepton.compiler.lowering.weighted import (
 )
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import depthwise_cycles
-from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["convolution_cycles", "lower_convolution"]
+__all__ = ["DepthwisePlan", "convolution_cycles", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -250,10 +250,19 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
         rows.release()
 
 
-def _choose_depthwise(
-    node: Convolution, emitter: Emitter, multiplier: int
-) -> tuple[int, int, int, int]:
-    """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
+class DepthwisePlan(NamedTuple):
+    """Tile of a depthwise convolution."""
+
+    height: int
+    width: int
+    channels: int
+    """Input channels."""
+    buffer_bytes: int
+    """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
+
+
+def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> DepthwisePlan:
+    """Return the tile with the least estimated cycles."""
     plan = emitter.choices.plan(
         node,
         (multiplier, *memory_key(node, emitter)),
@@ -264,16 +273,15 @@ def _choose_depthwise(
     each = REQUANTIZE_BYTES[node.mode]
     need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
     if need > room_for_tiles(emitter):
-        raise CompileError(
-            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-        )
-    return 1, 1, 1, 0
+        place = f"scratchpad of chip '{emitter.chip.name}'"
+        what = f"one output pixel of '{node.name}'"
+        raise shortage(what, place, need, room_for_tiles(emitter))
+    return DepthwisePlan(1, 1, 1, 0)
 
 
 def _depthwise_plans(
     node: Convolution, emitter: Emitter, multiplier: int
-) -> Iterator[tuple[float, Hashable, tuple[int, int, int, int]]]:
+) -> Iterator[tuple[float, Hashable, DepthwisePlan]]:
     """Yield cost, shape and plan of the tiles that fit twice."""
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
@@ -287,7 +295,7 @@ def _depthwise_plans(
         for size in candidate_sizes(node, emitter, outputs, (2,)):
             for kept in row_buffers(node, emitter, size, (channels, outputs), room):
                 cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-                yield cycles, (*size, channels), (*size, channels, kept)
+                yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
 
 
 def _depthwise_estimate(
@@ -307,7 +315,7 @@ def _depthwise_estimate(
         cost_scalars(chip), window.kernel, window.stride[1], window.dilation[1], size, outputs
     )
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
-    traffic = Traffic(chip, emitter.choices.rates)
+    traffic = Traffic(chip)
     constants = chip.memory_index(chip.placement.constants)
     raw = math.prod(window.kernel) * outputs
     traffic.read(

@@ -20,8 +20,6 @@ class Traffic:
     """What a piece of work asks of each memory of a chip, by the memory's number."""
 
     chip: Chip
-    rates: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    """Bytes per cycle and the chip's cycles in one of each memory; may be shared on one chip."""
     _port: dict[int, float] = field(default_factory=dict[int, float])
     _reads: dict[int, float] = field(default_factory=dict[int, float])
     _writes: dict[int, float] = field(default_factory=dict[int, float])
@@ -49,7 +47,7 @@ class Traffic:
             return
         device, dma = self.chip.memories[memory], self.chip.dma
         side = self._writes if is_write else self._reads
-        rate, scale = self._rate(memory)
+        rate = self.chip.memory_bytes_per_cycle[memory]
         if isinstance(device, Dram):
             accesses = _pieces(run_bytes, stride, device.access_bytes)
             refreshed = 1.0 - device.tRFC / device.tREFI
@@ -60,6 +58,7 @@ class Traffic:
             burst = min(dma.burst_bytes, device.burst_bytes)
             requests = _pieces(run_bytes, stride, burst)
             cycles = run_bytes / rate
+            scale = self.chip.cycles_per_memory_cycle[memory]
             latency = device.write_latency_cycles if is_write else device.read_latency_cycles
             limit = device.writes_in_flight if is_write else device.reads_in_flight
             limit = min(limit, dma.outstanding)
@@ -70,17 +69,9 @@ class Traffic:
         self._port[memory] = self._port.get(memory, 0.0) + runs * cycles
         side[memory] = side.get(memory, 0.0) + runs * max(cycles, in_flight, least)
 
-    def _rate(self, memory: int) -> tuple[float, float]:
-        """Return bytes per cycle of a memory, and the chip's cycles in one of its own."""
-        if memory not in self.rates:
-            device = self.chip.memories[memory]
-            scale = float(self.chip.array.clock_mhz / device.clock_mhz)
-            self.rates[memory] = float(self.chip.bytes_per_cycle(device)), scale
-        return self.rates[memory]
-
     def with_others(self, *others: Traffic) -> Traffic:
         """Return the sum of this and other work."""
-        total = Traffic(self.chip, self.rates)
+        total = Traffic(self.chip)
         for part in (self, *others):
             for mine, its in zip(total._sides(), part._sides(), strict=True):
                 for memory, cycles in its.items():
@@ -117,4 +108,4 @@ def _latency(chip: Chip, number: int) -> float:
         cycles = memory.tRCD + memory.tCL + memory.burst_cycles
     else:
         cycles = memory.read_latency_cycles
-    return chip.dma.setup_cycles + float(cycles * chip.array.clock_mhz / memory.clock_mhz)
+    return chip.dma.setup_cycles + cycles * chip.cycles_per_memory_cycle[number]
