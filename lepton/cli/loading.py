@@ -65,6 +65,7 @@ def compile_path_explained(
         calibration=None if samples is None else load_arrays(samples),
         dump=getattr(options, "dump", None),
         explain=explain,
+        float_on_host="cpu" in (getattr(options, "device", None) or ""),
     )
     return compile_file_explained(path, chip, chosen)
 

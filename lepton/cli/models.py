@@ -88,7 +88,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
     parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--output", type=file_path, metavar="Y.npz")
-    parser.add_argument("--device", default="npu,cpu", help="npu or npu,cpu; default npu,cpu")
+    parser.add_argument("--device", help="npu, or npu,cpu to take float models too")
     parser.add_argument("--no-values", action="store_true", help="cycles only")
     parser.add_argument("--no-check", action="store_true", help="the program is known to be sound")
     parser.add_argument("--trace", type=file_path, metavar="T.json", help="Perfetto trace")
@@ -180,7 +180,7 @@ def _summary(program: Program, trace: Trace | None, **seconds: float) -> Summary
 
 def _devices(options: argparse.Namespace, program: Program) -> None:
     """Check `--device` against the program."""
-    wanted = [name.strip() for name in options.device.split(",")]
+    wanted = [name.strip() for name in (options.device or "npu,cpu").split(",")]
     for name in wanted:
         if name not in ("npu", "cpu"):
             raise InputError(f"device '{name}' does not exist here; choose from npu, cpu")

@@ -83,6 +83,7 @@ def compile_file_explained(
             effort=options.effort if options else 1,
             dump=_dump_folder(options.dump if options else None),
             schedules=os.path.join(folder, "schedules") if options and options.explain else "",
+            float_on_host=bool(options and options.float_on_host),
         )
         status = _run(request, Path(folder))
         fault = failure(request, model.name, status)

@@ -30,6 +30,7 @@ class CompileOptions:
         calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
             for the only input, to quantize it.
         keep_all: make every tensor of the source model an output, to compare layer by layer.
+        float_on_host: take a float model, all of whose MACs run on the host.
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         dump: folder for every form of the model on its way, pass by pass.
         explain: also say which schedules there were to choose from.
@@ -41,6 +42,7 @@ class CompileOptions:
     effort: int = 1
     dump: Path | None = None
     explain: bool = False
+    float_on_host: bool = False
 
     def __post_init__(self) -> None:
         if self.effort not in range(MOST_EFFORT + 1):

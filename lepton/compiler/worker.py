@@ -46,6 +46,7 @@ class Request:
         effort: how long to search, 0 to 3.
         dump: folder for every form of the model, "" for none.
         schedules: where the schedules of the layers go, as JSON; "" if nobody wants them.
+        float_on_host: whether a float model is taken.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Request:
     effort: int = 1
     dump: str = ""
     schedules: str = ""
+    float_on_host: bool = False
 
 
 def limit(request: Request) -> None:
@@ -80,7 +82,8 @@ def answer(request: Request) -> dict[str, str]:
     """Compile the model of a request and return the reply."""
     try:
         made = _compile(request)
-        refuse_float(made.program, Path(request.model).name)
+        if not request.float_on_host:
+            refuse_float(made.program, Path(request.model).name)
         Path(request.output).write_bytes(made.program.to_bytes())
         if request.schedules:
             plain = [dataclasses.asdict(item) for item in made.schedules]
@@ -147,7 +150,10 @@ def refuse_float(program: Program, name: str) -> None:
         if program.golden == "tflite"
         else f"quantize it first (lepton compile {name} --calibrate DATA.npz)"
     )
-    raise InputError(f"{name} is a float model; {way}, or none of it can run on the NPU")
+    raise InputError(
+        f"{name} is a float model; {way}, or none of it can run on the NPU (lepton run "
+        "--device npu,cpu leaves it to the CPU)"
+    )
 
 
 def _watch_parent() -> None:

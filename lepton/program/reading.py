@@ -24,7 +24,10 @@ __all__ = ["load_program", "program_from_parts", "starts_like_program"]
 _MAXIMUM_FILE_BYTES = 4 << 30
 _ARRAYS = ("instructions", "operator_of", "constants")
 _INCONSISTENT = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-_DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
+_DTYPES = (
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64", "bool",
+)  # fmt: skip
 
 
 def load_program(source: str | Path | bytes) -> Program:
@@ -177,7 +180,9 @@ def _tensor(entry: dict[str, object]) -> ProgramTensor:
         if not isinstance(scale, int | float) or not math.isfinite(scale):
             raise ValueError(f"scale {scale!r}")
         scale = float(scale)
-    shape = tuple(_whole(extent, 1) for extent in cast(list[object], entry["shape"]))
+    memory = _whole(entry["memory"], -1)
+    smallest = 0 if memory < 0 else 1  # only the host has empty tensors
+    shape = tuple(_whole(extent, smallest) for extent in cast(list[object], entry["shape"]))
     if len(shape) > 16 or math.prod(shape) > MAXIMUM_TENSOR_ELEMENTS:
         raise ValueError(f"shape {shape}")
     return ProgramTensor(
@@ -186,7 +191,7 @@ def _tensor(entry: dict[str, object]) -> ProgramTensor:
         dtype=_one_of(entry["dtype"], _DTYPES),
         scale=scale,
         zero_point=_whole(entry["zero_point"], -(1 << 31)),
-        memory=_whole(entry["memory"], -1),
+        memory=memory,
         address=_whole(entry["address"]),
     )
 

@@ -228,7 +228,7 @@ def drop_dead_code(module: tvm.IRModule) -> tvm.IRModule:
     kept: list[Any] = []
     for binding in reversed(function.body.blocks[0].bindings):
         is_output = not isinstance(binding.var, relax.DataflowVar)
-        if is_output or binding.var in used or isinstance(binding, relax.MatchCast):
+        if is_output or binding.var in used:
             kept.append(binding)
             used.update(_variables(binding.value))
     body = relax.SeqExpr([relax.DataflowBlock(kept[::-1])], function.body.body)
