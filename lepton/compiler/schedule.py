@@ -49,6 +49,8 @@ class Emission:
     spans: tuple[tuple[int, int], ...]
     """[start, stop) of each region's instructions."""
     stored_bytes: dict[int, int]
+    reasons: dict[int, str]
+    """What was decided about operators, by their number."""
 
 
 def emit_regions(
@@ -112,6 +114,7 @@ def emit_regions(
         locations=emitter.locations,
         spans=tuple(spans),
         stored_bytes=emitter.stored_bytes,
+        reasons=emitter.reasons,
     )
 
 
@@ -332,6 +335,8 @@ def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[in
         emitter.operator = work.first_operator + number
         if group is not None:
             lower_cascade(group.cascade, group.plan, emitter)
+            reasons = group.reasons.items()
+            emitter.reasons |= {work.first_operator + member: text for member, text in reasons}
             number += len(group.cascade.members)
             continue
         if not _is_free(node, storage):
