@@ -22,6 +22,8 @@ class Choices:
 
     def __init__(self, chip: Chip) -> None:
         self.streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
+        self.apart = False
+        """Whether every layer is computed by itself."""
         self.rates: dict[int, tuple[float, float]] = {}
         """Of the chip's memories, for all that counts its traffic."""
         self._ranks: dict[int, int] = {}

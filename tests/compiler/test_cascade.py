@@ -23,6 +23,7 @@ from lepton.compiler.lowering.grouping import Group, Groups
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, load_program
 from lepton.simulator import check, run_values
+from tests.conftest import data_path
 from tests.tflite_builder import run_reference
 from tests.tflite_graphs import tiny_chip
 from tests.tflite_writer import Writer
@@ -215,3 +216,13 @@ def test_chosen_where_the_wide_tensors_would_cross(monkeypatch: pytest.MonkeyPat
 def test_left_alone_where_they_stay_inside():
     program = compile_bytes(blocks(1, 7, 8), load_chip("edge"))
     assert {operator.reason for operator in program.operators} == {""}
+
+
+def test_computed_apart_where_the_whole_program_says_so():
+    path, chip = (
+        data_path("mobilenet/mobilenet_v1_0.25_128_quant.tflite"),
+        load_chip("like-u85-1024"),
+    )
+    plain, searched = (compile_model(path, chip, CompileOptions(effort=n)) for n in (0, 1))
+    assert any(operator.reason for operator in plain.operators)
+    assert estimate_program(searched).cycles < estimate_program(plain).cycles

@@ -55,6 +55,8 @@ Groups = dict[int, Group]
 
 def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
     """Return the cascades that take the fewest estimated cycles together, by their first node."""
+    if emitter.choices.apart:
+        return {}
     inner = _consumed_once(graph)
     nodes = graph.nodes
     ending: dict[int, list[Group]] = {}
