@@ -150,7 +150,7 @@ def _compile(options: argparse.Namespace) -> None:
 
 
 def why(program: Program) -> str:
-    """Return which device runs each operator, and the rule that keeps it off the NPU."""
+    """Return the device of each operator, what keeps it off the NPU, and what goes together."""
     lines: list[str] = []
     for operator in program.operators:
         if operator.kind == "halt":
