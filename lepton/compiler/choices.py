@@ -33,6 +33,8 @@ class Choices:
         self.streams = StoredWeights(Decoder.of(chip))
         self.shares: dict[Hashable, float] = {}
         """Of the scratchpad for tiles, by what it was chosen for."""
+        self.apart = False
+        """Whether every layer is computed by itself."""
         self._ranks: dict[int, int] = {}
         self._plans: dict[Hashable, tuple[Node, Sequence[tuple[float, object]]]] = {}
         self._last: dict[int, Hashable] = {}

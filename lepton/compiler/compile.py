@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,7 @@ def _assemble(
         inputs=front.inputs,
         outputs=front.outputs,
         operators=tuple(
-            Operator(o.name, o.kind, o.device, o.macs, o.weight_bytes, stored.get(i, 0), o.reason)
+            replace(o, stored_bytes=stored.get(i, 0), reason=emission.reasons.get(i, o.reason))
             for i, o in enumerate(operators)
         ),
         regions=tuple(regions),

@@ -91,6 +91,8 @@ class Emitter:
     """Constant bytes of each operator."""
     constants: bytearray = field(default_factory=bytearray)
     constants_base: int = 0
+    reasons: dict[int, str] = field(default_factory=dict[int, str])
+    """What was decided about operators, for the user."""
     kept_channels: int = 0
     """DMA channels each way that are not for tensors."""
     raw_weights: frozenset[int] = frozenset()

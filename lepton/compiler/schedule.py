@@ -64,6 +64,8 @@ class Emission:
     """The instructions before semaphores were put in."""
     memories: tuple[RegionMemory, ...]
     """What lies where in the scratchpad, by region."""
+    reasons: dict[int, str]
+    """What was decided about operators, by their number."""
 
 
 def emit_regions(
@@ -131,6 +133,7 @@ def emit_regions(
         stored_bytes=emitter.stored_bytes,
         unordered=emitter.instructions,
         memories=tuple(memories),
+        reasons=emitter.reasons,
     )
 
 
@@ -365,6 +368,8 @@ def _emit_region(
         emitter.operator = work.first_operator + number
         if group is not None:
             lower_cascade(group.cascade, group.plan, emitter)
+            reasons = group.reasons.items()
+            emitter.reasons |= {work.first_operator + member: text for member, text in reasons}
             number += len(group.cascade.members)
             continue
         if not _is_free(node, storage):

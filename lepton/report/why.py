@@ -51,6 +51,7 @@ class Why:
             name: getattr(self, name)
             for name in ("unit", "bound", "estimated_cycles", "decided_by", "occupied_cycles")
         }
+        made["reason"] = self.operator.reason
         made["schedule"] = (
             None
             if self.schedule is None
@@ -86,7 +87,8 @@ def why_layers(
                 estimated_cycles=sum(causes.values()),
                 decided_by=queue,
                 occupied_cycles=occupied.get(queue, 0),
-                schedule=chosen.get(index),
+                # what is computed depth first with others has no plan of its own
+                schedule=None if operator.reason else chosen.get(index),
             )
         )
     return tuple(made)
@@ -102,6 +104,8 @@ def why_text(layers: Sequence[Why]) -> str:
         lines.append(f"{why.operator.device:4}  {one_line(why.operator.kind):16} {shown}")
         if why.estimated_cycles is not None:
             lines.append(f"      {_decision(why)}")
+        if why.operator.reason and not is_ruled:
+            lines.append(f"      {one_line(why.operator.reason)}")
         if why.schedule is not None:
             lines += [f"      {line}" for line in _schedule_lines(why.schedule)]
     return "\n".join(lines)

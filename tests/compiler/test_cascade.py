@@ -20,8 +20,10 @@ from lepton.compiler.graph import Convolution, Graph
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.cascade_search import cascade_plans
 from lepton.compiler.lowering.grouping import Group, Groups
+from lepton.cost.estimate import estimate_program
 from lepton.program import Program, load_program
 from lepton.simulator import check, run_values
+from tests.conftest import data_path
 from tests.tflite_builder import run_reference
 from tests.tflite_graphs import tiny_chip
 from tests.tflite_writer import Writer
@@ -120,8 +122,8 @@ def compile_bytes(model: bytes, chip: Chip) -> Program:
 class Forced:
     """In place of the choice by estimate: every cascade of a kind, with a plan by number."""
 
-    def __init__(self, kind: str, number: int) -> None:
-        self.kind, self.number = kind, number
+    def __init__(self, kind: str, number: int, chunks_first: bool) -> None:
+        self.kind, self.number, self.chunks_first = kind, number, chunks_first
         self.plans: list[CascadePlan] = []
 
     def find(self, graph: Graph, emitter: Emitter) -> Groups:
@@ -137,6 +139,8 @@ class Forced:
 
     def plan(self, group: Group, emitter: Emitter) -> Group:
         plans = list(cascade_plans(group.cascade, emitter))
+        if self.chunks_first:
+            plans = [plan for plan in plans if plan.chunks_first]
         chosen = plans[self.number % len(plans)]
         self.plans.append(chosen)
         return replace(group, plan=chosen)
@@ -149,8 +153,8 @@ ANY = CascadePlan(0, 0, 0, False)
 def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a function that forces a kind of cascades with plans by number."""
 
-    def force(kind: str, number: int) -> Forced:
-        choice = Forced(kind, number)
+    def force(kind: str, number: int, *, chunks_first: bool = False) -> Forced:
+        choice = Forced(kind, number, chunks_first)
         monkeypatch.setattr(schedule, "find_cascades", choice.find)
         monkeypatch.setattr(schedule, "replanned", choice.plan)
         return choice
@@ -167,3 +171,58 @@ def test_equal_to_the_reference(kind: str, seed: int, forced: Any):
     program = chain.outputs(small_chip() if seed % 2 else tiny_chip())
     assert choice.plans
     assert set(program.operator_of) == set(range(len(kind)))
+    assert all(o.reason.startswith("depth first with '") for o in program.operators[: len(kind)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_plans_with_chunks_outermost(seed: int, forced: Any):
+    chain = Chain(seed)
+    chain.layer("CONV_2D", 20, 1, 1)
+    chain.layer("DEPTHWISE_CONV_2D", 0, 3, 1 + seed % 2)
+    choice = forced("ed", seed, chunks_first=True)
+    chain.outputs(small_chip())
+    assert choice.plans
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neighbours_that_stay_in_the_scratchpad(seed: int, forced: Any):
+    chain = Chain(seed)
+    chain.layer("CONV_2D", 6, 1, 1)
+    chain.cascade("edp")
+    chain.layer("CONV_2D", 5, 1, 1)
+    assert forced("edp", seed).plans == []
+    chain.outputs(load_chip("edge"))
+
+
+def blocks(seed: int, size: int, count: int) -> bytes:
+    """Return an inverted residual of `count` channels at `size` x `size` pixels."""
+    chain = Chain(seed)
+    chain.x = chain.end = chain.w.input([1, size, size, count])
+    chain.layer("CONV_2D", 6 * count, 1, 1)
+    chain.layer("DEPTHWISE_CONV_2D", 0, 3, 1)
+    chain.layer("CONV_2D", count, 1, 1)
+    return chain.w.builder.build([chain.x], [chain.end])
+
+
+def test_chosen_where_the_wide_tensors_would_cross(monkeypatch: pytest.MonkeyPatch):
+    model, chip = blocks(1, 28, 16), load_chip("like-u55-256")
+    together = compile_bytes(model, chip)
+    assert {o.reason != "" for o in together.operators if o.kind != "halt"} == {True}
+    monkeypatch.setattr(schedule, "find_cascades", lambda *_: {})
+    apart = compile_bytes(model, chip)
+    assert estimate_program(together).cycles < 0.6 * estimate_program(apart).cycles
+
+
+def test_left_alone_where_they_stay_inside():
+    program = compile_bytes(blocks(1, 7, 8), load_chip("edge"))
+    assert {operator.reason for operator in program.operators} == {""}
+
+
+def test_computed_apart_where_the_whole_program_says_so():
+    path, chip = (
+        data_path("mobilenet/mobilenet_v1_0.25_128_quant.tflite"),
+        load_chip("like-u85-1024"),
+    )
+    plain, searched = (compile_model(path, chip, CompileOptions(effort=n)) for n in (0, 1))
+    assert any(operator.reason for operator in plain.operators)
+    assert estimate_program(searched).cycles < estimate_program(plain).cycles

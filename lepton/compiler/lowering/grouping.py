@@ -35,6 +35,19 @@ class Group:
         """Of its nodes."""
         return range(self.first, self.first + len(self.cascade.members))
 
+    @property
+    def reasons(self) -> dict[int, str]:
+        """What the user is told of each node, by its number."""
+        names = {
+            number: node.name
+            for number, node in zip(self.numbers, self.cascade.members, strict=True)
+        }
+        return {
+            number: "depth first with "
+            + ", ".join(f"'{name}'" for other, name in names.items() if other != number)
+            for number in names
+        }
+
 
 Groups = dict[int, Group]
 """Cascades by the number of their first node."""
@@ -42,6 +55,8 @@ Groups = dict[int, Group]
 
 def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
     """Return the cascades that take the fewest estimated cycles together, by their first node."""
+    if emitter.choices.apart:
+        return {}
     inner = _consumed_once(graph)
     nodes = graph.nodes
     ending: dict[int, list[Group]] = {}
