@@ -185,8 +185,8 @@ def _join_bias(index: NodeIndex, node: Any) -> _Edit | None:
 # --- what stays in float ------------------------------------------------------------------------
 
 _ELEMENTWISE = frozenset(
-    ["Add", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"]
-    + ["Mish", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"]
+    "Add Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Mul Neg Pow Relu "
+    "Sigmoid Softplus Sqrt Sub Tanh".split()
 )
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
 _NORMS = ("LayerNormalization", "InstanceNormalization")
@@ -247,7 +247,7 @@ def _root(index: NodeIndex, node: Any, roots: dict[str, str]) -> str | None:
     if node.op_type not in _ELEMENTWISE:
         return None
     found: set[str] = set()
-    for name in filter(None, node.input):
+    for name in [name for name in node.input if name]:
         value = index.constant(name)
         if value is None:
             found.add(roots.get(name, name))

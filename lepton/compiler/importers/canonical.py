@@ -25,7 +25,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from lepton.compiler.importers import constants, movement
+from lepton.compiler.importers import constants, movement, ranks
 from lepton.compiler.importers.names import Source
 from lepton.compiler.importers.rewriting import (
     Rewriter,
@@ -57,6 +57,7 @@ def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = No
         movement.slice_splits,
         movement.move_quantized,
         movement.quantize_before_movement,
+        ranks.merge_dimensions,
         movement.clamp_codes,
         constants.quantize_float_bias,
         drop_identity_clips,
