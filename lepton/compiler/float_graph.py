@@ -184,10 +184,9 @@ def _join_bias(index: NodeIndex, node: Any) -> _Edit | None:
 
 # --- what stays in float ------------------------------------------------------------------------
 
-_ELEMENTWISE = frozenset(
-    "Add Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Mul Neg Pow Relu "
-    "Sigmoid Softplus Sqrt Sub Tanh".split()
-)
+_UNARY = ("Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish")
+_UNARY += ("Neg", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh")
+_ELEMENTWISE = frozenset([*_UNARY, "Add", "Div", "Mul", "Pow", "Sub"])
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
 _NORMS = ("LayerNormalization", "InstanceNormalization")
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -250,7 +249,7 @@ def _root(index: NodeIndex, node: Any, roots: dict[str, str]) -> str | None:
     for name in [name for name in node.input if name]:
         value = index.constant(name)
         if value is None:
-            found.add(roots.get(name, name))
+            found.add(roots[name] if name in roots else name)
         elif value.size != 1:
             return None
     if len(found) != 1:

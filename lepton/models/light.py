@@ -140,9 +140,8 @@ class _Weights:
             return
         mean, deviation = _statistics(self._run(node, values))
         weights = self._constants[node.input[1]]
-        is_row = node.op_type == "Gemm" and not any(
-            a.name == "transB" and a.i for a in node.attribute
-        )
+        is_turned = any(item.name == "transB" and item.i for item in node.attribute)
+        is_row = node.op_type == "Gemm" and not is_turned
         spread = deviation if is_row else deviation.reshape(-1, *[1] * (weights.ndim - 1))
         self._constants[node.input[1]] = np.float32(gain) * weights / spread
         if len(node.input) > 2:

@@ -16,7 +16,7 @@ CODES = np.arange(1 * 12 * 3 * 5, dtype=np.int8).reshape(1, 12, 3, 5)
 
 
 def moved(split: list[int], order: list[int], target: list[int]) -> Any:
-    """Return reshape, transpose, reshape of a quantized tensor, a dequantize and a quantize away."""
+    """Return reshape, transpose, reshape of a dequantized tensor, quantized again."""
     constants = {
         "s": np.array(0.5, np.float32),
         "z": np.array(3, np.int8),
