@@ -38,6 +38,7 @@ def simplify(graph: Any) -> None:
         _chain_sum,
         _fold_norm,
         _join_bias,
+        _own_bias,
     )
     for rewrite in rewrites:
         index = NodeIndex(graph)
@@ -182,10 +183,23 @@ def _join_bias(index: NodeIndex, node: Any) -> _Edit | None:
     return _Edit(nodes, (adding.name,))
 
 
+def _own_bias(index: NodeIndex, node: Any) -> _Edit | None:
+    """Give a layer a bias of its own: its scale follows from that of the layer's input."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.input) < 3:
+        return None
+    bias = index.constant(node.input[2])
+    if bias is None or len(index.readers[node.input[2]]) < 2:
+        return None
+    node.input[2] = _constant(index, f"{node.name}/bias", bias)
+    return None
+
+
 # --- what stays in float ------------------------------------------------------------------------
 
-_UNARY = ("Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish")
-_UNARY += ("Neg", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh")
+_UNARY = (
+    *("Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish"),
+    *("Neg", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"),
+)
 _ELEMENTWISE = frozenset([*_UNARY, "Add", "Div", "Mul", "Pow", "Sub"])
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
 _NORMS = ("LayerNormalization", "InstanceNormalization")
@@ -246,10 +260,10 @@ def _root(index: NodeIndex, node: Any, roots: dict[str, str]) -> str | None:
     if node.op_type not in _ELEMENTWISE:
         return None
     found: set[str] = set()
-    for name in [name for name in node.input if name]:
+    for name in [str(name) for name in node.input if name]:
         value = index.constant(name)
         if value is None:
-            found.add(roots[name] if name in roots else name)
+            found.add(roots.get(name, name))
         elif value.size != 1:
             return None
     if len(found) != 1:
