@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lepton.chip import load_chip
 from lepton.compiler.compile import compile_model
 from lepton.simulator import check, run_values
+from tests.compiler import importer_models as made
 
 CODES = np.arange(1 * 12 * 3 * 5, dtype=np.int8).reshape(1, 12, 3, 5)
 
@@ -55,9 +56,9 @@ def test_dimensions_that_stay_together_are_one(
     program = compile_model(moved(split, order, target), load_chip("nano"))
     check(program)
     assert {operator.device for operator in program.operators} == {"npu"}
-    made = run_values(program, {"x": CODES})["y"]
+    found = run_values(program, {"x": CODES})["y"]
     wanted = CODES.reshape(split).transpose(order).reshape(target)
-    np.testing.assert_array_equal(made, wanted)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_five_dimensions_that_all_part_run_on_the_host() -> None:
@@ -66,3 +67,10 @@ def test_five_dimensions_that_all_part_run_on_the_host() -> None:
     program = compile_model(moved([2, 2, 3, 3, 5], [4, 2, 0, 3, 1], [180]), load_chip("nano"))
     hosted = [operator for operator in program.operators if operator.device == "host"]
     assert any("at most 4 dimensions" in operator.reason for operator in hosted)
+
+
+@pytest.mark.parametrize(("shape", "host"), [((1, 3, 4, 5), False), ((2, 3, 4, 5), True)])
+def test_a_broadcast_to_the_same_shape_is_nothing(shape: tuple[int, ...], host: bool) -> None:
+    model = made.qdq("Expand", [(1, 3, 4, 5)], [np.array(shape, np.int64)])
+    operators = compile_model(model, load_chip("nano")).operators
+    assert ("broadcast_to" in {operator.kind for operator in operators}) == host
