@@ -166,7 +166,7 @@ def _join_bias(index: NodeIndex, node: Any) -> _Edit | None:
     k, n = weights.shape
     others = [index.constant(name) for name in adding.input if name != node.output[0]]
     bias = others[0] if len(others) == 1 else None
-    if bias is None or bias.size != n or bias.shape[-1:] != (n,):
+    if bias is None or bias.size != n or bias.shape[-1:] != (n,) or bias.ndim > len(shape):
         return None
     flat = _constant(index, f"{node.name}/flat", np.array([-1, k], np.int64))
     whole = _constant(index, f"{node.name}/whole", np.array([*shape[:-1], n], np.int64))

@@ -96,6 +96,21 @@ def test_a_product_whose_sum_is_read_twice_stays() -> None:
     assert kinds(simplified(model)) == {"MatMul": 1, "Add": 1, "Mul": 1}
 
 
+def test_a_bias_that_adds_a_dimension_stays() -> None:
+    made = writer(4, 6)
+    product = made.add("MatMul", "p", "x", made.weights("w", (6, 5), 6))
+    model = made.finish([made.add("Add", "y", product, numbers(made, "b", 1, 1, 5))])
+    assert kinds(simplified(model)) == {"MatMul": 1, "Add": 1}
+
+
+def test_layers_that_share_a_bias_get_their_own() -> None:
+    made = writer(4, 6)
+    weights, bias = made.weights("w", (6, 6), 6), made.biases("b", 6)
+    first = made.add("Gemm", "first", "x", weights, bias)
+    model = made.finish([made.add("Gemm", "y", first, weights, bias)])
+    assert len({node.input[2] for node in simplified(model).graph.node}) == 2
+
+
 def layer(made: GraphWriter, name: str, tensor: str) -> str:
     return made.add("MatMul", name, tensor, made.weights(f"{name}/w", (6, 6), 6))
 

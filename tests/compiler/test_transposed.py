@@ -60,6 +60,16 @@ def test_every_phase_is_computed(
     assert np.count_nonzero(codes) <= 1
 
 
+def test_paddings_may_differ() -> None:
+    data = model(4, strides=[2, 3], pads=[0, 2, 3, 1])
+    program = compile_model(data, EDGE)
+    assert operators(program, "host") == {"quantize", "dequantize"}
+    ours = run_values(program, {"x0": X}, HostRegions(program))[program.outputs[0]]
+    theirs = onnx_session(data.SerializeToString()).run(None, {"x0": X})[0]
+    assert ours.shape == theirs.shape
+    assert np.count_nonzero(np.rint((ours - theirs) / np.float32(SCALES[1]))) <= 1
+
+
 def test_a_float_bias_is_put_on_the_grid() -> None:
     data = model(3, np.linspace(-2, 2, 5).astype(np.float32), strides=[2, 2])
     assert operators(compile_model(data, load_chip("nano")), "host") == {"quantize", "dequantize"}

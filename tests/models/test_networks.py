@@ -16,6 +16,7 @@ from lepton.models.vision import detector_head, encoder_decoder, images
 from lepton.runtime.execute import HostRegions
 from lepton.runtime.golden import GoldenModel
 from lepton.simulator import check, run_values
+from tests.conftest import data_path
 
 
 def compare(model: Any, samples: Any, folder: Path, chip: str = "nano") -> Any:
@@ -62,6 +63,28 @@ def test_channel_shuffles_run_on_the_npu(tmp_path: Path) -> None:
     program = compare(light_network("shufflenet"), light_samples(3), tmp_path, "edge")
     assert host_kinds(program) == {"nn.softmax"}
     assert sum(operator.kind == "transpose" for operator in program.operators) <= 17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["GRU_S", "LSTM_S"])
+def test_keyword_spotters_with_a_recurrence_run_on_the_npu(name: str, tmp_path: Path) -> None:
+    with np.load(data_path(f"kws_onnx/{name}_io.npz")) as arrays:
+        samples = np.stack([arrays[f"x{index}"] for index in range(24)])[:, np.newaxis]
+        wanted = arrays["y"]
+    copy = tmp_path / "copy.onnx"
+    source = data_path(f"kws_onnx/{name}.onnx")
+    quantize_model(source, plain_samples(samples[:12]), copy, {"Mfcc:0": (1, 25, 10)})
+    program = compile_model(copy, load_chip("edge"))
+    check(program)
+    assert all(operator.device == "npu" for operator in program.operators if operator.macs)
+    host, golden = HostRegions(program), GoldenModel(copy)
+    chosen: list[int] = []
+    for sample in samples:
+        (ours,) = run_values(program, {"Mfcc:0": sample}, host).values()
+        (theirs,) = golden.run({"Mfcc:0": sample}).values()
+        assert ours.tobytes() == theirs.tobytes()
+        chosen.append(int(ours.argmax()))
+    assert np.mean(np.array(chosen) == wanted.argmax(axis=1)) >= 0.9
 
 
 def test_light_networks_tell_images_apart() -> None:
