@@ -148,5 +148,5 @@ NETWORKS = (
     _stored("mlperf_tiny_onnx/resnet.onnx", lambda: _pictures().astype(np.float32)),
     _stored("mlperf_tiny_onnx/deep_autoencoder.onnx", _drawn((640,), "float32")),
     _stored("mobilenet/mobilenet_v1_0.25_128_quant.tflite", _drawn((128, 128, 3), "uint8", 4)),
-    _stored("mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite", _drawn((224, 224, 3), "int8", 4)),
+    _stored("mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite", _drawn((224, 224, 3), "uint8", 4)),
 )

@@ -183,7 +183,7 @@ def test_networks_that_miss_a_limit_are_named() -> None:
 
 def test_float_outputs_may_differ_by_rounding() -> None:
     theirs = np.array([1.0, 2.0, 3.0], np.float32)
-    assert networks.compared(theirs + np.float32([0, 1e-6, 1e-3]), theirs) == 1
+    assert networks.compared(theirs + np.array([0, 1e-6, 1e-3], np.float32), theirs) == 1
     assert networks.compared(np.array([1, 2]), np.array([1, 3])) == 1
 
 
