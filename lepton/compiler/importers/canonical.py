@@ -11,6 +11,7 @@ After `canonicalize`, `main` is one dataflow block of flat bindings in which
   two quantized tensors;
 * a bias is `R.add(op, R.dequantize(int32 constant))` whose shape broadcasts to the result:
   `[1, o, 1, 1]` for NCHW, `[o]` for NHWC and matmul; its scale is the file's;
+* a transposed convolution of one image is a convolution whose pixels are interleaved;
 * data movement (reshape, transpose, slice, concatenation of equal parameters, max pooling, nearest
   resize ...) is done on the quantized tensor itself;
 * a clip that clips nothing, an alias or an unused value does not occur;
@@ -26,7 +27,7 @@ import tvm
 from tvm import relax
 
 from lepton.compiler.dump import Dump, dump_module, no_dump
-from lepton.compiler.importers import constants, movement
+from lepton.compiler.importers import constants, movement, ranks, transposed
 from lepton.compiler.importers.names import Source
 from lepton.compiler.importers.rewriting import (
     Rewriter,
@@ -63,8 +64,10 @@ def canonicalize(
         movement.slice_splits,
         movement.move_quantized,
         movement.quantize_before_movement,
+        ranks.merge_dimensions,
         movement.clamp_codes,
         constants.quantize_float_bias,
+        transposed.split_phases,
         drop_identity_clips,
         duplicate_dequantize,
         drop_dead_code,

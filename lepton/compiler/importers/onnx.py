@@ -83,13 +83,17 @@ def read_onnx(
 ) -> tuple[onnx.ModelProto, int]:
     """Return a checked copy of a model whose inputs have static shapes, and its opset.
 
+    Recurrences are unrolled.
+
     Raises:
         ImportFailure: It is no ONNX model, is damaged, or the shapes do not fit it.
     """
+    from lepton.compiler.importers.onnx_unroll import unrolled
+
     model = _parse(data, name)
     opset = _check(model, name)
     _fix_shapes(model, name, shapes)
-    return model, opset
+    return unrolled(model), opset
 
 
 def _parse(data: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
