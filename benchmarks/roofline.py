@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.measure import ROOT, run_python
 from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
 
@@ -78,14 +81,15 @@ def measure(case: Case) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         model, samples = _model(case, Path(folder))
         program = lepton.compile(model, chip=case.chip, calibration=samples)
-    summary = summarize(program, simulate_timing(program))
+    trace = simulate_timing(program)
+    summary = summarize(program, trace)
     behind: Counter[str] = Counter()
     for layer in summary.layers:
-        behind[layer.op] += layer.cycles - layer.roofline_cycles
-    return Measured(summary.cycles, summary.roofline_cycles, dict(behind))
+        behind[layer.op] += (layer.cycles or 0) - layer.roofline_cycles
+    return Measured(trace.cycles, summary.roofline_cycles, dict(behind))
 
 
-def _model(case: Case, folder: Path) -> tuple[Path, object]:
+def _model(case: Case, folder: Path) -> tuple[Path, NDArray[np.float32] | None]:
     """Return the path of a case's model, and samples to calibrate it by or None."""
     if case.network == "mobilenet_v2":
         name = "mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite"
@@ -147,7 +151,7 @@ def _most(behind: dict[str, int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="replace the figures of the page")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="networks, all by default")
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,26 @@ from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, sh
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
-from lepton.compiler.graph import Graph, Node, Reshape
+from lepton.compiler.graph import Graph, Node
+from lepton.compiler.lifetimes import (
+    bytes_crossing,
+    is_free,
+    lifetimes_of,
+    root_of,
+    storage_of,
+)
 from lepton.compiler.lowering import lower
 from lepton.compiler.lowering.cascade import lower_cascade
-from lepton.compiler.lowering.grouping import Groups, find_cascades, inner_tensors, replanned
+from lepton.compiler.lowering.grouping import Groups, find_cascades, replanned
+from lepton.compiler.memory_map import (
+    ALIGN,
+    Spills,
+    check_room,
+    constants_base,
+    place_crossing,
+    place_spills,
+    program_base,
+)
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
@@ -24,7 +41,6 @@ from lepton.isa.instructions import Halt
 
 __all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
-_ALIGN = 64
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -87,46 +103,33 @@ def emit_regions(
     Raises:
         CompileError: the chip cannot hold a step of the work.
     """
-    locations, ends = _place_crossing(chip, crossing)
-    constants_memory = chip.memory_index(chip.placement.constants)
+    locations, ends = place_crossing(chip, crossing)
     chosen = choices or Choices(chip)
 
-    def emitter_of() -> Emitter:
-        emitter = Emitter(chip, dict(locations), chosen)
-        if staging is not None:
-            emitter.kept_channels = 1
-            emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
-        return emitter
-
+    emitter_of = partial(_emitter, chip, locations, chosen, staging)
     best = [_best_region(work, emitter_of, ends) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
     emitter = emitter_of()
-    program_memory = chip.memory_index(chip.placement.program)
+    emitter.constants_base = constants_base(chip, crossing, (work.graph for work in regions))
+    memories: list[RegionMemory] = []
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
-    emitter.constants_base = _constants_base(chip, locations, crossing, regions, best)
-    memories: list[RegionMemory] = []
     for work, share in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        memory = _emit_region(work, emitter, share, ends)
-        memories.append(memory)
+        memories.append(_emit_region(work, emitter, share, ends))
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
-            _stage(work, emitter, memory.spills, ends, staging)
+            _stage(work, emitter, memories[-1].spills, ends, staging)
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
-    constants_end = emitter.constants_base + len(emitter.constants)
-    program_address = _program_base(chip, program_memory, constants_memory, constants_end, ends)
     words = encode_all(stream)
-    stored = pack(words)[0] if chip.control.packed else words
-    _check_room(chip, program_memory, program_address + len(stored))
-    _check_room(chip, constants_memory, constants_end)
+    address = _program_address(emitter, words, ends)
     return Emission(
         instructions=words,
         operator_of=np.array(emitter.operator_of, np.uint32),
         constants=np.frombuffer(bytes(emitter.constants), np.uint8),
-        program_address=program_address,
+        program_address=address,
         constants_address=emitter.constants_base,
         locations=emitter.locations,
         spans=tuple(spans),
@@ -137,174 +140,42 @@ def emit_regions(
     )
 
 
-def _align(value: int) -> int:
-    return -(-value // 4096) * 4096
-
-
-def _check_room(chip: Chip, memory: int, end: int) -> None:
-    """Raise if a segment ends beyond its memory."""
-    device = chip.memories[memory]
-    if end > device.size_bytes:
-        place = f"memory '{device.name}' of chip '{chip.name}'"
-        raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
-
-
-def _place_crossing(
-    chip: Chip, crossing: dict[str, int]
-) -> tuple[dict[str, Location], dict[int, int]]:
-    """Return places for the crossing tensors and the first free address of each memory."""
-    ends = dict.fromkeys(range(len(chip.memories)), 0)
-    locations: dict[str, Location] = {}
-    for name, size in crossing.items():
-        locations[name] = _place(chip, ends, size, name)
-    return locations, ends
-
-
-def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
-    """Return a place for one tensor in the first activation memory that has room."""
-    size = -(-size // _ALIGN) * _ALIGN
-    for memory_name in chip.placement.activations:
-        memory = chip.memory_index(memory_name)
-        if ends[memory] + size <= chip.memories[memory].size_bytes:
-            location = Location(memory, ends[memory])
-            ends[memory] += size
-            return location
-    raise _homeless(chip, name, size, ends)
-
-
-def _homeless(chip: Chip, tensor: str, size: int, ends: dict[int, int]) -> CompileError:
-    """Return the error of a tensor that no memory for activations has room for.
-
-    `ends` are the bytes of each memory that are taken.
-    """
-    free = {
-        name: chip.memories[chip.memory_index(name)].size_bytes - ends[chip.memory_index(name)]
-        for name in chip.placement.activations
-    }
-    name = max(free, key=lambda name: free[name])
-    return shortage(
-        f"tensor '{tensor}'", f"memory '{name}' of chip '{chip.name}'", size, free[name]
-    )
-
-
-def _constants_base(
-    chip: Chip,
-    locations: dict[str, Location],
-    crossing: dict[str, int],
-    regions: Sequence[RegionWork],
-    shares: Sequence[float],
-) -> int:
-    """Return where the constant segment begins: behind all activations of its memory."""
-    memory = chip.memory_index(chip.placement.constants)
-    top = 0
-    for work in regions:
-        top += sum(node.output.size_bytes + _ALIGN for node in work.graph.nodes)
-    top += sum(size + _ALIGN for size in crossing.values())
-    del locations, shares
-    uses = any(chip.memory_index(name) == memory for name in chip.placement.activations)
-    return _align(top) if uses else 0
-
-
-def _program_base(
-    chip: Chip, memory: int, constants_memory: int, constants_end: int, ends: dict[int, int]
-) -> int:
-    """Return where the instruction stream begins."""
-    if memory == constants_memory:
-        return _align(constants_end)
-    return _align(ends[memory])
-
-
-# --- one region --------------------------------------------------------------------------------
-
-
-def _storage(graph: Graph) -> dict[str, str]:
-    """Return for each tensor the one whose bytes it is: a reshape shares its input's place.
-
-    before: y = reshape(x)     after: storage[y] = x, and no instruction is emitted
-    A reshape of a region input or constant into a region output must copy.
-    """
-    outputs = {tensor.name for tensor in graph.outputs}
-    fixed = {tensor.name for tensor in graph.inputs}
-    storage: dict[str, str] = {}
-    for node in graph.nodes:
-        if not isinstance(node, Reshape):
-            continue
-        source = node.inputs[0]
-        root = storage.get(source.name, source.name)
-        if source.constant is not None or (node.output.name in outputs and root in fixed | outputs):
-            continue
-        if node.output.name in outputs:
-            # the bytes live where the output must be
-            for name, of in list(storage.items()):
-                if of == root:
-                    storage[name] = node.output.name
-            storage[root] = node.output.name
-        else:
-            storage[node.output.name] = root
-    return storage
-
-
-def _root(storage: dict[str, str], name: str) -> str:
-    """Return the tensor that holds the bytes of `name`."""
-    while name in storage:
-        name = storage[name]
-    return name
-
-
-def _lifetimes(graph: Graph, storage: dict[str, str], groups: Groups) -> list[Lifetime]:
-    """Return the lifetimes of the tensors inside the region, most rewarding first.
-
-    What a cascade reads and makes is alive as long as it lasts; what is between its members needs
-    no place.
-    """
-    crossing = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    crossing |= inner_tensors(groups)
-    spans = {number: group.numbers for group in groups.values() for number in group.numbers}
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    uses: dict[str, int] = {}
-    for number, node in enumerate(graph.nodes):
-        span = spans.get(number, range(number, number + 1))
-        name = _root(storage, node.output.name)
-        first.setdefault(name, span[0])
-        last[name] = span[-1]
-        sizes[name] = node.output.size_bytes
-        for tensor in node.inputs:
-            source = _root(storage, tensor.name)
-            last[source] = span[-1]
-            uses[source] = uses.get(source, 0) + 1
-    inside = [
-        Lifetime(name, sizes[name], first[name], last[name])
-        for name in sizes
-        if name not in crossing
-    ]
-    return sorted(inside, key=lambda item: (item.last - item.first) / (1 + uses.get(item.name, 0)))
-
-
 def _residents(
     graph: Graph, storage: dict[str, str], capacity: int, groups: Groups
 ) -> dict[str, int]:
     """Return scratchpad offsets of the tensors that stay inside."""
-    return place_lifetimes(_lifetimes(graph, storage, groups), capacity)
+    return place_lifetimes(lifetimes_of(graph, storage, groups), capacity)
 
 
 def _stay(
     graph: Graph, storage: dict[str, str], working: int, placed: dict[str, int]
 ) -> dict[str, int]:
     """Return scratchpad addresses of the tensors whose bytes have a place behind the tiles."""
-    roots = {node.output.name: _root(storage, node.output.name) for node in graph.nodes}
+    roots = {node.output.name: root_of(storage, node.output.name) for node in graph.nodes}
     return {name: working + placed[root] for name, root in roots.items() if root in placed}
 
 
-def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -> int:
-    """Return the bytes of the tensors that do not stay inside, each time they cross."""
-    total = 0
-    for node in graph.nodes:
-        for tensor in (*node.inputs, node.output):
-            if _root(storage, tensor.name) not in residents and tensor.constant is None:
-                total += tensor.size_bytes
-    return total
+def _program_address(emitter: Emitter, words: bytes, ends: dict[int, int]) -> int:
+    """Return where the instructions begin, having checked that they and the constants have room."""
+    chip = emitter.chip
+    memory = chip.memory_index(chip.placement.program)
+    constants_end = emitter.constants_base + len(emitter.constants)
+    address = program_base(chip, memory, emitter.constants_memory, constants_end, ends)
+    stored = pack(words)[0] if chip.control.packed else words
+    check_room(chip, memory, address + len(stored))
+    check_room(chip, emitter.constants_memory, constants_end)
+    return address
+
+
+def _emitter(
+    chip: Chip, locations: dict[str, Location], choices: Choices, staging: Staging | None
+) -> Emitter:
+    """Return an emitter that leaves to copies of weights what they need."""
+    emitter = Emitter(chip, dict(locations), choices)
+    if staging is not None:
+        emitter.kept_channels = 1
+        emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
+    return emitter
 
 
 def _best_region(
@@ -314,7 +185,7 @@ def _best_region(
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
-    storage = _storage(work.graph)
+    storage = storage_of(work.graph)
     emitter = emitter_of()
     size, shares = _usable(emitter), emitter.choices.shares
     if (id(work), size) in shares:
@@ -323,7 +194,7 @@ def _best_region(
     for share in _WORKING_SHARES:
         residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
-        ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
+        ranked.append((bytes_crossing(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
     failures: dict[float, CompileError] = {}
     for _, share in sorted(ranked):
         try:
@@ -333,9 +204,6 @@ def _best_region(
             failures[share] = error
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
-
-
-_Spills = Sequence[tuple[Lifetime, Location]]
 
 
 def _usable(emitter: Emitter) -> int:
@@ -348,9 +216,9 @@ def _emit_region(
 ) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
-    storage = _storage(graph)
+    storage = storage_of(graph)
     size = _usable(emitter)
-    working = int(size * share) // _ALIGN * _ALIGN
+    working = int(size * share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
     emitter.tiles = Ring(0, working, "scratchpad", align=16)
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
@@ -361,7 +229,7 @@ def _emit_region(
         placed = _residents(graph, storage, size - working, groups)
         emitter.residents = _stay(graph, storage, working, placed)
         groups = {number: replanned(group, emitter) for number, group in groups.items()}
-    spills = _place_spills(graph, storage, emitter, placed, groups, ends)
+    spills = place_spills(graph, storage, emitter, placed, groups, ends)
     number = 0
     while number < len(graph.nodes):
         node, group = graph.nodes[number], groups.get(number)
@@ -372,10 +240,10 @@ def _emit_region(
             emitter.reasons |= {work.first_operator + member: text for member, text in reasons}
             number += len(group.cascade.members)
             continue
-        if not _is_free(node, storage):
+        if not is_free(node, storage):
             _lower(node, emitter)
         number += 1
-    stays = [item for item in _lifetimes(graph, storage, groups) if item.name in placed]
+    stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)
     return RegionMemory(working, residents, tuple(spills))
 
@@ -390,7 +258,7 @@ def _lower(node: Node, emitter: Emitter) -> None:
 
 
 def _stage(
-    work: RegionWork, emitter: Emitter, spills: _Spills, ends: dict[int, int], staging: Staging
+    work: RegionWork, emitter: Emitter, spills: Spills, ends: dict[int, int], staging: Staging
 ) -> None:
     """Put the copies that find a place among the instructions of the only region."""
     assert staging.dispatch is not None
@@ -404,7 +272,7 @@ def _stage(
         steps = operators[begin : copy.uses[-1] + 1]
         wanted.append(Lifetime(str(number), copy.size, int(steps.min()), int(steps.max())))
     room = emitter.chip.memories[memory].size_bytes - base
-    found = place_lifetimes(wanted, room, _ALIGN, there)
+    found = place_lifetimes(wanted, room, ALIGN, there)
     copies = [
         (copy, base + found[str(number)])
         for number, copy in enumerate(staging.copies)
@@ -414,49 +282,3 @@ def _stage(
     emitter.instructions, emitter.operator_of = with_copies(
         emitter.instructions, emitter.operator_of, staging.dispatch, copies, lanes
     )
-
-
-def _is_free(node: Node, storage: dict[str, str]) -> bool:
-    """Return whether a node needs no instruction: a reshape in place."""
-    return isinstance(node, Reshape) and _root(storage, node.output.name) == _root(
-        storage, node.inputs[0].name
-    )
-
-
-def _place_spills(
-    graph: Graph,
-    storage: dict[str, str],
-    emitter: Emitter,
-    placed: dict[str, int],
-    groups: Groups,
-    ends: dict[int, int],
-) -> _Spills:
-    """Give every tensor that is neither resident nor crossing a place in a memory.
-
-    Places are shared by tensors that are never alive together.
-    """
-    chip = emitter.chip
-    spills: list[tuple[Lifetime, Location]] = []
-    wanted = [item for item in _lifetimes(graph, storage, groups) if item.name not in placed]
-    wanted.sort(key=lambda item: -item.size)
-    for name in chip.placement.activations:
-        memory = chip.memory_index(name)
-        room = chip.memories[memory].size_bytes - ends[memory]
-        found = place_lifetimes(wanted, room, _ALIGN)
-        for tensor, offset in found.items():
-            emitter.locations[tensor] = Location(memory, ends[memory] + offset)
-        spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]
-        wanted = [item for item in wanted if item.name not in found]
-    if wanted:
-        first = wanted[0]
-        used = dict(ends)
-        for item, place in spills:
-            if item.first <= first.last and first.first <= item.last:
-                used[place.memory] += item.size
-        raise _homeless(chip, first.name, first.size, used)
-    for node in graph.nodes:
-        for tensor in (*node.inputs, node.output):
-            root = _root(storage, tensor.name)
-            if root in emitter.locations:
-                emitter.locations[tensor.name] = emitter.locations[root]
-    return spills

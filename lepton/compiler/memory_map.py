@@ -1,0 +1,138 @@
+"""Where tensors, constants and the program lie in the memories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lepton.chip import Chip
+from lepton.compiler.allocate import Lifetime, place_lifetimes, shortage
+from lepton.compiler.emit import Emitter, Location
+from lepton.compiler.graph import Graph
+from lepton.compiler.lifetimes import lifetimes_of, root_of
+from lepton.compiler.lowering.grouping import Groups
+from lepton.errors import CompileError
+
+__all__ = [
+    "ALIGN",
+    "Spills",
+    "check_room",
+    "constants_base",
+    "place_crossing",
+    "place_spills",
+    "program_base",
+]
+
+Spills = Sequence[tuple[Lifetime, Location]]
+"""Tensors of a region that live in a memory while it runs."""
+
+ALIGN = 64
+"""Bytes that tensors begin at multiples of."""
+
+
+def _align(value: int) -> int:
+    return -(-value // 4096) * 4096
+
+
+def check_room(chip: Chip, memory: int, end: int) -> None:
+    """Raise if a segment ends beyond its memory."""
+    device = chip.memories[memory]
+    if end > device.size_bytes:
+        place = f"memory '{device.name}' of chip '{chip.name}'"
+        raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
+
+
+def place_crossing(
+    chip: Chip, crossing: dict[str, int]
+) -> tuple[dict[str, Location], dict[int, int]]:
+    """Return places for the crossing tensors and the first free address of each memory."""
+    ends = dict.fromkeys(range(len(chip.memories)), 0)
+    locations: dict[str, Location] = {}
+    for name, size in crossing.items():
+        locations[name] = _place(chip, ends, size, name)
+    return locations, ends
+
+
+def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
+    """Return a place for one tensor in the first activation memory that has room."""
+    size = -(-size // ALIGN) * ALIGN
+    for memory_name in chip.placement.activations:
+        memory = chip.memory_index(memory_name)
+        if ends[memory] + size <= chip.memories[memory].size_bytes:
+            location = Location(memory, ends[memory])
+            ends[memory] += size
+            return location
+    raise _homeless(chip, name, size, ends)
+
+
+def _homeless(chip: Chip, tensor: str, size: int, ends: dict[int, int]) -> CompileError:
+    """Return the error of a tensor that no memory for activations has room for.
+
+    `ends` are the bytes of each memory that are taken.
+    """
+    free = {
+        name: chip.memories[chip.memory_index(name)].size_bytes - ends[chip.memory_index(name)]
+        for name in chip.placement.activations
+    }
+    name = max(free, key=lambda name: free[name])
+    return shortage(
+        f"tensor '{tensor}'", f"memory '{name}' of chip '{chip.name}'", size, free[name]
+    )
+
+
+def constants_base(chip: Chip, crossing: dict[str, int], graphs: Iterable[Graph]) -> int:
+    """Return where the constant segment begins: behind all activations of its memory."""
+    memory = chip.memory_index(chip.placement.constants)
+    top = 0
+    for graph in graphs:
+        top += sum(node.output.size_bytes + ALIGN for node in graph.nodes)
+    top += sum(size + ALIGN for size in crossing.values())
+    uses = any(chip.memory_index(name) == memory for name in chip.placement.activations)
+    return _align(top) if uses else 0
+
+
+def program_base(
+    chip: Chip, memory: int, constants_memory: int, constants_end: int, ends: dict[int, int]
+) -> int:
+    """Return where the instruction stream begins."""
+    if memory == constants_memory:
+        return _align(constants_end)
+    return _align(ends[memory])
+
+
+def place_spills(
+    graph: Graph,
+    storage: dict[str, str],
+    emitter: Emitter,
+    placed: dict[str, int],
+    groups: Groups,
+    ends: dict[int, int],
+) -> Spills:
+    """Give every tensor that is neither resident nor crossing a place in a memory.
+
+    Places are shared by tensors that are never alive together.
+    """
+    chip = emitter.chip
+    spills: list[tuple[Lifetime, Location]] = []
+    wanted = [item for item in lifetimes_of(graph, storage, groups) if item.name not in placed]
+    wanted.sort(key=lambda item: -item.size)
+    for name in chip.placement.activations:
+        memory = chip.memory_index(name)
+        room = chip.memories[memory].size_bytes - ends[memory]
+        found = place_lifetimes(wanted, room, ALIGN)
+        for tensor, offset in found.items():
+            emitter.locations[tensor] = Location(memory, ends[memory] + offset)
+        spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]
+        wanted = [item for item in wanted if item.name not in found]
+    if wanted:
+        first = wanted[0]
+        used = dict(ends)
+        for item, place in spills:
+            if item.first <= first.last and first.first <= item.last:
+                used[place.memory] += item.size
+        raise _homeless(chip, first.name, first.size, used)
+    for node in graph.nodes:
+        for tensor in (*node.inputs, node.output):
+            root = root_of(storage, tensor.name)
+            if root in emitter.locations:
+                emitter.locations[tensor.name] = emitter.locations[root]
+    return spills
