@@ -51,7 +51,7 @@ def test_json_is_plain_and_names_the_cost_model(layers: tuple[Why, ...]) -> None
         "the planner's closed forms of the layer alone"
     }
     assert set(made[0]) == {
-        "unit", "bound", "estimated_cycles", "decided_by", "occupied_cycles", "schedule",
+        "unit", "bound", "estimated_cycles", "decided_by", "occupied_cycles", "reason", "schedule",
     }  # fmt: skip
 
 
