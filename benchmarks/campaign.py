@@ -1,11 +1,11 @@
-"""Run the property tests whole, and write docs/campaign.json and docs/campaign.md.
+"""Run the property tests whole, and write docs/campaign.json and its pages.
 
 Parts whose committed result covers the present sources are left out. Finished cases are kept in
 out/campaign/, so a run that was stopped goes on where it was.
 
     python -m benchmarks.campaign [--jobs N] [--part NAME] [--again] [--count N]
     python -m benchmarks.campaign --part NAME --seed N     one case, with its failure in full
-    python -m benchmarks.campaign --page                   docs/campaign.md from docs/campaign.json
+    python -m benchmarks.campaign --page                   the pages from docs/campaign.json
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import onnx_nodes
 from tests.campaign_parts import PARTS, SAMPLE, sources_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "docs" / "campaign.json"
 PAGE = ROOT / "docs" / "campaign.md"
+NODES_PAGE = ROOT / "docs" / "onnx_nodes.md"
 CASE_SECONDS = 300
 MOST_FAILURES = 20
 """A part with so many is stopped."""
 
-PACKAGES = ("numpy", "numba", "apache-tvm", "onnxruntime", "ai-edge-litert")
+PACKAGES = ("numpy", "numba", "apache-tvm", "onnx", "onnxruntime", "ai-edge-litert")
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,13 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_pages(result: dict[str, Any]) -> None:
+    """Write docs/campaign.md and docs/onnx_nodes.md."""
+    PAGE.write_text(page(result))
+    if "nodes" in result:
+        NODES_PAGE.write_text(onnx_nodes.page(result["nodes"]))
+
+
 def _counted(made: dict[str, Any], prefix: str) -> list[str]:
     """Return a table of counts, of those whose name starts with a prefix."""
     counts = {k: v for k, v in made.get("counts", {}).items() if k.startswith(prefix)}
@@ -295,7 +304,7 @@ def campaign(options: argparse.Namespace) -> int:
         )
         result = {known: result[known] for known in PARTS if known in result}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        PAGE.write_text(page(result))
+        write_pages(result)
     print(page(result))
     bad = [name for name in result if not is_current(name, result[name])]
     return 1 if bad else 0
@@ -309,11 +318,11 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="parts that are current, too")
     parser.add_argument("--count", type=int, metavar="N", help="fewer cases, for a trial")
     parser.add_argument("--seed", type=int, metavar="N", help="repeat one case of --part")
-    parser.add_argument("--page", action="store_true", help="only write docs/campaign.md again")
+    parser.add_argument("--page", action="store_true", help="only write the pages again")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.page:
-        PAGE.write_text(page(json.loads(RESULT.read_text())))
+        write_pages(json.loads(RESULT.read_text()))
         return 0
     if (options.serve or options.seed is not None) and options.part is None:
         parser.error("--seed needs --part")

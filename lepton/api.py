@@ -92,6 +92,7 @@ def compile(
     calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     effort: int = 1,
+    float_on_host: bool = False,
 ) -> Program:
     """Compile a model into a program.
 
@@ -102,6 +103,7 @@ def compile(
         calibration: inputs of a float `.onnx` model, `[samples, ...]` by name, to quantize it.
         shapes: input name -> shape, for models with dynamic dimensions.
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
+        float_on_host: take the file of a float model, all of whose MACs run on the host.
 
     Raises:
         InputError: the model, the chip or an option is at fault.
@@ -110,7 +112,9 @@ def compile(
     from lepton.compiler.compile import compile_model
     from lepton.compiler.options import CompileOptions
 
-    options = CompileOptions(shapes=shapes, calibration=calibration, effort=effort)
+    options = CompileOptions(
+        shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host
+    )
     if not isinstance(model, str | Path):
         if calibration is not None:
             raise InputError("calibration takes the path of a float .onnx model")

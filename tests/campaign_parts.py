@@ -77,6 +77,19 @@ def onnx_verdict(counts: Counts) -> str:
     return ""
 
 
+def _start_nodes() -> Callable[[int], Counts]:
+    from tests.onnx_nodes import run_index
+
+    return run_index
+
+
+def nodes_verdict(counts: Counts) -> str:
+    """Judge whether the standard's float tests pass often enough."""
+    from tests.onnx_nodes import nodes_verdict as judged
+
+    return judged(counts)
+
+
 def _start_tflite() -> Callable[[int], Counts]:
     from tests.test_tflite_random import run_chain
 
@@ -164,6 +177,14 @@ PARTS = {
         "tests.test_tflite_random",
         _start_tflite_operators,
         lambda counts: "",
+    ),
+    "nodes": Part(
+        "the ONNX standard's node tests: as expected, as ONNX Runtime, or refused ([onnx_nodes.md]"
+        "(onnx_nodes.md))",
+        1884,
+        "tests.onnx_nodes",
+        _start_nodes,
+        nodes_verdict,
     ),
     "hostile": Part(
         "damaged model, program, assembly and chip files: refused in one sentence, or legal",

@@ -33,18 +33,56 @@ def _symbols(bits: _Bits, size: int) -> list[int]:
     return [bits.take(code - 7) + 1 if present else 0 for present in mask]
 
 
+FIRST = [0, 1, 3, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193]
+EXTRA = [0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+COUNTS = [0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+
+
+def _counts(bits: _Bits, symbols: int) -> list[int]:
+    """Return the counts of the buckets of a stream with so many symbols."""
+    buckets = [b for b in range(15) if FIRST[b] < symbols]
+    most = bits.take(4)
+    counts = [COUNTS[bits.take(4)] if b != most else 0 for b in buckets]
+    counts[most] = 1024 - sum(counts)
+    assert counts[most] >= 1
+    return counts
+
+
+def _entropy_symbols(bits: _Bits, lanes: int, symbols: int, size: int) -> list[int]:
+    """Return the symbols of an entropy-coded stream behind its header."""
+    counts = _counts(bits, symbols)
+    states = [4096 + bits.take(12) for _ in range(lanes)]
+    found: list[int] = []
+    for i in range(size):
+        x = states[i % lanes]
+        bucket, start = 0, 0
+        while x % 1024 >= start + counts[bucket]:
+            start += counts[bucket]
+            bucket += 1
+        x = counts[bucket] * (x // 1024) + x % 1024 - start
+        width = 0
+        while i < size - lanes and x * 2**width < 4096:
+            width += 1
+        states[i % lanes] = x * 2**width + bits.take(width)
+        found.append(FIRST[bucket] + bits.take(EXTRA[bucket]))
+    return found
+
+
 def expanded(content: Sequence[int], format: int, size: int) -> list[int]:
     """Return the bytes of a block."""
     if format == 0:
         return list(content)
     bits = _Bits(content)
-    group, rest = 8 << bits.take(3), bits.take(5)
+    level, rest = bits.take(3), bits.take(5)
     palette = [bits.take(8) for _ in range(rest + 1)]
     symbols: list[int] = []
+    if format > 2:
+        count = len(palette) if format == 4 else 256
+        symbols = _entropy_symbols(bits, 1 << level, count, size)
     while len(symbols) < size:
-        symbols += _symbols(bits, min(group, size - len(symbols)))
+        symbols += _symbols(bits, min(8 << level, size - len(symbols)))
     bits.end()
-    if format == 2:
+    if format in (2, 4):
         return [palette[symbol] for symbol in symbols]
     distances = [-(s + 1) // 2 if s % 2 else s // 2 for s in symbols]
     return [(palette[0] + distance) % 256 for distance in distances]

@@ -195,7 +195,10 @@ def _transfer(i: Instruction, n: Counts) -> None:
     elif isinstance(i, isa.Weights):
         for _ in range(i.reduction * i.columns):
             n.update(WEIGHT_BUFFER_WRITE=1, DECODER_BYTE=1)
-            n["WEIGHT_SYMBOL"] += i.format != isa.WeightFormat.RAW
+            if i.format in (isa.WeightFormat.GROUPED, isa.WeightFormat.PALETTE):
+                n["WEIGHT_SYMBOL"] += 1
+            elif i.format != isa.WeightFormat.RAW:
+                n["ENTROPY_SYMBOL"] += 1
 
 
 def naive_actions(i: Instruction, chip: Chip) -> Counts:

@@ -175,9 +175,14 @@ class TransferUnit(Unit):
         """Set the end, after the last request (7.3)."""
         item.end, it = self._port_free, item.instruction
         if isinstance(it, isa.Weights):
-            decoder = self._chip.weight_buffer.decoder_bytes_per_cycle
-            item.end = max(item.end, item.start + divide_up(it.reduction * it.columns, decoder))
+            item.end = max(item.end, item.start + self._decoder_cycles(it))
         self._free, self._item = item.end, None
+
+    def _decoder_cycles(self, it: isa.Weights) -> int:
+        buffer, elements = self._chip.weight_buffer, it.reduction * it.columns
+        if it.format in (isa.WeightFormat.ENTROPY, isa.WeightFormat.ENTROPY_PALETTE):
+            return 16 + divide_up(elements, buffer.entropy_lanes)
+        return divide_up(elements, buffer.decoder_bytes_per_cycle)
 
     def is_done(self, item: Item, cycle: int) -> bool:
         if item is self._item or cycle < item.end:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import vela
+from benchmarks import networks, vela
+from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
-from benchmarks.measure import best, run_python
+from benchmarks.measure import Ended, best, run_python
 from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
 from benchmarks.scalesim import Comparison, Found
 from benchmarks.simulation_speed import HEADING, PAGE
@@ -30,6 +32,15 @@ LAYER = TableLayer("layer", (1, 2), (1, 1), 3, 4, 1, True)
 
 def comparison(ours: Found, theirs: Found) -> Comparison:
     return Comparison((LAYER,), 32, Dataflow.OUTPUT_STATIONARY, ours, theirs)
+
+
+def test_a_stack_has_two_operators_per_layer_on_the_npu(tmp_path: Path) -> None:
+    from lepton.chip import load_chip
+    from lepton.compiler.compile import compile_model
+
+    program = compile_model(stack(3, tmp_path / "stack.onnx"), load_chip("edge"))
+    kinds = [operator.kind for operator in program.operators]
+    assert (kinds.count("convolution"), kinds.count("binary")) == (3, 3)
 
 
 def test_figures_keep_three_digits() -> None:
@@ -143,3 +154,50 @@ def test_vela_table_says_which_rows_reach_the_factor():
     rows = [vela.Row("a", "like-u55-256", cycles, 0.5, 125) for cycles in (100, 101)]
     lines = vela.table(rows).splitlines()[2:]
     assert [line.split(" | ")[4:6] for line in lines] == [["1.25", "yes"], ["1.24", "**no**"]]
+
+
+def row(
+    network: networks.Network,
+    on_npu: float = 1.0,
+    compile_mb: float = 100,
+    calibrate_mb: float = 1024 + 6 * 10,
+) -> networks.Row:
+    found = networks.Equality(2_000_000, on_npu, 1234, 4, 0.001, 1.0, 0.75)
+    calibrated = Ended("", "", 2, 1, calibrate_mb) if network.is_float else None
+    return networks.Row(network, 10.0, found, Ended("", "", 2, 1.5, compile_mb), calibrated)
+
+
+def test_a_network_s_row_says_what_it_costs() -> None:
+    spotter = next(item for item in networks.NETWORKS if item.is_recurrent)
+    line = networks.table([row(spotter)]).splitlines()[-1]
+    assert line == (
+        f"| {spotter.name} | ML-KWS-for-MCU | 10 | 2 | 100 % | 0.1 % | 100 % | 75 % | 1,234 "
+        "| 1.5 | 100 | 1 | 1,084 |"
+    )
+
+
+def test_networks_that_miss_a_limit_are_named() -> None:
+    recurrent = next(item for item in networks.NETWORKS if item.is_recurrent)
+    plain = next(item for item in networks.NETWORKS if not item.is_recurrent and item.is_float)
+    assert networks.limits([row(recurrent, 0.9), row(plain, 0.97)]) == []
+    missed = networks.limits(
+        [row(recurrent, 0.89), row(plain, 0.96), row(plain, 1, 1600), row(plain, 1, 1, 1085)]
+    )
+    assert [text.partition(": ")[2] for text in missed] == [
+        "89 % of the MACs are on the NPU",
+        "96 % of the MACs are on the NPU",
+        "compilation takes 1,600 MB",
+        "calibration takes 1,085 MB of 1,084",
+    ]
+
+
+def test_float_outputs_may_differ_by_rounding() -> None:
+    theirs = np.array([1.0, 2.0, 3.0], np.float32)
+    assert networks.compared(theirs + np.array([0, 1e-6, 1e-3], np.float32), theirs) == 1
+    assert networks.compared(np.array([1, 2]), np.array([1, 3])) == 1
+
+
+def test_the_networks_page_has_the_part_that_is_written() -> None:
+    text = networks.PAGE.read_text(encoding="utf-8")
+    assert text.count(f"\n{networks.HEADING}\n") == 1
+    assert len({network.name for network in networks.NETWORKS}) == len(networks.NETWORKS)

@@ -31,6 +31,7 @@ def test_the_committed_result_is_current(name: str) -> None:
 def test_the_page_shows_the_committed_result() -> None:
     result = json.loads(campaign.RESULT.read_text())
     assert campaign.PAGE.read_text() == campaign.page(result)
+    assert campaign.NODES_PAGE.read_text() == campaign.onnx_nodes.page(result["nodes"])
 
 
 def test_a_failure_is_shown_with_its_command() -> None:

@@ -50,6 +50,7 @@ softmax_cycles_per_element = 4
 [weight_buffer]
 size_kib = {weights}
 decoder_bytes_per_cycle = 8
+entropy_lanes = 4
 [scratchpad]
 size_kib = {scratchpad}
 banks = 4

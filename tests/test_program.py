@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,12 @@ def fault(content: bytes) -> str:
 
 
 def resealed(
-    edit: dict[str, Any] | None = None, arrays: dict[str, Any] | None = None, **top: Any
+    edit: dict[str, Any] | None = None,
+    arrays: dict[str, Any] | None = None,
+    replaced: dict[str, str] | None = None,
+    **top: Any,
 ) -> bytes:
-    """Return the file with manifest entries or arrays replaced and the checksums made anew."""
+    """Return the file with entries, arrays or text replaced and the checksums made anew."""
     parts: dict[str, Any] = {
         name: array for name, array in load(CONTENT).items() if name != "manifest"
     }
@@ -99,6 +103,8 @@ def resealed(
     manifest = json.loads(json.loads(load(CONTENT)["manifest"].tobytes())["text"])
     manifest |= {"sha256": sha.hexdigest()} | (edit or {}) | top
     text = json.dumps(manifest)
+    for old, new in (replaced or {}).items():
+        text = text.replace(old, new)
     outer = json.dumps({"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
     return save(parts | {"manifest": np.frombuffer(outer.encode(), np.uint8)})
 
@@ -203,6 +209,21 @@ def test_every_flipped_header_bit_is_refused() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(content: bytes) -> None:
     fault(content)
+
+
+def test_programs_of_equal_chips_share_one() -> None:
+    chip = load_program(CONTENT).chip
+    assert load_program(resealed()).chip is chip
+    renamed = dataclasses.replace(SMALL, chip=dataclasses.replace(chip, name="other"))
+    assert load_program(renamed.to_bytes()).chip.name == "other"
+    assert load_program(CONTENT).chip is chip
+
+
+def test_a_chip_too_deep_to_be_written_out_again() -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 100, limit, 5):
+        text = "[" * depth + "]" * depth
+        fault(resealed({"chip": "deep"}, replaced={'"deep"': text}))
 
 
 def test_another_version() -> None:

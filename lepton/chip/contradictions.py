@@ -64,6 +64,12 @@ def contradictions(chip: d.Chip) -> list[str]:
         bad.append("accumulators.size_kib must not exceed 65536, the address range")
     if chip.dma.load_channels > 8 or chip.dma.store_channels > 8:
         bad.append("dma channels must not exceed 8 of a kind")
+    lanes = chip.weight_buffer.entropy_lanes
+    if lanes & (lanes - 1) or lanes > chip.weight_buffer.decoder_bytes_per_cycle:
+        bad.append(
+            "weight_buffer.entropy_lanes must be 0 or a power of two up to "
+            f"decoder_bytes_per_cycle, not {lanes}"
+        )
     bad += _memory_contradictions(chip)
     return bad + _size_contradictions(chip)
 

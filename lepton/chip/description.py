@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, lcm
+from typing import TypeVar, cast
 
 __all__ = [
     "Accumulators",
@@ -24,6 +26,8 @@ __all__ = [
     "Vector",
     "WeightBuffer",
 ]
+
+T = TypeVar("T")
 
 
 class Dataflow(StrEnum):
@@ -93,6 +97,8 @@ class WeightBuffer:
 
     size_kib: int
     decoder_bytes_per_cycle: int
+    entropy_lanes: int = 0
+    """Elements of an entropy-coded stream that the decoder expands per cycle; 0 if it cannot."""
 
     @property
     def elements(self) -> int:
@@ -308,10 +314,31 @@ class Chip:
         """The base ticks of a cycle of each memory."""
         return tuple(self.ticks(memory.clock_mhz) for memory in self.memories)
 
-    @property
+    @cached_property
+    def memory_bytes_per_cycle(self) -> tuple[float, ...]:
+        """The peak bandwidth of each memory in bytes per NPU cycle."""
+        return tuple(float(self.bytes_per_cycle(memory)) for memory in self.memories)
+
+    @cached_property
+    def cycles_per_memory_cycle(self) -> tuple[float, ...]:
+        """The NPU cycles of a cycle of each memory."""
+        clock = self.array.clock_mhz
+        return tuple(float(clock / memory.clock_mhz) for memory in self.memories)
+
+    @cached_property
     def cycles_per_second(self) -> int:
         """NPU clock in whole hertz, for reports; exact times go through `ticks`."""
         return round(self.array.clock_mhz * 1_000_000)
+
+    @cached_property
+    def _derived(self) -> dict[object, object]:
+        return {}
+
+    def derived(self, function: Callable[[Chip], T]) -> T:
+        """Return what a function of the package makes of this chip, reckoned once."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        return cast(T, self._derived[function])
 
     def bytes_per_cycle(self, memory: Memory) -> Fraction:
         """Return a memory's peak bandwidth in bytes per NPU cycle."""

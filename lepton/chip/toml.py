@@ -38,7 +38,7 @@ _KINDS: dict[str, type[Any]] = {"dram": d.Dram, "flat": d.Flat}
 _DEFAULT_NODE = "7nm"
 _DEFAULT_KINDS = {d.Dram: "lpddr4", d.Flat: "sram"}
 _MAY_BE_ZERO = {
-    *("issue_cycles", "latency_cycles"),
+    *("issue_cycles", "latency_cycles", "entropy_lanes"),
     *("read_latency_cycles", "write_latency_cycles", "tPPD"),
 }
 _LIMIT = 1 << 21
@@ -53,6 +53,7 @@ _LIMITS = {
     "burst_bytes": 1 << 16,
     "port_bytes": 1 << 16,
     "decoder_bytes_per_cycle": 1 << 16,
+    "entropy_lanes": 128,
     "feed_words": 1 << 16,
     "lanes": 1 << 16,
     "softmax_cycles_per_element": 1 << 16,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lepton.errors import InputError
 
-__all__ = ["add_chip", "add_compilation", "add_shapes", "file_path", "natural", "parse_shapes"]
+__all__ = ["add_calibration", "add_chip", "add_compilation", "add_shapes", "file_path", "natural"]
+__all__ += ["parse_shapes"]
 
 
 def file_path(text: str) -> Path:
@@ -43,16 +44,25 @@ def add_shapes(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_compilation(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a compilation: `--shape`, `--calibrate` and `--effort`."""
-    add_shapes(parser)
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Add `--calibrate`."""
     parser.add_argument(
         "--calibrate", metavar="DATA.npz", type=file_path,
         help="quantize a float .onnx model with these inputs, [samples, ...] by input name",
     )  # fmt: skip
+
+
+def add_compilation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a compilation: `--shape`, `--calibrate`, `--effort` and `--dump`."""
+    add_shapes(parser)
+    add_calibration(parser)
     parser.add_argument(
         "--effort", type=int, choices=range(4),
         help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dump", type=file_path, metavar="DIR",
+        help="write every form of the model there, pass by pass, as text",
     )  # fmt: skip
 
 

@@ -130,7 +130,14 @@ def operators_page() -> str:
     lines += ["Any expression of these over one 8-bit tensor and constants that differ along at"]
     lines += [f"most one axis: {tables}.", ""]
     lines += ["## On the host", "", "Everything else, if it is one of: "]
-    lines += [", ".join(HOST_OPERATORS) + "."]
+    lines += [", ".join(HOST_OPERATORS) + ".", ""]
+    lines += [
+        "A node of an `.onnx` file that these do not express runs there as it is, if ONNX Runtime"
+    ]
+    lines += [
+        "can and its outputs' sizes do not depend on values; [onnx_nodes.md](onnx_nodes.md) lists,"
+    ]
+    lines += ["operator by operator, which of the ONNX standard's own tests pass."]
     return "\n".join(lines) + "\n"
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from lepton.chip import PRESETS, Chip, load_chip
 from lepton.cli.arguments import parse_shapes
 from lepton.compiler.options import CompileOptions
+from lepton.compiler.schedules import Compiled
 from lepton.errors import InputError
 from lepton.program import Program, load_program, refuse_special, starts_like_program
 
-__all__ = ["chosen_chip", "compile_path", "load_arrays", "program_or_model", "progress"]
-__all__ += ["read_inputs"]
+__all__ = ["chosen_chip", "compile_path", "compile_path_explained", "load_arrays"]
+__all__ += ["program_or_model", "progress", "read_inputs"]
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -33,14 +34,22 @@ def chosen_chip(name: str) -> Chip:
 
 
 def compile_path(options: argparse.Namespace, chip: Chip, *, keep_all: bool = False) -> Program:
+    """Compile the model of a command; see `compile_path_explained`."""
+    return compile_path_explained(options, chip, keep_all=keep_all).program
+
+
+def compile_path_explained(
+    options: argparse.Namespace, chip: Chip, *, keep_all: bool = False, explain: bool = False
+) -> Compiled:
     """Compile the model of a command.
 
     Args:
-        options: of the command; its calibration is taken if it has one.
+        options: of the command; its calibration, effort and dump are taken if it has them.
         chip: the chip to compile for.
         keep_all: keep every tensor, to look at it afterwards.
+        explain: also return the schedules of the layers.
     """
-    from lepton.compiler.isolate import compile_file, readable
+    from lepton.compiler.isolate import compile_file_explained, readable
 
     path: Path = options.model
     if starts_like_program(path):
@@ -54,8 +63,11 @@ def compile_path(options: argparse.Namespace, chip: Chip, *, keep_all: bool = Fa
         keep_all=keep_all,
         effort=1 if effort is None else effort,
         calibration=None if samples is None else load_arrays(samples),
+        dump=getattr(options, "dump", None),
+        explain=explain,
+        float_on_host="cpu" in (getattr(options, "device", None) or ""),
     )
-    return compile_file(path, chip, chosen)
+    return compile_file_explained(path, chip, chosen)
 
 
 def program_or_model(options: argparse.Namespace) -> Program:
@@ -65,6 +77,8 @@ def program_or_model(options: argparse.Namespace) -> Program:
         return compile_path(options, chosen_chip(options.chip or "edge"))
     if options.shape or options.calibrate is not None or options.effort is not None:
         raise InputError(f"{path} is a program: --shape, --calibrate and --effort are for models")
+    if getattr(options, "dump", None) is not None:
+        raise InputError(f"{path} is a program: --dump is for models, which are compiled")
     program = load_program(path)
     if options.chip is None:
         return program

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from lepton.cli.arguments import (
 from lepton.cli.loading import (
     chosen_chip,
     compile_path,
+    compile_path_explained,
     load_arrays,
     program_or_model,
     progress,
@@ -33,7 +34,9 @@ from lepton.program import Program, one_line
 from lepton.trace import Trace
 
 if TYPE_CHECKING:
+    from lepton.compiler.schedules import Compiled
     from lepton.report.summary import Summary
+    from lepton.report.why import Why
 
 __all__ = ["add_commands"]
 
@@ -85,7 +88,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
     parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--output", type=file_path, metavar="Y.npz")
-    parser.add_argument("--device", default="npu,cpu", help="npu or npu,cpu; default npu,cpu")
+    parser.add_argument("--device", help="npu, or npu,cpu to take float models too")
     parser.add_argument("--no-values", action="store_true", help="cycles only")
     parser.add_argument("--no-check", action="store_true", help="the program is known to be sound")
     parser.add_argument("--trace", type=file_path, metavar="T.json", help="Perfetto trace")
@@ -132,15 +135,22 @@ def _compile(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     output = options.output or Path(f"{options.model.stem or 'model'}.lepton")
     refuse_overwrite([options.model, options.calibrate], [output])
-    program = compile_path(options, chosen_chip(options.chip))
+    made = compile_path_explained(options, chosen_chip(options.chip), explain=options.why)
+    program = made.program
     seconds = time.perf_counter() - began
     program.save(output)
+    layers = _why(made) if options.why else ()
     if options.json:
         summary = _summary(program, None, compile_seconds=seconds).to_json()
+        reasons = {why.index: why.to_json() for why in layers}
+        for layer in cast(list[dict[str, object]], summary["layers"]):
+            layer |= {"why": reasons[cast(int, layer["index"])]} if options.why else {}
         print(json.dumps(summary | {"output": str(output)}))
         return
     if options.why:
-        print(why(program))
+        from lepton.report.why import why_text
+
+        print(why_text(layers))
     kinds = [region.device for region in program.regions]
     print(
         f"{output}: {len(program.decoded)} instructions, {len(program.constants)} bytes of "
@@ -149,16 +159,12 @@ def _compile(options: argparse.Namespace) -> None:
     )
 
 
-def why(program: Program) -> str:
-    """Return which device runs each operator, and the rule that keeps it off the NPU."""
-    lines: list[str] = []
-    for operator in program.operators:
-        if operator.kind == "halt":
-            continue
-        reason = f": {operator.reason}" if operator.reason else ""
-        name = one_line(f"{operator.name}{reason}")
-        lines.append(f"{operator.device:4}  {one_line(operator.kind):16} {name}")
-    return "\n".join(lines)
+def _why(made: Compiled) -> tuple[Why, ...]:
+    """Return what decided about each layer."""
+    from lepton.cost.estimate import estimate_program
+    from lepton.report.why import why_layers
+
+    return why_layers(made.program, estimate_program(made.program), made.schedules)
 
 
 def _summary(program: Program, trace: Trace | None, **seconds: float) -> Summary:
@@ -174,7 +180,7 @@ def _summary(program: Program, trace: Trace | None, **seconds: float) -> Summary
 
 def _devices(options: argparse.Namespace, program: Program) -> None:
     """Check `--device` against the program."""
-    wanted = [name.strip() for name in options.device.split(",")]
+    wanted = [name.strip() for name in (options.device or "npu,cpu").split(",")]
     for name in wanted:
         if name not in ("npu", "cpu"):
             raise InputError(f"device '{name}' does not exist here; choose from npu, cpu")

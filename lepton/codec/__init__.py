@@ -1,19 +1,19 @@
 """The weight stream: the stored form of a block of weights, lossless and never larger than raw."""
 
+from lepton.codec.decoder import Decoder
 from lepton.codec.weights import (
     WeightStream,
     decode_weights,
+    decoder_fault,
     encode_weights,
-    group_size,
-    least_group,
     stored_bytes,
 )
 
 __all__ = [
+    "Decoder",
     "WeightStream",
     "decode_weights",
+    "decoder_fault",
     "encode_weights",
-    "group_size",
-    "least_group",
     "stored_bytes",
 ]

@@ -16,8 +16,11 @@ __all__ = [
     "EXCESS_SYMBOL",
     "GROUP_SIZES",
     "LEAST_GROUP",
+    "PADDING",
     "TOO_SHORT",
+    "get_bits",
     "group_bits",
+    "put_bits",
     "read_groups",
     "write_groups",
 ]
@@ -36,6 +39,9 @@ _LEAST_MASKED = 2
 """Bits of a symbol under a mask, at least."""
 _TO_CODE = _DENSE + 1 - _LEAST_MASKED
 """A mask with symbols of w bits has code w + this."""
+
+PADDING = 3
+"""Bytes behind a stream that `get_bits` may look at."""
 
 TOO_SHORT = -1
 EXCESS_SYMBOL = -2
@@ -103,22 +109,23 @@ def group_bits(block: U8, symbol_of: U8, bits: I64) -> None:
         groups = (groups + 1) // 2
 
 
-@njit
-def _put(stream: U8, bit: int, value: int, width: int) -> int:
-    """Write a value of `width` <= 8 bits over zeros; return the next bit's place."""
-    shifted = value << (bit & 7)
-    if shifted:
-        stream[bit >> 3] |= shifted & 255
-    if shifted > 255:
-        stream[(bit >> 3) + 1] |= shifted >> 8
+@njit(inlined=True)
+def put_bits(stream: U8, bit: int, value: int, width: int) -> int:
+    """Write a value of `width` <= 16 bits over zeros; return the next bit's place."""
+    shifted, byte = value << (bit & 7), bit >> 3
+    while shifted:
+        stream[byte] |= shifted & 255
+        shifted >>= 8
+        byte += 1
     return bit + width
 
 
-@njit
-def _get(stream: U8, bit: int, width: int) -> int:
-    """Return `width` <= 8 bits; the stream has two bytes more than are read."""
-    pair = int(stream[bit >> 3]) | int(stream[(bit >> 3) + 1]) << 8
-    return (pair >> (bit & 7)) & ((1 << width) - 1)
+@njit(inlined=True)
+def get_bits(stream: U8, bit: int, width: int) -> int:
+    """Return `width` <= 16 bits; the stream has `PADDING` bytes more than are read."""
+    byte = bit >> 3
+    three = int(stream[byte]) | int(stream[byte + 1]) << 8 | int(stream[byte + 2]) << 16
+    return (three >> (bit & 7)) & ((1 << width) - 1)
 
 
 @njit
@@ -140,17 +147,17 @@ def write_groups(block: U8, symbol_of: U8, group: int, stream: U8, bit: int) -> 
             if symbol:
                 every, masked, count = every | symbol, masked | (symbol - 1), count + 1
         code = _bits_of(stop - start, every, masked, count)[1]
-        bit = _put(stream, bit, code, CODE_BITS)
+        bit = put_bits(stream, bit, code, CODE_BITS)
         less = 0
         if code > _DENSE:
             less = 1
             for i in range(start, stop):
-                bit = _put(stream, bit, 1 if symbol_of[block[i]] else 0, 1)
+                bit = put_bits(stream, bit, 1 if symbol_of[block[i]] else 0, 1)
         width = code - less * _TO_CODE
         for i in range(start, stop):
             symbol = int(symbol_of[block[i]])
             if symbol >= less:
-                bit = _put(stream, bit, symbol - less, width)
+                bit = put_bits(stream, bit, symbol - less, width)
 
 
 @njit
@@ -163,10 +170,10 @@ def _read_masked(stream: U8, bit: int, end: int, width: int, entries: int, symbo
         return TOO_SHORT
     for i in range(size):
         symbols[i] = 0
-        if _get(stream, mask + i, 1):
+        if get_bits(stream, mask + i, 1):
             if bit + width > end:
                 return TOO_SHORT
-            symbol = _get(stream, bit, width) + 1
+            symbol = get_bits(stream, bit, width) + 1
             if symbol >= entries:
                 return EXCESS_SYMBOL
             symbols[i] = symbol
@@ -175,22 +182,22 @@ def _read_masked(stream: U8, bit: int, end: int, width: int, entries: int, symbo
 
 
 @njit
-def read_groups(stream: U8, bit: int, end: int, group: int, entries: int, symbols: U8) -> int:
+def read_groups(stream: U8, bit: int, group: int, entries: int, symbols: U8) -> int:
     """Read the groups of a block; return the place behind them, `TOO_SHORT` or `EXCESS_SYMBOL`.
 
     Args:
-        stream: bytes, two more than `end` says.
+        stream: its bytes, and `PADDING` more.
         bit: the place of the first group.
-        end: the place behind the stream.
         group: elements of a group.
         entries: symbols are below this.
         symbols: `[n]` the result.
     """
+    end = 8 * (len(stream) - PADDING)
     for start in range(0, len(symbols), group):
         mine = symbols[start : start + group]
         if bit + CODE_BITS > end:
             return TOO_SHORT
-        code = _get(stream, bit, CODE_BITS)
+        code = get_bits(stream, bit, CODE_BITS)
         bit += CODE_BITS
         if code > _DENSE:
             bit = _read_masked(stream, bit, end, code - _TO_CODE, entries, mine)
@@ -200,7 +207,7 @@ def read_groups(stream: U8, bit: int, end: int, group: int, entries: int, symbol
         if bit + code * len(mine) > end:
             return TOO_SHORT
         for i in range(len(mine)):
-            symbol = _get(stream, bit, code)
+            symbol = get_bits(stream, bit, code)
             if symbol >= entries:
                 return EXCESS_SYMBOL
             mine[i] = symbol

@@ -7,7 +7,29 @@ from dataclasses import dataclass, field
 
 from lepton.errors import CompileError
 
-__all__ = ["Lifetime", "Ring", "place_lifetimes"]
+__all__ = ["Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
+
+
+def shortage(what: str, memory: str, needed: int, available: int) -> CompileError:
+    """Return the error of something that needs more bytes of a memory than are free."""
+    return CompileError(
+        f"{what} needs {needed:,} bytes of the {memory}, and {available:,} are free: "
+        f"{needed - available:,} short"
+    )
+
+
+class NoRoom(Exception):
+    """A ring has no gap of the size asked for; `shortage` says for whom.
+
+    Attributes:
+        ring: what it is called.
+        needed: units asked for.
+        available: units of its largest gap.
+    """
+
+    def __init__(self, ring: str, needed: int, available: int) -> None:
+        super().__init__(f"the {ring} has no gap of {needed}: the largest has {available}")
+        self.ring, self.needed, self.available = ring, needed, available
 
 
 @dataclass
@@ -25,15 +47,17 @@ class Ring:
         """Return the address of `size` free units.
 
         Raises:
-            CompileError: no gap is large enough.
+            NoRoom: no gap is large enough.
         """
         address = self.offer(size)
         if address is None:
-            raise CompileError(
-                f"the {self.name} has no room for {size} more of its {self.size} "
-                f"({self.in_use} in use)"
-            )
+            raise NoRoom(self.name, size, self._largest_gap())
         return address
+
+    def _largest_gap(self) -> int:
+        """Return the units of the largest gap."""
+        ends = [0, *(start + size for start, size in sorted(self._live.items()))]
+        return max(b - a for a, b in zip(ends, [*sorted(self._live), self.size], strict=True))
 
     def offer(self, size: int) -> int | None:
         """Return the address of `size` free units, or None if no gap is large enough."""

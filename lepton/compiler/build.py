@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from lepton.compiler import graph as ir
 from lepton.compiler.golden import BinaryForm, Golden, limits, tensor_scale, tensor_zero_point
-from lepton.compiler.layout import IDENTITY, NCHW, Builder, Layout, Placed, four, physical
+from lepton.compiler.layout import (
+    IDENTITY,
+    NCHW,
+    Builder,
+    Layout,
+    Placed,
+    four,
+    physical,
+    regrouped,
+)
 from lepton.compiler.operation import Operation, Value
 from lepton.isa.instructions import BinaryMode, PoolMode
 
@@ -460,9 +469,11 @@ class RegionBuilder:
     # --- movement ------------------------------------------------------------------------------
 
     def reshape(self, operation: Operation) -> Placed:
-        """Build a reshape of row-major bytes."""
-        source = self._builder.require(self._operand(operation.inputs[0]), IDENTITY, operation.name)
-        result = self._result(operation, IDENTITY)
+        """Build a reshape, of groups of dimensions where they lie or else of row-major bytes."""
+        placed = self._operand(operation.inputs[0])
+        before, after = regrouped(placed, four(operation.output.shape)) or (IDENTITY, IDENTITY)
+        source = self._builder.require(placed, before, operation.name)
+        result = self._result(operation, after)
         output = replace(result.tensor, unsigned=source.unsigned)
         self._append(ir.Reshape(name="", inputs=(source,), output=output))
         return replace(result, tensor=output)

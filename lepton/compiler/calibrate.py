@@ -152,19 +152,29 @@ def _modern(model: Any) -> Any:
     return model
 
 
-def _flatten_biases(path: Path) -> None:
-    """Make biases `[1, n]` of Gemm `[n]`: ONNX Runtime's quantizer fails on a row."""
+def _simplified(path: Path) -> list[str]:
+    """Rewrite a prepared model's graph; return the names of the nodes that stay in float."""
     import onnx
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    from lepton.compiler.float_graph import in_float, simplify
 
     model = onnx.load(str(path))
+    _flatten_biases(model.graph)
+    simplify(model.graph)
+    onnx.save(model, str(path))
+    return in_float(model.graph, {*QDQRegistry, *QLinearOpsRegistry})
+
+
+def _flatten_biases(graph: Any) -> None:
+    """Make biases `[1, n]` of Gemm `[n]`: ONNX Runtime's quantizer fails on a row."""
     readers: dict[str, set[tuple[str, int]]] = {}
-    for node in model.graph.node:
+    for node in graph.node:
         for position, item in enumerate(node.input):
             readers.setdefault(item, set()).add((node.op_type, position))
-    for tensor in model.graph.initializer:
+    for tensor in graph.initializer:
         if readers.get(tensor.name) == {("Gemm", 2)} and list(tensor.dims[:-1]) == [1]:
             del tensor.dims[0]
-    onnx.save(model, str(path))
 
 
 def _quantize(prepared: Path, target: Path, samples: Arrays) -> None:
@@ -175,7 +185,7 @@ def _quantize(prepared: Path, target: Path, samples: Arrays) -> None:
     library: Any = quantization
     prepare: Any = quant_pre_process
     prepare(str(prepared), str(prepared), skip_symbolic_shape=True)
-    _flatten_biases(prepared)
+    left = _simplified(prepared)
     library.quantize_static(
         str(prepared),
         str(target),
@@ -184,4 +194,5 @@ def _quantize(prepared: Path, target: Path, samples: Arrays) -> None:
         per_channel=True,
         activation_type=library.QuantType.QInt8,
         weight_type=library.QuantType.QInt8,
+        nodes_to_exclude=left,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from lepton.chip import Chip
+from lepton.codec import Decoder
 from lepton.compiler.graph import Node
 from lepton.compiler.stored import StoredWeights
 
-__all__ = ["MOST_RANKS", "Choices"]
+__all__ = ["MOST_RANKS", "Choices", "Ranking"]
 
 P = TypeVar("P")
 
@@ -17,13 +18,26 @@ MOST_RANKS = 8
 """Plans of a node among which a choice can be made."""
 
 
+class Ranking(NamedTuple):
+    """The plans of a node, the one that looks best first, and which of them is taken."""
+
+    plans: tuple[tuple[float, object], ...]
+    """Estimated cycles of the node alone, and the plan."""
+    taken: int
+
+
 class Choices:
-    """Encoded weights and ranked plans, each worked out once; and which plan each node takes."""
+    """Encoded weights, ranked plans, shares of the scratchpad, and which plan each node takes."""
 
     def __init__(self, chip: Chip) -> None:
-        self.streams = StoredWeights(chip.weight_buffer.decoder_bytes_per_cycle)
+        self.streams = StoredWeights(Decoder.of(chip))
+        self.shares: dict[Hashable, float] = {}
+        """Of the scratchpad for tiles, by what it was chosen for."""
+        self.apart = False
+        """Whether every layer is computed by itself."""
         self._ranks: dict[int, int] = {}
-        self._plans: dict[Hashable, tuple[Node, Sequence[object]]] = {}
+        self._plans: dict[Hashable, tuple[Node, Sequence[tuple[float, object]]]] = {}
+        self._last: dict[int, Hashable] = {}
 
     def take(self, node: Node, rank: int) -> None:
         """Let a node take its plan of this rank from now on; 0 is the one that looks best."""
@@ -48,10 +62,21 @@ class Choices:
         """
         whole = (id(node), *key)
         if whole not in self._plans:
-            cheapest: dict[Hashable, P] = {}
-            for _, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):
-                cheapest.setdefault(shape, plan)
+            cheapest: dict[Hashable, tuple[float, P]] = {}
+            for cycles, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):
+                cheapest.setdefault(shape, (cycles, plan))
             # the node is kept, so that no other can have its id
             self._plans[whole] = node, list(cheapest.values())[:MOST_RANKS]
+        self._last[id(node)] = whole
         plans = self._plans[whole][1]
-        return cast(P, plans[min(self.rank(node), len(plans) - 1)]) if plans else None
+        return cast(P, plans[min(self.rank(node), len(plans) - 1)][1]) if plans else None
+
+    def ranking(self, node: Node) -> Ranking | None:
+        """Return the plans among which a node chose when it was emitted last, None if it did not.
+
+        The groups of a convolution choose alike.
+        """
+        if id(node) not in self._last:
+            return None
+        plans = tuple(self._plans[self._last[id(node)]][1])
+        return Ranking(plans, min(self.rank(node), len(plans) - 1)) if plans else None

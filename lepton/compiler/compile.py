@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,22 @@ from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import Staging
+from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
+from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
+from lepton.compiler.explain import explained
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
+from lepton.compiler.schedules import Compiled
 from lepton.compiler.stage import can_stage, staged
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
+from lepton.listing import listing
 from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 
-__all__ = ["CompileOptions", "compile_front", "compile_model"]
+__all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_model"]
 
 
 def compile_model(
@@ -39,12 +45,21 @@ def compile_model(
         ImportFailure: the model cannot be read.
         CompileError: the chip cannot hold it, or an operator runs nowhere.
     """
+    return compile_explained(model, chip, options).program
+
+
+def compile_explained(
+    model: str | Path | object, chip: Chip, options: CompileOptions | None = None
+) -> Compiled:
+    """Compile a model like `compile_model`, and say which schedules there were to choose from."""
     from lepton.compiler.front import front_model
     from lepton.compiler.importers import import_model
 
     chosen = options or CompileOptions()
-    front = front_model(import_model(model, plain_shapes(chosen.shapes)), chip)
-    return compile_front(expose_all(front) if chosen.keep_all else front, chip, chosen.effort)
+    dump = dump_of(chosen.dump)
+    front = front_model(import_model(model, plain_shapes(chosen.shapes), dump), chip, dump)
+    front = expose_all(front) if chosen.keep_all else front
+    return compile_front(front, chip, chosen, dump)
 
 
 def expose_all(front: FrontModel) -> FrontModel:
@@ -66,11 +81,42 @@ def expose_all(front: FrontModel) -> FrontModel:
     )  # fmt: skip
 
 
-def compile_front(front: FrontModel, chip: Chip, effort: int = 1) -> Program:
-    """Return the program of a model that has been partitioned; `effort` is 0 to 3."""
+def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: Dump) -> Compiled:
+    """Return the program of a model that has been partitioned, and its schedules if asked for."""
+    works, operators = _works(front)
+    crossing = _crossing_bytes(front)
+    choices = Choices(chip)
+    convolutions = [
+        node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
+    ]
+
+    stagings: dict[bytes, Staging] = {}
+
+    def build(staging: Staging | None = None) -> Program:
+        emission = emit_regions(works, chip, crossing, choices, staging)
+        if staging is not None:
+            stagings[emission.instructions] = staging
+        return _assemble(front, chip, emission, operators)
+
+    def evaluate(program: Program) -> float:
+        return estimate_program(program).cycles
+
+    dump("graph", lambda: graph_text(front))
+    program = refined(build, convolutions, choices, evaluate, options.effort)
+    if options.effort and len(works) == 1 and can_stage(chip):
+        program = staged(program, build)
+    if not options.explain and options.dump is None:
+        return Compiled(program, ())
+    # once more, as the program that won: the last trial may have been another one
+    emission = emit_regions(works, chip, crossing, choices, stagings.get(program.instructions))
+    _dump_back(dump, works, choices, emission, program)
+    return Compiled(program, explained(works, choices, emission, chip))
+
+
+def _works(front: FrontModel) -> tuple[list[RegionWork], list[Operator]]:
+    """Return the NPU regions and the report lines of all operators."""
     works: list[RegionWork] = []
     operators: list[Operator] = []
-    touched: set[str] = set()
     for step in front.steps:
         if isinstance(step, HostStep):
             operators += [
@@ -81,28 +127,35 @@ def compile_front(front: FrontModel, chip: Chip, effort: int = 1) -> Program:
         works.append(RegionWork(step.graph, len(operators)))
         operators += [_operator(node) for node in step.graph.nodes]
         operators.append(Operator("(end of region)", "halt", "npu", 0, 0, 0, ""))
-        touched |= {tensor.name for tensor in (*step.graph.inputs, *step.graph.outputs)}
-    crossing = {
+    return works, operators
+
+
+def _crossing_bytes(front: FrontModel) -> dict[str, int]:
+    """Return the bytes of each tensor that enters or leaves an NPU region."""
+    touched = {
+        tensor.name
+        for step in front.steps
+        if isinstance(step, NpuStep)
+        for tensor in (*step.graph.inputs, *step.graph.outputs)
+    }
+    return {
         name: math.prod(item.shape) * np.dtype(item.dtype).itemsize
         for name, item in front.crossings.items()
         if name in touched
     }
-    choices = Choices(chip)
-    convolutions = [
-        node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
-    ]
 
-    def build(staging: Staging | None = None) -> Program:
-        emission = emit_regions(works, chip, crossing, choices, staging)
-        return _assemble(front, chip, emission, operators)
 
-    def evaluate(program: Program) -> float:
-        return estimate_program(program).cycles
-
-    program = refined(build, convolutions, choices, evaluate, effort)
-    if effort == 0 or len(works) != 1 or not can_stage(chip):
-        return program
-    return staged(program, build)
+def _dump_back(
+    dump: Dump, works: list[RegionWork], choices: Choices, emission: Emission, program: Program
+) -> None:
+    """Dump what lowering chose and made."""
+    owners = [int(number) for number in emission.operator_of]
+    before, after = emission.unordered, program.decoded
+    dump("plans", lambda: plans_text(works, choices))
+    dump("memory", lambda: memory_text(works, emission))
+    dump("schedule", lambda: instructions_text(before, owners, program.operators))
+    dump("synchronized", lambda: instructions_text(after, owners, program.operators))
+    dump("program", lambda: listing(program, code_only=True))
 
 
 def _operator(node: ir.Node) -> Operator:
@@ -145,7 +198,7 @@ def _assemble(
         inputs=front.inputs,
         outputs=front.outputs,
         operators=tuple(
-            Operator(o.name, o.kind, o.device, o.macs, o.weight_bytes, stored.get(i, 0), o.reason)
+            replace(o, stored_bytes=stored.get(i, 0), reason=emission.reasons.get(i, o.reason))
             for i, o in enumerate(operators)
         ),
         regions=tuple(regions),

@@ -91,6 +91,8 @@ class Emitter:
     """Constant bytes of each operator."""
     constants: bytearray = field(default_factory=bytearray)
     constants_base: int = 0
+    reasons: dict[int, str] = field(default_factory=dict[int, str])
+    """What was decided about operators, for the user."""
     kept_channels: int = 0
     """DMA channels each way that are not for tensors."""
     raw_weights: frozenset[int] = frozenset()
@@ -136,34 +138,39 @@ class Emitter:
     def load_constant(self, content: NDArray[np.uint8]) -> Tile:
         """Bring constant bytes into the scratchpad."""
         size = content.size
-        address = self.tiles.allocate(size)
+        tile = Tile(self.tiles.allocate(size), size, size, Box(0, 1, 0, 1, 0, size), True)
+        self.bring_constant(content, tile.address)
+        return tile
+
+    def bring_constant(self, content: NDArray[np.uint8], address: int) -> None:
+        """Load constant bytes to an address of the scratchpad."""
         self.emit(
             Load(
                 channel=self._load_channel(),
                 memory=self.constants_memory,
                 address=self.constant(content),
                 scratchpad=address,
-                row_bytes=size,
+                row_bytes=content.size,
                 rows=1,
                 planes=1,
             )
         )
-        return Tile(address, size, size, Box(0, 1, 0, 1, 0, size), True)
 
     def load_weights(self, block: NDArray[np.uint8]) -> int:
         """Stream a `[reduction, columns]` block into the weight buffer; return its address.
 
         Raises:
-            CompileError: there is no room.
+            NoRoom: there is no room.
         """
-        return self._stream_weights(block, self.weights.allocate(block.size))
+        return self.stream_weights(block, self.weights.allocate(block.size))
 
     def offer_weights(self, block: NDArray[np.uint8]) -> int | None:
         """Stream a block like `load_weights`, or return None if there is no room now."""
         address = self.weights.offer(block.size)
-        return None if address is None else self._stream_weights(block, address)
+        return None if address is None else self.stream_weights(block, address)
 
-    def _stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
+    def stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
+        """Stream a `[reduction, columns]` block to an address of the weight buffer; return that."""
         if len(self.instructions) in self.raw_weights:
             stream = WeightStream(WeightFormat.RAW, block.reshape(-1))
         else:
@@ -209,13 +216,17 @@ class Emitter:
         """Store a finished tile if its tensor lives in a memory, and release its buffer."""
         if not tile.owned:
             return
+        self.store(tensor, n, tile)
+        self.release(tile)
+
+    def store(self, tensor: Tensor, n: int, tile: Tile) -> None:
+        """Store a tile into image `n` of a tensor in its memory."""
         _, h, w, c = tensor.shape
         box = tile.box
         offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
         for part in self._transfers(tensor, box, tile, offset):
             values = {f.name: getattr(part, f.name) for f in part.fields}
             self.emit(Store(**(values | {"channel": self._store_channel()})))
-        self.release(tile)
 
     def release(self, tile: Tile) -> None:
         """Give a tile's buffer back."""

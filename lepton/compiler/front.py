@@ -11,9 +11,11 @@ from tvm import relax
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.host import HostGraph, HostWriter
 from lepton.compiler.host_macs import host_macs
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
+from lepton.compiler.importers.onnx_verbatim import read_verbatim
 from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
@@ -75,9 +77,9 @@ class FrontModel:
     )
 
 
-def front_model(imported: ImportedModel, chip: Chip) -> FrontModel:
+def front_model(imported: ImportedModel, chip: Chip, dump: Dump = no_dump) -> FrontModel:
     """Partition an imported model for a chip and build its steps."""
-    module, reasons = partition(imported.module, imported.golden, chip)
+    module, reasons = partition(imported.module, imported.golden, chip, dump)
     return _Front(imported, module, reasons).build()
 
 
@@ -109,11 +111,13 @@ class _Front:
         self._wanted: dict[Any, str] = {}
         self._used: list[tuple[Any, set[Any]]] = []
         self._unmatched: dict[Any, str] = {}
+        self._bindings: list[Any] = []
 
     def build(self) -> FrontModel:
         """Return the steps of main."""
         main = self._module["main"]
         bindings = [binding for block in main.body.blocks for binding in block.bindings]
+        self._bindings = bindings
         for parameter, name in zip(main.params, self._imported.inputs, strict=True):
             self._cross(parameter, name)
         self._used = [(b.var, set(relax.analysis.free_vars(b.value))) for b in bindings]
@@ -169,7 +173,7 @@ class _Front:
     def _visit(self, binding: Any) -> None:
         """Take one binding of main."""
         value = binding.value
-        if isinstance(value, relax.Var):
+        if isinstance(value, relax.Var) or binding.var in self._names:
             return
         if isinstance(value, relax.TupleGetItem):
             whole = self._resolve(value.tuple_value)
@@ -177,6 +181,9 @@ class _Front:
                 self._names[binding.var] = self._tuples[whole][value.index]
                 return
         function = self._region(value)
+        if read_verbatim(value) is not None:
+            self._verbatim(binding)
+            return
         if function is None:
             self._host.append(binding)
             return
@@ -270,6 +277,16 @@ class _Front:
         self._steps.append(HostStep(graph, tuple(operators)))
         self._host = []
 
+    def _verbatim(self, binding: Any) -> None:
+        """Turn a node that is called as it is into a step of its own: it has its own opset.
+
+        All its results cross, and are so checked to have the shapes that were inferred.
+        """
+        self._flush([])
+        items = [item for item in self._bindings if _item_of(item.value) == binding.var]
+        self._host = [binding, *items]
+        self._flush([])
+
     def _tensor_name(self, binding: Any) -> str:
         """Return the source tensor that a binding's value is, or ""."""
         source = source_of(binding.value)
@@ -277,7 +294,9 @@ class _Front:
 
     def _operator(self, binding: Any) -> list[HostOperator]:
         """Return the report line of a host operator; dressing goes without."""
+        verbatim = read_verbatim(binding.value)
         kind = operator_name(binding.value).removeprefix("relax.")
+        kind = kind if verbatim is None else verbatim.node.op_type
         if not kind:
             return []
         source = source_of(binding.value)
@@ -321,6 +340,11 @@ class _Front:
             names.append(name)
         self._tuples[binding.var] = names
         return names
+
+
+def _item_of(value: Any) -> Any:
+    """Return the tuple of which a value is an item, None of another value."""
+    return value.tuple_value if isinstance(value, relax.TupleGetItem) else None
 
 
 def _walk_region(builder: RegionBuilder, function: Any) -> list[tuple[Any, str]]:

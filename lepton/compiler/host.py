@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lepton.compiler.host_activations import ACTIVATIONS
 from lepton.compiler.host_integer import narrow_activation, narrow_weights
 from lepton.compiler.host_movement import MOVES
+from lepton.compiler.host_verbatim import write_verbatim
 from lepton.errors import CompileError
 
 __all__ = ["HOST_OPERATORS", "HostGraph", "HostWriter"]
@@ -48,6 +49,7 @@ class HostWriter:
         self._values: dict[Any, str] = {}
         self._aliases: dict[Any, Any] = {}
         self._tuples: dict[Any, list[str]] = {}
+        self._opset = OPSET
         self.calls: dict[Any, Any] = {}
         """What each variable is bound to."""
 
@@ -73,6 +75,15 @@ class HostWriter:
         output = f"_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
+
+    def copy_node(self, node: Any, opset: int) -> list[str]:
+        """Append a node of another opset, which becomes that of the graph; name its outputs."""
+        self._opset = opset
+        outputs = [f"_{len(self._nodes)}.{at}" for at, name in enumerate(node.output) if name]
+        names = iter(outputs)
+        node.output[:] = [next(names) if name else "" for name in node.output]
+        self._nodes.append(node)
+        return outputs
 
     def constant(self, value: Any) -> str:
         """Add a constant; return its name."""
@@ -137,7 +148,7 @@ class HostWriter:
             infos.append(helper.make_tensor_value_info(name, _element(dtype), list(shape)))
         graph = helper.make_graph(self._nodes, "host", self._inputs, infos, self._constants)
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+            graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=8
         )
         return HostGraph(
             model.SerializeToString(), tuple(inputs), tuple(name for _, name in outputs)
@@ -440,6 +451,7 @@ _WRITERS: dict[str, Writer] = {
     "take": _take,
     "argmax": _arg("ArgMax"),
     "argmin": _arg("ArgMin"),
+    "lepton.onnx_node": write_verbatim,
     **ACTIVATIONS,
     **MOVES,
 } | {
@@ -481,5 +493,5 @@ _WRITERS: dict[str, Writer] = {
     }.items()
 }
 
-HOST_OPERATORS = tuple(sorted(_WRITERS))
-"""Relax operators that host regions may hold."""
+HOST_OPERATORS = tuple(sorted(name for name in _WRITERS if name != "lepton.onnx_node"))
+"""Relax operators that host regions may hold, beside ONNX nodes as they are."""

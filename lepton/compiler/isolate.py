@@ -22,11 +22,12 @@ import lepton.errors
 from lepton.chip import Chip, chip_to_table
 from lepton.compiler.calibrate import plain_samples
 from lepton.compiler.options import CompileOptions, plain_shapes
+from lepton.compiler.schedules import Compiled, Schedule
 from lepton.compiler.worker import MEMORY, Request
-from lepton.errors import ImportFailure, LeptonError
+from lepton.errors import ImportFailure, InputError, LeptonError
 from lepton.program import Program, load_program
 
-__all__ = ["ADDRESS_BYTES", "compile_file", "failure", "readable"]
+__all__ = ["ADDRESS_BYTES", "compile_file", "compile_file_explained", "failure", "readable"]
 
 ADDRESS_BYTES = 8 << 30
 """Address space of the child; the largest real models take a tenth."""
@@ -45,7 +46,14 @@ WORKER = ("-P", "-m", "lepton.compiler.worker")
 
 
 def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = None) -> Program:
-    """Compile a model file in a child process.
+    """Compile a model file in a child process; see `compile_file_explained`."""
+    return compile_file_explained(path, chip, options).program
+
+
+def compile_file_explained(
+    path: str | Path, chip: Chip, options: CompileOptions | None = None
+) -> Compiled:
+    """Compile a model file in a child process, and say how it was scheduled if that is asked for.
 
     Args:
         path: an `.onnx` or `.tflite` file.
@@ -73,12 +81,42 @@ def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = 
             cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
             calibration=str(samples or ""),
             effort=options.effort if options else 1,
+            dump=_dump_folder(options.dump if options else None),
+            schedules=os.path.join(folder, "schedules") if options and options.explain else "",
+            float_on_host=bool(options and options.float_on_host),
         )
         status = _run(request, Path(folder))
         fault = failure(request, model.name, status)
         if fault is not None:
             raise fault
-        return load_program(Path(request.output).read_bytes())
+        return Compiled(
+            load_program(Path(request.output).read_bytes()), _read_schedules(request.schedules)
+        )
+
+
+def _dump_folder(folder: Path | None) -> str:
+    """Make the folder of a dump and return its absolute path, "" without one.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    if folder is None:
+        return ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder.absolute())
+    except FileExistsError:
+        raise InputError(f"{folder}: cannot be written: it is not a folder") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _read_schedules(path: str) -> tuple[Schedule, ...]:
+    """Return the schedules that the child left, none without a path."""
+    if not path:
+        return ()
+    return tuple(Schedule(**item) for item in json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def readable(model: Path) -> int:

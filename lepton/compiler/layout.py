@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from math import prod
 
 import numpy as np
 
 from lepton.compiler import graph as ir
 
-__all__ = ["IDENTITY", "NCHW", "Builder", "Layout", "Placed", "four"]
+__all__ = ["IDENTITY", "NCHW", "Builder", "Layout", "Placed", "four", "regrouped"]
 
 Layout = tuple[int, int, int, int]
 Shape4 = tuple[int, int, int, int]
@@ -47,6 +49,55 @@ class Placed:
 def physical(logical: Shape4, layout: Layout) -> Shape4:
     """Return the physical shape."""
     return logical[layout[0]], logical[layout[1]], logical[layout[2]], logical[layout[3]]
+
+
+def regrouped(placed: Placed, target: Shape4) -> tuple[Layout, Layout] | None:
+    """Return layouts before and after a reshape that leave the order of dimensions alone.
+
+    Dimensions of equal product form a group: of [1, c, h, w] -> [g, c / g, h w] these are c and
+    h, w. A group that lies in one piece is reshaped where it lies, so that channels stay last.
+
+    Args:
+        placed: what is reshaped.
+        target: its new logical shape.
+
+    Returns:
+        The layout that the operand must be brought to, and the result's; None if there is but one
+        group, or some lie in pieces.
+    """
+    groups = _groups(placed.logical, target)
+    lying = [axis for axis in placed.layout if placed.logical[axis] > 1]
+    owner = {axis: number for number, (axes, _) in enumerate(groups) for axis in axes}
+    found = list(dict.fromkeys(owner[axis] for axis in lying))
+    pieces = [number for number, _ in groupby(lying, key=lambda axis: owner[axis])]
+    if len(groups) < 2 or len(pieces) != len(found):
+        return None
+    before = [axis for number in found for axis in groups[number][0]]
+    after = [axis for number in found for axis in groups[number][1]]
+    return _whole(before), _whole(after)
+
+
+def _whole(axes: Sequence[int]) -> Layout:
+    """Return a layout of these dimensions behind the others, which are 1."""
+    ones = [axis for axis in range(4) if axis not in axes]
+    order = (*ones, *axes)
+    return order[0], order[1], order[2], order[3]
+
+
+def _groups(logical: Shape4, target: Shape4) -> list[tuple[list[int], list[int]]]:
+    """Return the smallest groups of dimensions longer than 1 of equal product, in order."""
+    first = [axis for axis in range(4) if logical[axis] > 1]
+    second = [axis for axis in range(4) if target[axis] > 1]
+    groups: list[tuple[list[int], list[int]]] = []
+    while first:
+        left, right = [first.pop(0)], [second.pop(0)]
+        while (a := prod(logical[i] for i in left)) != (b := prod(target[i] for i in right)):
+            if a < b:
+                left.append(first.pop(0))
+            else:
+                right.append(second.pop(0))
+        groups.append((left, right))
+    return groups
 
 
 def _moving(logical: Shape4, layout: Layout) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -29,13 +30,19 @@ class CompileOptions:
         calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
             for the only input, to quantize it.
         keep_all: make every tensor of the source model an output, to compare layer by layer.
+        float_on_host: take a float model, all of whose MACs run on the host.
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
+        dump: folder for every form of the model on its way, pass by pass.
+        explain: also say which schedules there were to choose from.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
     keep_all: bool = False
     calibration: Mapping[str, NDArray[np.generic]] | NDArray[np.generic] | None = None
     effort: int = 1
+    dump: Path | None = None
+    explain: bool = False
+    float_on_host: bool = False
 
     def __post_init__(self) -> None:
         if self.effort not in range(MOST_EFFORT + 1):

@@ -10,11 +10,13 @@ from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeF
 
 from lepton.chip import Chip
 from lepton.compiler.chip_rules import first_chip_failure
+from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
 from lepton.compiler.host_average import average_codes
 from lepton.compiler.importers import source_of
+from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
 from lepton.compiler.rules import first_failure
@@ -66,7 +68,18 @@ def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bo
     return check
 
 
-def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule, Reasons]:
+def _operators(module: tvm.IRModule) -> set[str]:
+    """Return the Relax operators that `main` calls, without `relax.`."""
+    return {
+        operator_name(binding.value).removeprefix("relax.")
+        for block in module["main"].body.blocks
+        for binding in block.bindings
+    }
+
+
+def partition(
+    module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump
+) -> tuple[tvm.IRModule, Reasons]:
     """Group the operators that the NPU supports into region functions.
 
     before: main is a flat list of Relax calls
@@ -77,12 +90,19 @@ def partition(module: tvm.IRModule, kind: str, chip: Chip) -> tuple[tvm.IRModule
         module: canonical module (`lepton.compiler.importers`).
         kind: "onnx" or "tflite", whose arithmetic decides.
         chip: what the regions must fit.
+        dump: takes the module after each pass.
     """
     golden = golden_of(kind)
     reasons: Reasons = {}
     module = tabulate(module, golden, kind)
+    dump_module(dump, "tabulate", module)
     checker = _checker(golden, chip, reasons)
-    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker)]
+    entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker, _operators(module))]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
+    dump_module(dump, "fuse_operators", module)
     module = MergeCompositeFunctions()(module)
-    return average_codes(module) if kind == "tflite" else module, reasons
+    dump_module(dump, "merge_regions", module)
+    if kind == "tflite":
+        module = average_codes(module)
+        dump_module(dump, "average_codes", module)
+    return module, reasons

@@ -6,7 +6,7 @@ activation before it and, as TFLite does, a clip of the quantized value behind i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from tvm.relax.dpl import is_const, is_op, is_tuple, wildcard
@@ -15,6 +15,8 @@ __all__ = ["NAME_PREFIX", "patterns"]
 
 NAME_PREFIX = "lepton."
 _MOST_INPUTS = 16
+_HEARTS = {"squared_difference": "power", "requantize": "quantize"}
+"""Operator without which a pattern of another name cannot match."""
 _BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _UNARY_WINDOWS = ("nn.avg_pool2d", "nn.max_pool2d", "nn.softmax", "image.resize2d")
 _REDUCTIONS = ("mean", "sum", "max", "min")
@@ -141,11 +143,20 @@ def _moves() -> Iterator[tuple[str, Any]]:
     yield "requantize", _quantize(_dequantize(wildcard()))
 
 
-def patterns(check: Callable[[Any], bool]) -> list[tuple[str, Any, dict[str, Any], Any]]:
-    """Return the entries that `FuseOpsByPattern` takes; `check` accepts or refuses each match."""
+def patterns(
+    check: Callable[[Any], bool], present: Collection[str]
+) -> list[tuple[str, Any, dict[str, Any], Any]]:
+    """Return the entries that `FuseOpsByPattern` takes.
+
+    Args:
+        check: accepts or refuses each match.
+        present: Relax operators of the module, without `relax.`; patterns of others cannot match,
+            and TVM goes through the whole module for each.
+    """
     sources = (_products, _elementwise, _squared_differences, _windows, _concatenations, _moves)
     return [
         (f"{NAME_PREFIX}{name}", pattern, {"root": pattern}, check)
         for source in sources
         for name, pattern in source()
+        if _HEARTS.get(name, name) in present
     ]

@@ -45,6 +45,7 @@ def refined(
     if trials < _FEWEST_TRIALS:
         return program
     search = _Search(build, choices, evaluate, program, trials)
+    search.try_apart()
     while search.sweep(nodes):
         pass
     return search.program
@@ -73,6 +74,12 @@ class _Search:
             for node in nodes:
                 self._try(node, rank)
         return self._cycles < before and self._trials > 0
+
+    def try_apart(self) -> None:
+        """Compute no layers depth first, for good if that makes the program faster."""
+        self._choices.apart = True
+        if not self._is_better():
+            self._choices.apart = False
 
     def _try(self, node: Convolution, rank: int) -> None:
         """Let a node take another plan, for good if that makes the program faster."""

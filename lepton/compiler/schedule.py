@@ -8,19 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton.chip import Chip
-from lepton.compiler.allocate import Lifetime, Ring, place_lifetimes
+from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, shortage
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node, Reshape
 from lepton.compiler.lowering import lower
+from lepton.compiler.lowering.cascade import lower_cascade
+from lepton.compiler.lowering.grouping import Groups, find_cascades, inner_tensors, replanned
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
-__all__ = ["Emission", "RegionWork", "emit_regions"]
+__all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
 _ALIGN = 64
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -32,6 +34,17 @@ class RegionWork:
 
     graph: Graph
     first_operator: int
+
+
+@dataclass(frozen=True)
+class RegionMemory:
+    """How a region divides the scratchpad: tiles at its start, behind them what stays inside."""
+
+    tile_bytes: int
+    residents: tuple[tuple[Lifetime, int], ...]
+    """Tensors that stay inside, alive from node to node of the region, and their addresses."""
+    spills: tuple[tuple[Lifetime, Location], ...]
+    """Tensors of the region that live in a memory while it runs."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,12 @@ class Emission:
     spans: tuple[tuple[int, int], ...]
     """[start, stop) of each region's instructions."""
     stored_bytes: dict[int, int]
+    unordered: list[Instruction]
+    """The instructions before semaphores were put in."""
+    memories: tuple[RegionMemory, ...]
+    """What lies where in the scratchpad, by region."""
+    reasons: dict[int, str]
+    """What was decided about operators, by their number."""
 
 
 def emit_regions(
@@ -87,12 +106,14 @@ def emit_regions(
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
     emitter.constants_base = _constants_base(chip, locations, crossing, regions, best)
+    memories: list[RegionMemory] = []
     for work, share in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        spills = _emit_region(work, emitter, share, ends)
+        memory = _emit_region(work, emitter, share, ends)
+        memories.append(memory)
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
-            _stage(work, emitter, spills, ends, staging)
+            _stage(work, emitter, memory.spills, ends, staging)
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
     constants_end = emitter.constants_base + len(emitter.constants)
@@ -110,6 +131,9 @@ def emit_regions(
         locations=emitter.locations,
         spans=tuple(spans),
         stored_bytes=emitter.stored_bytes,
+        unordered=emitter.instructions,
+        memories=tuple(memories),
+        reasons=emitter.reasons,
     )
 
 
@@ -121,10 +145,8 @@ def _check_room(chip: Chip, memory: int, end: int) -> None:
     """Raise if a segment ends beyond its memory."""
     device = chip.memories[memory]
     if end > device.size_bytes:
-        raise CompileError(
-            f"memory '{device.name}' of chip '{chip.name}' has {device.size_bytes} bytes, and the "
-            f"program needs {end}"
-        )
+        place = f"memory '{device.name}' of chip '{chip.name}'"
+        raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
 
 
 def _place_crossing(
@@ -147,9 +169,21 @@ def _place(chip: Chip, ends: dict[int, int], size: int, name: str) -> Location:
             location = Location(memory, ends[memory])
             ends[memory] += size
             return location
-    raise CompileError(
-        f"tensor '{name}' of {size} bytes does not fit the activation memories of chip "
-        f"'{chip.name}' ({', '.join(chip.placement.activations)})"
+    raise _homeless(chip, name, size, ends)
+
+
+def _homeless(chip: Chip, tensor: str, size: int, ends: dict[int, int]) -> CompileError:
+    """Return the error of a tensor that no memory for activations has room for.
+
+    `ends` are the bytes of each memory that are taken.
+    """
+    free = {
+        name: chip.memories[chip.memory_index(name)].size_bytes - ends[chip.memory_index(name)]
+        for name in chip.placement.activations
+    }
+    name = max(free, key=lambda name: free[name])
+    return shortage(
+        f"tensor '{tensor}'", f"memory '{name}' of chip '{chip.name}'", size, free[name]
     )
 
 
@@ -217,21 +251,28 @@ def _root(storage: dict[str, str], name: str) -> str:
     return name
 
 
-def _lifetimes(graph: Graph, storage: dict[str, str]) -> list[Lifetime]:
-    """Return the lifetimes of the tensors inside the region, most rewarding first."""
+def _lifetimes(graph: Graph, storage: dict[str, str], groups: Groups) -> list[Lifetime]:
+    """Return the lifetimes of the tensors inside the region, most rewarding first.
+
+    What a cascade reads and makes is alive as long as it lasts; what is between its members needs
+    no place.
+    """
     crossing = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    crossing |= inner_tensors(groups)
+    spans = {number: group.numbers for group in groups.values() for number in group.numbers}
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     sizes: dict[str, int] = {}
     uses: dict[str, int] = {}
-    for step, node in enumerate(graph.nodes):
+    for number, node in enumerate(graph.nodes):
+        span = spans.get(number, range(number, number + 1))
         name = _root(storage, node.output.name)
-        first.setdefault(name, step)
-        last[name] = step
+        first.setdefault(name, span[0])
+        last[name] = span[-1]
         sizes[name] = node.output.size_bytes
         for tensor in node.inputs:
             source = _root(storage, tensor.name)
-            last[source] = step
+            last[source] = span[-1]
             uses[source] = uses.get(source, 0) + 1
     inside = [
         Lifetime(name, sizes[name], first[name], last[name])
@@ -241,9 +282,19 @@ def _lifetimes(graph: Graph, storage: dict[str, str]) -> list[Lifetime]:
     return sorted(inside, key=lambda item: (item.last - item.first) / (1 + uses.get(item.name, 0)))
 
 
-def _residents(graph: Graph, storage: dict[str, str], capacity: int) -> dict[str, int]:
+def _residents(
+    graph: Graph, storage: dict[str, str], capacity: int, groups: Groups
+) -> dict[str, int]:
     """Return scratchpad offsets of the tensors that stay inside."""
-    return place_lifetimes(_lifetimes(graph, storage), capacity)
+    return place_lifetimes(_lifetimes(graph, storage, groups), capacity)
+
+
+def _stay(
+    graph: Graph, storage: dict[str, str], working: int, placed: dict[str, int]
+) -> dict[str, int]:
+    """Return scratchpad addresses of the tensors whose bytes have a place behind the tiles."""
+    roots = {node.output.name: _root(storage, node.output.name) for node in graph.nodes}
+    return {name: working + placed[root] for name, root in roots.items() if root in placed}
 
 
 def _traffic(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -> int:
@@ -261,28 +312,30 @@ def _best_region(
 ) -> float:
     """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
 
-    Shares at which a node does not fit are passed over.
+    Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
     storage = _storage(work.graph)
-    size = _usable(emitter_of())
+    emitter = emitter_of()
+    size, shares = _usable(emitter), emitter.choices.shares
+    if (id(work), size) in shares:
+        return shares[id(work), size]
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
-        residents = _residents(work.graph, storage, size - int(size * share))
+        residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((_traffic(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
-    failure: CompileError | None = None
+    failures: dict[float, CompileError] = {}
     for _, share in sorted(ranked):
         try:
             _emit_region(work, emitter_of(), share, dict(ends))
-            return share
+            return shares.setdefault((id(work), size), share)
         except CompileError as error:
-            failure = error
-    assert failure is not None
-    raise failure
+            failures[share] = error
+    # where tiles may take most, what is missing is missing for good
+    raise failures[max(failures)]
 
 
-_Spills = list[tuple[Lifetime, Location]]
-"""Tensors of a region that live in a memory while it runs."""
+_Spills = Sequence[tuple[Lifetime, Location]]
 
 
 def _usable(emitter: Emitter) -> int:
@@ -290,27 +343,50 @@ def _usable(emitter: Emitter) -> int:
     return emitter.chip.scratchpad.size_bytes - 2 * PIECE_BYTES * emitter.kept_channels
 
 
-def _emit_region(work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]) -> _Spills:
+def _emit_region(
+    work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]
+) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
     storage = _storage(graph)
     size = _usable(emitter)
     working = int(size * share) // _ALIGN * _ALIGN
-    placed = _residents(graph, storage, size - working)
+    placed = _residents(graph, storage, size - working, {})
     emitter.tiles = Ring(0, working, "scratchpad", align=16)
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
-    emitter.residents = {}
-    for node in graph.nodes:
-        root = _root(storage, node.output.name)
-        if root in placed:
-            emitter.residents[node.output.name] = working + placed[root]
-    spills = _place_spills(graph, storage, emitter, placed, ends)
-    for number, node in enumerate(graph.nodes):
+    emitter.residents = _stay(graph, storage, working, placed)
+    groups = find_cascades(graph, emitter)
+    if groups:
+        placed = _residents(graph, storage, size - working, groups)
+        emitter.residents = _stay(graph, storage, working, placed)
+        groups = {number: replanned(group, emitter) for number, group in groups.items()}
+    spills = _place_spills(graph, storage, emitter, placed, groups, ends)
+    number = 0
+    while number < len(graph.nodes):
+        node, group = graph.nodes[number], groups.get(number)
         emitter.operator = work.first_operator + number
+        if group is not None:
+            lower_cascade(group.cascade, group.plan, emitter)
+            reasons = group.reasons.items()
+            emitter.reasons |= {work.first_operator + member: text for member, text in reasons}
+            number += len(group.cascade.members)
+            continue
         if not _is_free(node, storage):
-            lower(node, emitter)
-    return spills
+            _lower(node, emitter)
+        number += 1
+    stays = [item for item in _lifetimes(graph, storage, groups) if item.name in placed]
+    residents = tuple((item, working + placed[item.name]) for item in stays)
+    return RegionMemory(working, residents, tuple(spills))
+
+
+def _lower(node: Node, emitter: Emitter) -> None:
+    """Emit a node; what has no room is an error that names the node and the chip."""
+    try:
+        lower(node, emitter)
+    except NoRoom as full:
+        place = f"{full.ring} of chip '{emitter.chip.name}'"
+        raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
 
 
 def _stage(
@@ -352,6 +428,7 @@ def _place_spills(
     storage: dict[str, str],
     emitter: Emitter,
     placed: dict[str, int],
+    groups: Groups,
     ends: dict[int, int],
 ) -> _Spills:
     """Give every tensor that is neither resident nor crossing a place in a memory.
@@ -359,8 +436,8 @@ def _place_spills(
     Places are shared by tensors that are never alive together.
     """
     chip = emitter.chip
-    spills: _Spills = []
-    wanted = [item for item in _lifetimes(graph, storage) if item.name not in placed]
+    spills: list[tuple[Lifetime, Location]] = []
+    wanted = [item for item in _lifetimes(graph, storage, groups) if item.name not in placed]
     wanted.sort(key=lambda item: -item.size)
     for name in chip.placement.activations:
         memory = chip.memory_index(name)
@@ -371,10 +448,12 @@ def _place_spills(
         spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]
         wanted = [item for item in wanted if item.name not in found]
     if wanted:
-        raise CompileError(
-            f"tensor '{wanted[0].name}' of {wanted[0].size} bytes does not fit the activation "
-            f"memories of chip '{chip.name}' ({', '.join(chip.placement.activations)})"
-        )
+        first = wanted[0]
+        used = dict(ends)
+        for item, place in spills:
+            if item.first <= first.last and first.first <= item.last:
+                used[place.memory] += item.size
+        raise _homeless(chip, first.name, first.size, used)
     for node in graph.nodes:
         for tensor in (*node.inputs, node.output):
             root = _root(storage, tensor.name)

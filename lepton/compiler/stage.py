@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from lepton.chip import Chip, Flat
 from lepton.compiler.copies import PIECE_BYTES, Copy, Staging, is_copy
 from lepton.compiler.lowering.traffic import PACKED_BYTES, Traffic
-from lepton.cost.estimate import estimate_program
+from lepton.cost.estimate import Estimate, estimate_program
 from lepton.cost.schedule_state import DISPATCH, END, START
+from lepton.errors import CompileError
 from lepton.isa.declaration import WORD_BYTES, Instruction
 from lepton.isa.instructions import Load, Matmul, Weights
 from lepton.program import Program
@@ -32,7 +33,9 @@ __all__ = ["can_stage", "staged"]
 F64 = NDArray[np.float64]
 
 _ROUNDS = 5
-"""Times that copies are chosen, each by the times of the program with those before."""
+"""Times that copies are chosen at most, each by the times of the program with those before."""
+_LEAST_ROUND = 0.005
+"""Share of the cycles that a round must win for another to follow."""
 
 _STEP = 2048
 """Cycles of a step of the reckoning."""
@@ -71,11 +74,14 @@ def staged(program: Program, build: Callable[[Staging], Program]) -> Program:
         program: of one region, for a chip for which `can_stage` holds.
         build: emits the same model with copies.
     """
-    chip = program.chip
     best, fewest = program, estimate_program(program).cycles
-    plain = build(Staging())
-    layers = _Layers(plain.decoded, plain.operator_of.tolist(), chip)
-    times = _times(plain)
+    try:
+        plain = build(Staging())
+    except CompileError:
+        # without the places for pieces some layer does not fit
+        return program
+    layers = _Layers(plain.decoded, plain.operator_of.tolist(), program.chip)
+    times = _times(plain, estimate_program(plain))
     order = _worth_copying(layers, times)
     copied: frozenset[int] = frozenset()
     for _ in range(_ROUNDS):
@@ -83,18 +89,20 @@ def staged(program: Program, build: Callable[[Staging], Program]) -> Program:
         if not copies:
             break
         trial = build(Staging(tuple(copies), times.dispatch))
-        cycles = estimate_program(trial).cycles
-        if cycles < fewest:
-            best, fewest = trial, cycles
-        times, copied = _times(trial), _copied(trial)
+        found = estimate_program(trial)
+        worth = fewest - found.cycles > _LEAST_ROUND * fewest
+        if found.cycles < fewest:
+            best, fewest = trial, found.cycles
+        if not worth:
+            break
+        times, copied = _times(trial, found), _copied(trial)
     return best
 
 
-def _times(program: Program) -> _Times:
+def _times(program: Program, found: Estimate) -> _Times:
     """Return the estimated times of the instructions of a program that are not copies."""
-    found = estimate_program(program).times
     own = [not is_copy(item, program.chip) for item in program.decoded]
-    return _Times(*(found[own, column] for column in (DISPATCH, START, END)))
+    return _Times(*(found.times[own, column] for column in (DISPATCH, START, END)))
 
 
 def _copied(program: Program) -> frozenset[int]:
@@ -145,7 +153,7 @@ def _choose(
     chosen: list[_Block] = []
     blocks = _blocks(layers, times, order)
     for operator in order:
-        for block in reversed(blocks[operator]):
+        for block in reversed(blocks.get(operator, ())):
             need = block.need - _AHEAD
             if need > 0 and left[need - 1 :].min() >= block.size:
                 left[need - 1 :] -= block.size
@@ -199,24 +207,39 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
     each = traffic.cycles / (1 << 20)
     gains: dict[int, float] = {}
     done = 0.0
-    for operator in np.unique(operators):
-        members = np.flatnonzero(operators == operator).tolist()
+    for together in _interleaved(operators):
+        members = np.flatnonzero(np.isin(operators, together)).tolist()
         end = float(times.end[members].max())
         weights = moved = 0
         matrix = 0.0
+        weighted: set[int] = set()
         for number in members:
             item = layers.instructions[number]
             if isinstance(item, Weights):
                 weights += item.reduction * item.columns
+                weighted.add(layers.operator_of[number])
             elif isinstance(item, Load):
                 moved += item.row_bytes * item.rows * item.planes
             elif isinstance(item, Matmul):
                 matrix += float(times.end[number] - times.start[number])
         if weights:
             gain = end - done - max((weights + moved) * each, matrix)
-            gains[int(operator)] = gain / weights
+            gains |= dict.fromkeys(sorted(weighted), gain / weights)
         done = max(done, end)
     return [o for o in sorted(gains, key=lambda o: -gains[o]) if gains[o] > _LEAST_GAIN]
+
+
+def _interleaved(operators: NDArray[np.int64]) -> list[list[int]]:
+    """Return the operators in order, those together whose instructions alternate."""
+    groups: list[list[int]] = []
+    end = -1
+    for operator in np.unique(operators).tolist():
+        members = np.flatnonzero(operators == operator)
+        if members[0] > end:
+            groups.append([])
+        groups[-1].append(operator)
+        end = max(end, int(members[-1]))
+    return groups
 
 
 def _timed(blocks: Sequence[_Block], idle: F64) -> Iterator[Copy]:

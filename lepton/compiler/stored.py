@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec import WeightStream, encode_weights, stored_bytes
+from lepton.codec import Decoder, WeightStream, encode_weights, stored_bytes
 
 __all__ = ["StoredWeights"]
 
@@ -15,8 +15,8 @@ U8 = NDArray[np.uint8]
 class StoredWeights:
     """Streams for one decoder, by the block's bytes."""
 
-    def __init__(self, decoder_bytes_per_cycle: int) -> None:
-        self._rate = decoder_bytes_per_cycle
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
         self._streams: dict[bytes, WeightStream] = {}
         self._shares: dict[int, tuple[U8, float]] = {}
 
@@ -24,14 +24,16 @@ class StoredWeights:
         """Return the stream of a block."""
         raw = block.tobytes()
         if raw not in self._streams:
-            self._streams[raw] = encode_weights(block, self._rate)
+            self._streams[raw] = encode_weights(block, self._decoder)
         return self._streams[raw]
 
     def share(self, weights: U8) -> float:
         """Return stored bytes over raw bytes of a layer's weights, as if they were one block."""
         known = self._shares.get(id(weights))
         if known is None:
-            share = stored_bytes(np.ascontiguousarray(weights), self._rate) / max(weights.size, 1)
+            share = stored_bytes(np.ascontiguousarray(weights), self._decoder) / max(
+                weights.size, 1
+            )
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, share
         return known[1]

@@ -19,14 +19,14 @@ __all__ = ["synchronize"]
 I64 = NDArray[np.int64]
 
 
-@njit
+@njit(inlined=True)
 def _end(box: I64) -> int:
     """Return one past the last unit of a box."""
     reach = (box[5] - 1) * box[6] + (box[7] - 1) * box[8] + (box[9] - 1) * box[10]
     return box[3] + box[4] + reach
 
 
-@njit
+@njit(inlined=True)
 def _conflict(boxes: I64, ends: I64, first: I64, i: int, j: int) -> bool:
     """Return whether two instructions touch the same stretch, one of them writing.
 
@@ -67,9 +67,11 @@ def _dependencies(  # noqa: C901 (one compiled loop)
         q = queue[j]
         if q < 0:
             continue
-        clock = clocks[j]
+        # element by element: slices take Numba seconds to compile
         if sizes[q]:
-            clock[:] = clocks[members[q, sizes[q] - 1]]
+            last = members[q, sizes[q] - 1]
+            for other in range(queues):
+                clocks[j, other] = clocks[last, other]
         for other in range(queues):
             cursor[other] = sizes[other] - 1
         while True:
@@ -77,7 +79,7 @@ def _dependencies(  # noqa: C901 (one compiled loop)
             best, best_queue = -1, -1
             for other in range(queues):
                 at = cursor[other]
-                if other != q and at >= clock[other] and members[other, at] > best:
+                if other != q and at >= clocks[j, other] and members[other, at] > best:
                     best, best_queue = members[other, at], other
             if best < 0:
                 break
@@ -85,10 +87,10 @@ def _dependencies(  # noqa: C901 (one compiled loop)
             if _conflict(boxes, ends, first, best, j):
                 waits[j, best_queue] = best
                 for other in range(queues):
-                    clock[other] = max(clock[other], clocks[best, other])
+                    clocks[j, other] = max(clocks[j, other], clocks[best, other])
         members[q, sizes[q]] = j
         sizes[q] += 1
-        clock[q] = sizes[q]
+        clocks[j, q] = sizes[q]
     return waits
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lepton.errors import CompileError, InputError, LeptonError
 
 if TYPE_CHECKING:
+    from lepton.compiler.schedules import Compiled
     from lepton.program import Program
 
 __all__ = ["MEMORY", "Request", "answer", "limit", "main", "refuse_float"]
@@ -43,6 +44,9 @@ class Request:
         cpu_seconds: limit of the processor time.
         calibration: file of the samples to quantize a float model with, "" for none.
         effort: how long to search, 0 to 3.
+        dump: folder for every form of the model, "" for none.
+        schedules: where the schedules of the layers go, as JSON; "" if nobody wants them.
+        float_on_host: whether a float model is taken.
     """
 
     model: str
@@ -55,6 +59,9 @@ class Request:
     cpu_seconds: int
     calibration: str = ""
     effort: int = 1
+    dump: str = ""
+    schedules: str = ""
+    float_on_host: bool = False
 
 
 def limit(request: Request) -> None:
@@ -74,9 +81,13 @@ def _lower(which: int, value: int) -> None:
 def answer(request: Request) -> dict[str, str]:
     """Compile the model of a request and return the reply."""
     try:
-        program = _compile(request)
-        refuse_float(program, Path(request.model).name)
-        Path(request.output).write_bytes(program.to_bytes())
+        made = _compile(request)
+        if not request.float_on_host:
+            refuse_float(made.program, Path(request.model).name)
+        Path(request.output).write_bytes(made.program.to_bytes())
+        if request.schedules:
+            plain = [dataclasses.asdict(item) for item in made.schedules]
+            Path(request.schedules).write_text(json.dumps(plain), encoding="utf-8")
         return {}
     except MemoryError:
         return {"kind": MEMORY, "message": "", "detail": ""}
@@ -92,17 +103,21 @@ def _fault(kind: str, message: str) -> dict[str, str]:
     return {"kind": kind, "message": message, "detail": traceback.format_exc()}
 
 
-def _compile(request: Request) -> Program:
+def _compile(request: Request) -> Compiled:
     """Return the program, with everything heavy imported here."""
     from lepton.chip import chip_from_table
-    from lepton.compiler.compile import CompileOptions, compile_model
+    from lepton.compiler.compile import CompileOptions, compile_explained
 
     chip = chip_from_table(request.chip, "chip")
     options = CompileOptions(
-        shapes=request.shapes, keep_all=request.keep_all, effort=request.effort
+        shapes=request.shapes,
+        keep_all=request.keep_all,
+        effort=request.effort,
+        dump=Path(request.dump) if request.dump else None,
+        explain=bool(request.schedules),
     )
     model = Path(request.model)
-    return compile_model(_quantized(request) if request.calibration else model, chip, options)
+    return compile_explained(_quantized(request) if request.calibration else model, chip, options)
 
 
 def _quantized(request: Request) -> Path:
@@ -135,7 +150,10 @@ def refuse_float(program: Program, name: str) -> None:
         if program.golden == "tflite"
         else f"quantize it first (lepton compile {name} --calibrate DATA.npz)"
     )
-    raise InputError(f"{name} is a float model; {way}, or none of it can run on the NPU")
+    raise InputError(
+        f"{name} is a float model; {way}, or none of it can run on the NPU (lepton run "
+        "--device npu,cpu leaves it to the CPU)"
+    )
 
 
 def _watch_parent() -> None:

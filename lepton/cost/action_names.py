@@ -43,3 +43,4 @@ class Action(IntEnum):
     INSTRUCTION = 30
     NPU_CYCLE = 31
     WEIGHT_SYMBOL = 32
+    ENTROPY_SYMBOL = 33

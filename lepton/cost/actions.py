@@ -45,7 +45,7 @@ _FEED_SLICE, _STATIONARY_SLICE = int(Action.FEED_SLICE), int(Action.STATIONARY_S
 _SUM_READ, _SUM_WRITE = int(Action.ACCUMULATOR_READ), int(Action.ACCUMULATOR_WRITE)
 _BUFFER_READ, _BUFFER_WRITE = int(Action.WEIGHT_BUFFER_READ), int(Action.WEIGHT_BUFFER_WRITE)
 _DECODER_BYTE = int(Action.DECODER_BYTE)
-_WEIGHT_SYMBOL = int(Action.WEIGHT_SYMBOL)
+_WEIGHT_SYMBOL, _ENTROPY_SYMBOL = int(Action.WEIGHT_SYMBOL), int(Action.ENTROPY_SYMBOL)
 _VECTOR_READ, _VECTOR_WRITE = int(Action.VECTOR_READ), int(Action.VECTOR_WRITE)
 _PARAMETER_READ, _LANE_STEP = int(Action.PARAMETER_READ), int(Action.LANE_STEP)
 _REQUANTIZE_Q31, _COMPARE = int(Action.REQUANTIZE_Q31), int(Action.COMPARE)
@@ -66,7 +66,7 @@ _RESIZE = BY_MNEMONIC["resize"].opcode
 _BUFFER, _SCRATCHPAD = int(Stationary.BUFFER), int(Stationary.SCRATCHPAD)
 _TRANSPOSED = int(Stationary.SCRATCHPAD_TRANSPOSED)
 _MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
-_RAW = int(WeightFormat.RAW)
+_RAW, _FIRST_ENTROPY = int(WeightFormat.RAW), int(WeightFormat.ENTROPY)
 _FIRST_FLOAT = int(BinaryMode.ADD_RATIO)
 _POOL_MAXIMUM, _POOL_MINIMUM = int(PoolMode.MAXIMUM), int(PoolMode.MINIMUM)
 _POOL_FLOAT32 = int(PoolMode.AVERAGE_FLOAT32)
@@ -314,7 +314,9 @@ def _count(p: CostScalars, table: I64, row_of: I64, out: I64) -> None:
         elif r[0] == _WEIGHTS:
             mine[_BUFFER_WRITE] += r[_REDUCTION] * r[_N_COLUMNS]
             mine[_DECODER_BYTE] += r[_REDUCTION] * r[_N_COLUMNS]
-            if r[_FORMAT] != _RAW:
+            if r[_FORMAT] >= _FIRST_ENTROPY:
+                mine[_ENTROPY_SYMBOL] += r[_REDUCTION] * r[_N_COLUMNS]
+            elif r[_FORMAT] != _RAW:
                 mine[_WEIGHT_SYMBOL] += r[_REDUCTION] * r[_N_COLUMNS]
 
 

@@ -8,9 +8,18 @@ from math import ceil, log2
 from lepton.chip import Chip
 from lepton.chip.technology import Node, node
 from lepton.isa import REGISTRY, WORD_BYTES
+from lepton.isa.entropy_format import BUCKETS, FIELD_BITS, SLOT_BITS, STATE_BITS
 from lepton.isa.stream import REFERENCES
 
-__all__ = ["MULTIPLEXER", "PartArea", "decoder_lane", "element_mm2", "part_areas"]
+__all__ = [
+    "MULTIPLEXER",
+    "Cells",
+    "PartArea",
+    "decoder_lane",
+    "element_mm2",
+    "entropy_lane",
+    "part_areas",
+]
 
 _MULTIPLIER = 10 / 8
 """A 10 x 8-bit multiplier in 8 x 8-bit ones."""
@@ -80,20 +89,52 @@ def _lane_um2(chip: Chip, t: Node) -> float:
     return integer + t.multiply_float32_um2 + t.add_float32_um2 + pipeline
 
 
-def decoder_lane(chip: Chip) -> tuple[float, float]:
-    """Return the 8-bit adders and the 2:1 multiplexers of a byte of the weight decoder's width."""
+@dataclass(frozen=True)
+class Cells:
+    """What a lane is made of: 8-bit adders and multipliers, 2:1 multiplexers, register bits."""
+
+    adders: float
+    multipliers: float
+    multiplexers: float
+    registers: float
+
+    def um2(self, t: Node) -> float:
+        bits = self.registers + self.multiplexers * MULTIPLEXER
+        logic = self.adders * t.add_int8_um2 + self.multipliers * t.multiply_int8_um2
+        return logic + bits * t.register_bit_um2
+
+
+def decoder_lane(chip: Chip) -> Cells:
+    """Return the lane of a byte of the weight decoder's width."""
     lanes = chip.weight_buffer.decoder_bytes_per_cycle
     window = _WINDOW_BITS * lanes
     adders = ceil(log2(lanes)) / 2 + _PLACE_ADDERS
-    return adders, window / 2 + 8 * ceil(log2(window)) + 8 * (_PALETTE - 1)
+    multiplexers = window / 2 + 8 * ceil(log2(window)) + 8 * (_PALETTE - 1)
+    return Cells(adders, 0, multiplexers, 0)
+
+
+def entropy_lane(chip: Chip) -> Cells:
+    """Return a lane of the decoder of entropy-coded streams, the only one of a chip without."""
+    window = FIELD_BITS * max(chip.weight_buffer.entropy_lanes, 1)
+    compared, state = (BUCKETS - 1) * SLOT_BITS, STATE_BITS + 1
+    # the bucket; its start taken off and the product added; the field's place; distance or entry
+    sums = compared + 2 * state + FIELD_BITS * ceil(log2(window)) / 4 + 2 * 8
+    chosen = 2 * compared + state * ceil(log2(SLOT_BITS + 1))
+    taken = window / 2 + FIELD_BITS * ceil(log2(window)) + 8 * (_PALETTE - 1)
+    product = SLOT_BITS * (STATE_BITS - SLOT_BITS + 1) / 64
+    return Cells(sums / 8, product, chosen + taken, STATE_BITS + FIELD_BITS)
 
 
 def _decoder_um2(chip: Chip, t: Node) -> float:
     """Return the cells of the weight decoder."""
-    lanes = chip.weight_buffer.decoder_bytes_per_cycle
-    adders, multiplexers = decoder_lane(chip)
-    bits = 16 * lanes + 8 * _PALETTE + _MASK_BITS + lanes * multiplexers * MULTIPLEXER
-    return bits * t.register_bit_um2 + lanes * adders * t.add_int8_um2
+    buffer = chip.weight_buffer
+    lanes = buffer.decoder_bytes_per_cycle
+    shared = 16 * lanes + 8 * _PALETTE + _MASK_BITS
+    cells = lanes * decoder_lane(chip).um2(t)
+    if buffer.entropy_lanes:
+        shared += 2 * BUCKETS * SLOT_BITS
+        cells += buffer.entropy_lanes * entropy_lane(chip).um2(t)
+    return shared * t.register_bit_um2 + cells
 
 
 def part_areas(chip: Chip) -> dict[str, PartArea]:

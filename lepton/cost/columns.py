@@ -6,10 +6,10 @@ __all__ = ["WALK", "WORK"]
 
 WALK = (
     "memory", "address", "run", "rows", "row_stride", "planes", "plane_stride", "scratchpad",
-    "row_pitch", "plane_pitch", "expanded",
+    "row_pitch", "plane_pitch", "decoder",
 )  # fmt: skip
 """Columns of a transfer: its memory, the walk through it and through the scratchpad with contiguous
-dimensions merged, and the decoded bytes; all 0 for other instructions."""
+dimensions merged, and the cycles of the decoder; all 0 for other instructions."""
 
 WORK = (
     "queue", "preload", "stream", "last", "drain", "reads", "writes", "reads_sums", "writes_sums",
@@ -38,5 +38,5 @@ scratchpad and accumulators that it reads and writes (docs/timing.md, 8.3); its 
     W_SCRATCHPAD,
     W_ROW_PITCH,
     W_PLANE_PITCH,
-    W_EXPANDED,
+    W_DECODER,
 ) = range(len(WORK))

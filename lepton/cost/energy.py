@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from lepton.chip import Chip, Dram, Memory
 from lepton.chip.technology import MemoryEnergy, Node, memory_energy, node
 from lepton.cost.action_names import Action
-from lepton.cost.area import MULTIPLEXER, decoder_lane, element_mm2, part_areas
+from lepton.cost.area import (
+    MULTIPLEXER,
+    Cells,
+    decoder_lane,
+    element_mm2,
+    entropy_lane,
+    part_areas,
+)
 
 __all__ = [
     "COMPONENTS",
@@ -65,15 +72,20 @@ def _accumulator_energies(chip: Chip, t: Node) -> dict[Action, float]:
     }
 
 
+def _switched_pj(lane: Cells, t: Node) -> float:
+    """Return the energy of a lane in which everything switches."""
+    bits = lane.registers + lane.multiplexers * MULTIPLEXER
+    logic = lane.adders * t.add_int8_pj + lane.multipliers * t.multiply_int8_pj
+    return logic + bits * t.register_bit_pj
+
+
 def _weight_buffer_energies(chip: Chip, t: Node) -> dict[Action, float]:
     """Return bytes of the weight buffer, in words of all columns from one of its two slices."""
     kib, width = chip.weight_buffer.size_kib, chip.columns
     way = 8 * t.wire_bit_mm_pj * _side_mm(t, kib)
-    adders, multiplexers = decoder_lane(chip)
     return {
-        Action.WEIGHT_SYMBOL: (
-            adders * t.add_int8_pj + multiplexers * MULTIPLEXER * t.register_bit_pj
-        ),
+        Action.WEIGHT_SYMBOL: _switched_pj(decoder_lane(chip), t),
+        Action.ENTROPY_SYMBOL: _switched_pj(entropy_lane(chip), t),
         Action.WEIGHT_BUFFER_READ: t.sram_read_pj(kib / 2, 8 * width) / width + way,
         Action.WEIGHT_BUFFER_WRITE: t.sram_write_pj(kib / 2, 8 * width) / width + way,
         Action.DECODER_BYTE: 16 * t.register_bit_pj,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.cost.columns import W_EXPANDED, W_MEMORY, W_PRELOAD, W_QUEUE, W_READS, WALK
+from lepton.cost.columns import W_DECODER, W_MEMORY, W_PRELOAD, W_QUEUE, W_READS, WALK
 from lepton.cost.schedule_kernel import schedule_region
 from lepton.cost.schedule_state import (
     EXPAND,
@@ -61,7 +61,7 @@ def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
     known = facts[:-1]
     known[:, [QUEUE, MEMORY_OF]] = work[:, [W_QUEUE, W_MEMORY]]
     known[:, PRELOAD:EXPAND] = work[:, W_PRELOAD:W_READS]
-    known[:, EXPAND] = -(-work[:, W_EXPANDED] // chip.weight_buffer.decoder_bytes_per_cycle)
+    known[:, EXPAND] = work[:, W_DECODER]
     known[:, IS_STORE] = table[:, 0] == BY_MNEMONIC["store"].opcode
     known[:, READ_BANKS:FIRST_EDGE] = work[:, W_READS:W_MEMORY]
     needs = np.zeros((len(table), 3))

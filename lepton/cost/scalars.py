@@ -29,6 +29,8 @@ class CostScalars(NamedTuple):
     softmax_cycles_per_element: int
     port_bytes: int
     banks: int
+    decoder_bytes_per_cycle: int
+    entropy_lanes: int
 
 
 def cost_scalars(chip: Chip) -> CostScalars:
@@ -47,4 +49,6 @@ def cost_scalars(chip: Chip) -> CostScalars:
         softmax_cycles_per_element=chip.vector.softmax_cycles_per_element,
         port_bytes=chip.scratchpad.port_bytes,
         banks=chip.scratchpad.banks,
+        decoder_bytes_per_cycle=chip.weight_buffer.decoder_bytes_per_cycle,
+        entropy_lanes=chip.weight_buffer.entropy_lanes,
     )

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
+from lepton.codec.decoder import decoder_cycles
 from lepton.cost.columns import (
+    W_DECODER,
     W_DRAIN,
     W_LAST,
     W_MEMORY,
@@ -28,7 +30,7 @@ from lepton.isa.footprints import (
     REQUANTIZE_BYTES,
     RESIZE_HEADER_BYTES,
     SOFTMAX_PARAMETER_BYTES,
-    queues,
+    queue_lanes,
 )
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
@@ -74,6 +76,7 @@ _ROW_STRIDE, _PLANE_STRIDE = COLUMNS["row_stride"], COLUMNS["plane_stride"]
 _ROW_PITCH = COLUMNS["scratchpad_row_pitch"]
 _PLANE_PITCH = COLUMNS["scratchpad_plane_pitch"]
 _STREAM_BYTES, _REDUCTION = COLUMNS["stream_bytes"], COLUMNS["reduction"]
+_FORMAT = COLUMNS["format"]
 _COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _KERNEL_H, _KERNEL_W = COLUMNS["kernel_height"], COLUMNS["kernel_width"]
 _CHANNELS, _MODE, _ADDS = COLUMNS["channels"], COLUMNS["mode"], COLUMNS["accumulate"]
@@ -86,6 +89,7 @@ _STATIONARY_PITCH, _PARAMETERS = COLUMNS["stationary_pitch"], COLUMNS["parameter
 _TABLE, _TABLE_PITCH = COLUMNS["table"], COLUMNS["table_pitch"]
 _IFM, _IFM_ROW, _IFM_PIXEL = COLUMNS["ifm"], COLUMNS["ifm_row_pitch"], COLUMNS["ifm_pixel_pitch"]
 _OFM, _OFM_ROW, _OFM_PIXEL = COLUMNS["ofm"], COLUMNS["ofm_row_pitch"], COLUMNS["ofm_pixel_pitch"]
+_CHANNEL = COLUMNS["channel"]
 _IFM_CHANNEL, _OFM_CHANNEL = COLUMNS["ifm_channel_pitch"], COLUMNS["ofm_channel_pitch"]
 _A, _B = COLUMNS["a"], COLUMNS["b"]
 _A_ROW, _A_PIXEL, _A_CHANNEL = (COLUMNS[f"a_{n}_pitch"] for n in ("row", "pixel", "channel"))
@@ -94,11 +98,10 @@ _B_ROW, _B_PIXEL, _B_CHANNEL = (COLUMNS[f"b_{n}_pitch"] for n in ("row", "pixel"
 
 @njit(inlined=True)
 def _walk(r: I64, out: I64) -> None:
-    """Fill a transfer's row of `WALK`."""
+    """Fill a transfer's row of `WALK`, but for the decoder."""
     out[0], out[1] = r[_MEMORY], r[_ADDRESS]
     if r[0] == _WEIGHTS:
         out[2], out[3], out[5] = r[_STREAM_BYTES], 1, 1
-        out[10] = r[_REDUCTION] * r[_COLUMNS]
         return
     run, rows, planes = r[_ROW_BYTES], r[_ROWS], r[_PLANES]
     if rows == 1 or (r[_ROW_STRIDE] == run and r[_ROW_PITCH] == run):
@@ -219,10 +222,11 @@ def _mark_transfer(r: I64, m: I64, bank: int) -> None:
 
 
 @njit
-def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> None:
-    """Fill the columns of `WORK` but for the queue."""
+def _fill(p: CostScalars, bank: int, sums_bank: int, lanes: I64, table: I64, out: I64) -> None:
+    """Fill the columns of `WORK`."""
     for i in range(len(table)):
         r, w = table[i], out[i]
+        w[W_QUEUE] = lanes[0, r[0]] + r[_CHANNEL] if r[_CHANNEL] < lanes[1, r[0]] else -2
         masks, walk = w[W_READS:W_MEMORY], w[W_MEMORY:]
         if r[0] == _MATMUL or r[0] == _DEPTHWISE:
             w[W_PRELOAD], w[W_STREAM], w[W_LAST], w[W_DRAIN] = matrix_cost(p, r)
@@ -235,13 +239,16 @@ def _fill(p: CostScalars, bank: int, sums_bank: int, table: I64, out: I64) -> No
             _walk(r, walk)
         elif r[0] == _WEIGHTS:
             _walk(r, walk)
+            w[W_DECODER] = decoder_cycles(
+                r[_FORMAT], r[_REDUCTION] * r[_COLUMNS], p.decoder_bytes_per_cycle, p.entropy_lanes
+            )
 
 
 def fill_work(table: I64, chip: Chip, out: I64) -> None:
     """Fill the columns of `WORK` of an array of zeros, `[at least n, at least len(WORK)]`."""
     bank, sums_bank = chip.scratchpad.bank_bytes, chip.accumulators.bank_elements
-    out[: len(table), W_QUEUE] = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    _fill(cost_scalars(chip), bank, sums_bank, table, out)
+    lanes = queue_lanes(chip.dma.load_channels, chip.dma.store_channels)
+    _fill(chip.derived(cost_scalars), bank, sums_bank, lanes, table, out)
 
 
 def work_of(table: I64, chip: Chip) -> I64:

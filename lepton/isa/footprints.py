@@ -17,7 +17,8 @@ from lepton.isa.declaration import BY_MNEMONIC, REGISTRY, Unit
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 
-__all__ = ["BOX", "Space", "ends", "footprints", "queue_count", "queue_names", "queues"]
+__all__ = ["BOX", "Space", "ends", "footprints", "queue_count", "queue_lanes", "queue_names"]
+__all__ += ["queues"]
 
 Records = NDArray[np.int64]
 
@@ -356,8 +357,8 @@ def queue_count(load_channels: int, store_channels: int) -> int:
 
 
 @cache
-def _lanes(load_channels: int, store_channels: int) -> tuple[Records, Records]:
-    """Return for each opcode the queue of its channel 0, -1 for control, and its channels."""
+def queue_lanes(load_channels: int, store_channels: int) -> Records:
+    """Return `[2, opcodes]`: the queue of each one's channel 0, -1 for control; its channels."""
     fixed = load_channels + store_channels
     first = {Unit.CONTROL: -1, Unit.LOAD: 0, Unit.STORE: load_channels, Unit.WEIGHTS: fixed}
     first |= {Unit.MATRIX: fixed + 1, Unit.VECTOR: fixed + 2}
@@ -366,11 +367,11 @@ def _lanes(load_channels: int, store_channels: int) -> tuple[Records, Records]:
     lanes[1] = 1
     for opcode, cls in REGISTRY.items():
         lanes[:, opcode] = first[cls.unit], count.get(cls.unit, 1)
-    return lanes[0], lanes[1]
+    return lanes
 
 
 def queues(table: Records, load_channels: int, store_channels: int) -> NDArray[np.int64]:
     """Return the queue number of each instruction, -1 for control, -2 for a missing channel."""
-    first, count = _lanes(load_channels, store_channels)
+    first, count = queue_lanes(load_channels, store_channels)
     opcode, channel = table[:, 0], table[:, COLUMNS["channel"]]
     return np.where(channel < count[opcode], first[opcode] + channel, -2)

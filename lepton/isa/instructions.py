@@ -43,11 +43,13 @@ class Stationary(IntEnum):
 
 
 class WeightFormat(IntEnum):
-    """How a weight stream is stored; 3 to 15 are free."""
+    """How a weight stream is stored; 5 to 15 are free."""
 
     RAW = 0
     GROUPED = 1
     PALETTE = 2
+    ENTROPY = 3
+    ENTROPY_PALETTE = 4
 
 
 class RequantizeMode(IntEnum):
@@ -157,11 +159,13 @@ class Weights(Instruction):
 
     The expanded block is `reduction` rows of `columns` bytes, row-major, at `buffer`.
 
-    A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and symbols are
-    stored in groups with as many bits as the group needs. Such a stream is a header, the groups,
-    and zero bits up to the next byte; it is shorter than the block and lies in the constant
-    segment. The header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or
-    256 elements (0 to 5).
+    A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and the stream is a
+    header, the symbols, and zero bits up to the next byte; it is shorter than the block and lies in
+    the constant segment.
+
+    `grouped` and `palette` store groups of symbols with as many bits as the group needs. The
+    header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or 256 elements
+    (0 to 5).
 
     - `grouped`: bits 7:3 are zero, and a byte z follows. Symbol 2d is the byte z + d, symbol
       2d - 1 the byte z - d, modulo 256.
@@ -177,6 +181,27 @@ class Weights(Instruction):
 
     The decoder finds where two groups end in a cycle, so a group has at least half as many
     elements as `weight_buffer.decoder_bytes_per_cycle`.
+
+    `entropy` and `entropy_palette` have the header and the symbols of `grouped` and `palette`, but
+    bits 2:0 of its first byte are the binary logarithm of L, the lanes of the decoder
+    (`weight_buffer.entropy_lanes`; a chip with 0 refuses these formats). A symbol is the first of
+    its *bucket* plus the value of the bucket's extra bits:
+
+    | bucket | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 |
+    | --- | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - |
+    | first symbol | 0 | 1 | 3 | 5 | 7 | 9 | 13 | 17 | 25 | 33 | 49 | 65 | 97 | 129 | 193 |
+    | extra bits | 0 | 1 | 1 | 1 | 1 | 2 | 2 | 3 | 3 | 4 | 4 | 5 | 5 | 6 | 6 |
+
+    Fields follow the header without gaps, from the lowest bit on: the number m of a bucket, 4 bits;
+    for each other bucket whose first symbol exists, in order, its level, 4 bits; for each lane 12
+    bits; then the elements. Levels 0 to 15 are the counts 0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96,
+    128, 192, 256, 384 and 512; bucket m has what is left of 1,024, at least 1. The *start* of a
+    bucket is the sum of the counts of those before it.
+
+    Element i is lane i mod L's, whose state x is at first 4,096 plus its 12 bits. With s the lowest
+    10 bits of x, its bucket is the one with start <= s < start + count, and x becomes
+    count * (x >> 10) + s - start. Unless the element is one of the last L of the block, n bits
+    follow, n the least with x << n >= 4,096, and x becomes x << n plus them. The extra bits follow.
     """
 
     memory: int = bits(3, "index of the memory in the chip's list")

@@ -3,6 +3,9 @@
 `digits_model_path` is the default network: a small residual CNN for 8x8 handwritten digits, int8
 QDQ ONNX. `load_digits_holdout` gives the images that its training never saw.
 `python -m lepton.models.train_digits` makes both files again.
+
+`light`, `encoder` and `vision` write float ONNX networks with seeded weights, to measure and test
+with.
 """
 
 from __future__ import annotations

@@ -24,9 +24,12 @@ def fetch_block_bytes(fetch_bytes: int) -> int:
 
 
 @njit(allocates=False)
-def _fill_groups(ends: I64, begin: int, block: int, outstanding: int, groups: I64) -> None:
-    """Fill in groups as offsets, in instructions of the region and bytes of the stream."""
-    first = dispatched = 0
+def _fill_groups(
+    ends: I64, start: int, stop: int, begin: int, block: int, outstanding: int, address: int,
+    groups: I64,
+) -> None:  # fmt: skip
+    """Fill in the groups of instructions [start, stop), whose bytes begin at `begin`."""
+    first = dispatched = start
     for g in range(len(groups)):
         at = begin + g * block
         while ends[first] <= at:
@@ -37,20 +40,19 @@ def _fill_groups(ends: I64, begin: int, block: int, outstanding: int, groups: I6
         left = at - block * outstanding
         while left >= begin and ends[dispatched] <= left:
             dispatched += 1
-        groups[g, G_ROOM] = dispatched + 1 if left >= begin else 0
-        groups[g, G_ADDRESS] = at
-        groups[g, G_BYTES] = min(ends[-1] - at, block)
-    groups[-1, G_STOP] = len(ends)
+        groups[g, G_ROOM] = dispatched + 1 if left >= begin else start
+        groups[g, G_ADDRESS] = address + at
+        groups[g, G_BYTES] = min(ends[stop - 1] - at, block)
+    groups[-1, G_STOP] = stop
 
 
 def fetch_groups(program: Program, region: Region) -> I64:
     """Return a region's groups, `[groups, len(GROUP_COLUMNS)]`; docs/timing.md, 5."""
     control = program.chip.control
     block = fetch_block_bytes(control.fetch_bytes)
-    begin = int(program.stream_ends[region.start - 1]) if region.start else 0
-    ends = program.stream_ends[region.start : region.stop]
-    made = np.empty((-(-(int(ends[-1]) - begin) // block), len(GROUP_COLUMNS)), np.int64)
-    _fill_groups(ends, begin, block, control.fetch_outstanding, made)
-    made[:, :G_ADDRESS] += region.start
-    made[:, G_ADDRESS] += program.program_address
+    ends, start, stop = program.stream_ends, region.start, region.stop
+    begin = int(ends[start - 1]) if start else 0
+    made = np.empty((-(-(int(ends[stop - 1]) - begin) // block), len(GROUP_COLUMNS)), np.int64)
+    outstanding, address = control.fetch_outstanding, program.program_address
+    _fill_groups(ends, start, stop, begin, block, outstanding, address, made)
     return made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import chip_from_table
+from lepton.chip import Chip, chip_from_table
 from lepton.errors import ChipError, EncodingError, InputError, ProgramError
 from lepton.isa import WORD_BYTES, pack, unpack
 from lepton.program.container import opened, packed
@@ -22,7 +23,11 @@ __all__ = ["load_program", "program_from_parts", "starts_like_program"]
 
 _MAXIMUM_FILE_BYTES = 4 << 30
 _ARRAYS = ("instructions", "operator_of", "constants")
-_DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64", "bool")
+_INCONSISTENT = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+_DTYPES = (
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64", "bool",
+)  # fmt: skip
 
 
 def load_program(source: str | Path | bytes) -> Program:
@@ -106,7 +111,7 @@ def _parse(content: bytes) -> Program:
     arrays, manifest = opened(content)
     try:
         hosts = sum(name.startswith("host.") for name in arrays)
-        chip = chip_from_table(cast(dict[str, object], manifest["chip"]), "embedded chip")
+        chip = _chip(json.dumps(manifest["chip"]))
         stream = arrays["instructions"].tobytes()
         return Program(
             source=_text(manifest["source"]),
@@ -124,8 +129,17 @@ def _parse(content: bytes) -> Program:
             regions=tuple(_region(entry) for entry in cast(list[Any], manifest["regions"])),
             host_models=tuple(arrays[f"host.{index}"].tobytes() for index in range(hosts)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _INCONSISTENT as error:
         raise ProgramError(f"the manifest is inconsistent ({_brief(error)})") from None
+
+
+@lru_cache(maxsize=16)
+def _chip(text: str) -> Chip:
+    """Return the chip of a manifest, one object for all programs that say the same of it.
+
+    So what is derived from a chip is reckoned once, however many of its programs are read.
+    """
+    return chip_from_table(json.loads(text), "embedded chip")
 
 
 def _brief(error: Exception) -> str:
@@ -166,7 +180,9 @@ def _tensor(entry: dict[str, object]) -> ProgramTensor:
         if not isinstance(scale, int | float) or not math.isfinite(scale):
             raise ValueError(f"scale {scale!r}")
         scale = float(scale)
-    shape = tuple(_whole(extent, 1) for extent in cast(list[object], entry["shape"]))
+    memory = _whole(entry["memory"], -1)
+    smallest = 0 if memory < 0 else 1  # only the host has empty tensors
+    shape = tuple(_whole(extent, smallest) for extent in cast(list[object], entry["shape"]))
     if len(shape) > 16 or math.prod(shape) > MAXIMUM_TENSOR_ELEMENTS:
         raise ValueError(f"shape {shape}")
     return ProgramTensor(
@@ -175,7 +191,7 @@ def _tensor(entry: dict[str, object]) -> ProgramTensor:
         dtype=_one_of(entry["dtype"], _DTYPES),
         scale=scale,
         zero_point=_whole(entry["zero_point"], -(1 << 31)),
-        memory=_whole(entry["memory"], -1),
+        memory=memory,
         address=_whole(entry["address"]),
     )
 

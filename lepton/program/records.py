@@ -50,7 +50,7 @@ class Operator:
     stored_bytes: int
     """What the constant segment holds of it."""
     reason: str
-    """Why it runs on the host, the rule that failed; empty on the NPU."""
+    """Why it runs on the host, the rule that failed; on the NPU the layers that go with it."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ hidden behind another layer's computation (prefetched weights) costs a layer not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from lepton.trace import Trace
 
-__all__ = ["BUSY", "Attribution", "attribute", "cause_group"]
+__all__ = ["BUSY", "Attribution", "attribute", "cause_group", "computing_unit"]
 
 I64 = NDArray[np.int64]
 
@@ -53,6 +54,11 @@ class Attribution:
     def cycles(self) -> I64:
         """Cycles `[operators]` of each layer."""
         return self.table.sum(axis=1)
+
+
+def computing_unit(causes: Mapping[str, int]) -> str:
+    """Return the unit that computes a layer, by its cycles per cause: the array if it is used."""
+    return next((unit for unit in BUSY if causes.get(unit)), "")
 
 
 def cause_group(cause: str) -> str:

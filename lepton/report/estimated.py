@@ -18,12 +18,12 @@ from lepton.trace import RECORD, Trace
 if TYPE_CHECKING:
     from lepton.program import Program
 
-__all__ = ["estimate_json", "estimate_table", "estimated_layers"]
+__all__ = ["estimate_json", "estimate_table", "estimated_layers", "estimated_trace"]
 
 I64 = NDArray[np.int64]
 
 
-def _schedule(program: Program, estimate: Estimate) -> Trace:
+def estimated_trace(program: Program, estimate: Estimate) -> Trace:
     """Return the estimated times in the form of a trace, as far as attribution needs it."""
     dma = program.chip.dma
     records = np.zeros(len(program.table), RECORD)
@@ -50,7 +50,7 @@ def estimated_layers(program: Program, estimate: Estimate) -> I64:
 
     Cycles belong to operators by the rules that `lepton.report.attribution` has for simulated ones.
     """
-    return attribute(_schedule(program, estimate), len(program.operators)).cycles
+    return attribute(estimated_trace(program, estimate), len(program.operators)).cycles
 
 
 def estimate_json(program: Program, estimate: Estimate) -> dict[str, object]:

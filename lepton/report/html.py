@@ -176,7 +176,7 @@ def _layers(program: Program, trace: Trace, summary: Summary) -> str:
         "array %",
         "roofline cycles",
     )
-    heads += ("bytes moved", "bound", "work [cycles]", "stalls [cycles]", "why on the host")
+    heads += ("bytes moved", "bound", "work [cycles]", "stalls [cycles]", "why")
     return _table(heads, rows, total=True)
 
 

@@ -54,7 +54,7 @@ from lepton.trace import Trace
 if TYPE_CHECKING:
     from lepton.program import Operator, Program
 
-__all__ = ["Layer", "Summary", "summarize"]
+__all__ = ["Layer", "Summary", "bound_of", "occupied_cycles", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _roofline(program: Program) -> list[int]:
     return made
 
 
-def _bound(operator: Operator, causes: dict[str, int]) -> str:
+def bound_of(operator: Operator, causes: dict[str, int]) -> str:
     """Return what took most of a layer's cycles."""
     if operator.device == "host":
         return "host"
@@ -207,7 +207,7 @@ def _bound(operator: Operator, causes: dict[str, int]) -> str:
     return max(groups, key=lambda group: groups[group], default="none")
 
 
-def _occupied(trace: Trace, operator: int) -> dict[str, int]:
+def occupied_cycles(trace: Trace, operator: int) -> dict[str, int]:
     """Return the cycles for which an operator occupies each unit."""
     mine = trace.records[(trace.records["operator"] == operator) & (trace.records["queue"] >= 0)]
     cycles = np.zeros(len(trace.queues), np.int64)
@@ -218,7 +218,7 @@ def _occupied(trace: Trace, operator: int) -> dict[str, int]:
 def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str, int] | None:
     """Return the unit that is occupied longest, but for what the critical path spends most on."""
     first = max(path, key=lambda cause: path[cause], default="")
-    rest = {unit: n for unit, n in _occupied(trace, operator).items() if unit != first and n}
+    rest = {unit: n for unit, n in occupied_cycles(trace, operator).items() if unit != first and n}
     unit = max(rest, key=lambda unit: rest[unit], default="")
     return (unit, rest[unit]) if unit else None
 
@@ -257,7 +257,7 @@ def _layers(
             estimated_cycles=None if estimated is None else int(estimated[index]),
             macs=operator.macs,
             mac_utilization=None if cycles is None else share,
-            bound=None if cycles is None else _bound(operator, causes),
+            bound=None if cycles is None else bound_of(operator, causes),
             stalls={cause: count for cause, count in causes.items() if cause not in BUSY},
             busy={cause: count for cause, count in causes.items() if cause in BUSY},
             weight_bytes=operator.weight_bytes,

@@ -34,6 +34,7 @@ from lepton.simulator.memories import (
     A_IS_WRITE,
     A_NEXT,
     ACCESS,
+    C_CYCLE,
     C_DRAM,
     C_HEAD,
     C_OPEN,
@@ -57,10 +58,10 @@ def _channel_ahead(c: Settings, s: State, ch: int, cycle: int) -> None:
     ticks, head = r.channels[ch, C_TICKS], r.channels[ch, C_HEAD]
     if head >= 0:
         line = r.accesses[head, A_ADDRESS] & configuration[LINE_MASK]
-        arrival = (r.accesses[head, A_ARRIVAL] + ticks - 1) // ticks
-        earliest = max(arrival, m[CLOCK])
+        earliest = max(r.accesses[head, A_ARRIVAL], m[CLOCK])
         if earliest < cycle and room(configuration, m, f, line, r.accesses[head, A_IS_WRITE]):
             cycle = earliest
+    r.channels[ch, C_CYCLE] = cycle
     s.next[c.first_channel + ch] = cycle * ticks
 
 
@@ -87,12 +88,13 @@ def send_accesses(
     begin = r.memories[m, FIRST_CHANNEL]
     configuration = r.configurations[r.channels[begin, C_DRAM]]
     ticks = r.channels[begin, C_TICKS]
-    at = address - address % access
+    arrival = (tick + ticks - 1) // ticks
+    at = address & configuration[LINE_MASK]
     ticket = tag * r.parts + first
     while at < address + size:
         ch = begin + channel_of(configuration, at)
         r.accesses[ticket, A_ADDRESS], r.accesses[ticket, A_IS_WRITE] = at, is_write
-        r.accesses[ticket, A_ARRIVAL], r.accesses[ticket, A_NEXT] = tick, -1
+        r.accesses[ticket, A_ARRIVAL], r.accesses[ticket, A_NEXT] = arrival, -1
         if r.channels[ch, C_HEAD] < 0:
             r.channels[ch, C_HEAD] = ticket
         else:
@@ -101,7 +103,8 @@ def send_accesses(
         r.channels[ch, C_OPEN] += 1
         if r.channels[ch, C_OPEN] == 1:
             # what it did while it slept, its step catches up with
-            clock = max((tick + ticks - 1) // ticks, r.blocks[ch, CLOCK])
+            clock = max(arrival, r.blocks[ch, CLOCK])
+            r.channels[ch, C_CYCLE] = clock
             s.next[c.first_channel + ch] = clock * ticks
         elif r.channels[ch, C_HEAD] == ticket:
             _channel_ahead(c, s, ch, upcoming(configuration, r.blocks[ch]))
@@ -115,8 +118,7 @@ def _accept(c: Settings, s: State, ch: int, cycle: int) -> bool:
     """Let the oldest waiting access in, if it has arrived and there is room; tell if it is done."""
     r = s.memories
     ticket = r.channels[ch, C_HEAD]
-    ticks = r.channels[ch, C_TICKS]
-    if ticket < 0 or r.accesses[ticket, A_ARRIVAL] > cycle * ticks:
+    if ticket < 0 or r.accesses[ticket, A_ARRIVAL] > cycle:
         return False
     configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
     line = r.accesses[ticket, A_ADDRESS] & configuration[LINE_MASK]
@@ -137,7 +139,7 @@ def _finish(c: Settings, s: State, ch: int, ticket: int) -> None:
     r = s.memories
     r.channels[ch, C_OPEN] -= 1
     tick = r.tickets[ticket, DONE] * r.channels[ch, C_TICKS]
-    finish_request(c, s, ticket // r.parts, tick)
+    finish_request(c, s, ticket // r.parts, (tick + c.ticks - 1) // c.ticks)
 
 
 @njit(allocates=False, inlined=True)
@@ -145,9 +147,8 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
     """Run a channel from a tick on, before `limit` and until it has news for the chip."""
     r = s.memories
     configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
-    ticks = r.channels[ch, C_TICKS]
     while tick < limit:
-        cycle = tick // ticks
+        cycle = r.channels[ch, C_CYCLE]
         # a channel that slept has to catch up first
         now = min(upcoming(configuration, m), cycle)
         m[CLOCK] = now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lepton.codec import WeightStream, decode_weights, group_size, least_group
+from lepton.codec import Decoder, WeightStream, decode_weights, decoder_fault
 from lepton.errors import CheckError
 from lepton.isa.instructions import WeightFormat, Weights
 from lepton.program import Program
@@ -24,13 +24,6 @@ def stream_fault(program: Program, item: Weights) -> str:
     stream = WeightStream(WeightFormat(item.format), program.constants[start:stop])
     try:
         decode_weights(stream, item.reduction * item.columns)
-        group = group_size(stream)
     except CheckError as error:
         return str(error)
-    rate = program.chip.weight_buffer.decoder_bytes_per_cycle
-    if group < least_group(rate):
-        return (
-            f"a decoder of {rate} bytes per cycle needs groups of at least {least_group(rate)} "
-            f"elements, not {group}"
-        )
-    return ""
+    return decoder_fault(stream, Decoder.of(program.chip))

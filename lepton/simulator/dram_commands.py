@@ -320,7 +320,7 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
         requests = m[b + HIT] & m[b + READ]
     elif kind == WRITE_COMMAND:
         requests = m[b + HIT] & ~m[b + READ]
-    return m[SEQUENCES + position_of(c, local) + lowest(requests)]
+    return int(m[c[SEQUENCES] + position_of(c, local) + lowest(requests)])
 
 
 @njit(allocates=False, inlined=True)

@@ -201,14 +201,15 @@ def offer(c: I64, m: I64, local: int) -> None:
 def _compact_bank(c: I64, m: I64, local: int) -> None:
     """Move a bank's requests to the first positions."""
     b = BANK_STATE + local * BANK_FIELDS
-    entry, sequence = entries_of(c, local), SEQUENCES + position_of(c, local)
+    entry, sequence = entries_of(c, local), c[SEQUENCES] + position_of(c, local)
     waiting, hit, read = m[b + WAITING], m[b + HIT], m[b + READ]
     to = hits = reads = 0
     while waiting:
         at = lowest(waiting)
         for field in range(ENTRY_FIELDS):
             m[entry + to * ENTRY_FIELDS + field] = m[entry + at * ENTRY_FIELDS + field]
-        m[sequence + to] = m[sequence + at]
+        if c[SINGLE]:
+            m[sequence + to] = m[sequence + at]
         hits |= (hit >> at & 1) << to
         reads |= (read >> at & 1) << to
         to += 1
@@ -228,7 +229,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
     entry = entries_of(c, local) + at * ENTRY_FIELDS
     m[entry + LINE], m[entry + TICKET] = line, ticket
     if c[SINGLE]:
-        m[SEQUENCES + position_of(c, local) + at] = m[SEQUENCE]
+        m[c[SEQUENCES] + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
     bit = 1 << at
     changes = m[b + WAITING] == 0

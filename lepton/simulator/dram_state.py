@@ -33,8 +33,8 @@ LATER = 1 << 50
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
 (DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
-(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, WRITE_READ) = range(19, 24)
-SHIFT = 24
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, WRITE_READ, SEQUENCES) = range(19, 25)
+SHIFT = 25
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
 READ_GAPS = MASK + len(FIELDS)
@@ -76,14 +76,13 @@ BANK_STATE = 256
 NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
 NEXT_GATE = NEXT_AT + MAX_BANKS
 NEXT_KIND = NEXT_GATE + MAX_BANKS
-# per queue and bank; what waits, per queue and position and then per bank and position
+# per queue and bank; what waits, per queue and position and then per bank and position;
+# behind it, where a single queue needs it, the order of arrival
 QUEUE_MASKS = NEXT_KIND + MAX_BANKS
 (LINE, TICKET, HOME, QUEUED_FIELDS) = 0, 1, 2, 4
 QUEUED = QUEUE_MASKS + 2 * MAX_BANKS
 ENTRY_FIELDS = 2
 ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
-SEQUENCES = ENTRIES + MAX_BANKS * MAX_QUEUE * ENTRY_FIELDS
-BLOCK = SEQUENCES + MAX_BANKS * MAX_QUEUE
 
 # kinds of command; several where a bank has a choice
 ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
@@ -102,7 +101,7 @@ class ControllerState(NamedTuple):
 
     configuration: I64
     blocks: I64
-    """[channels, BLOCK]"""
+    """[channels, what the banks' queues take]"""
     filters: NDArray[np.uint8]
     """[channels, 2 * FILTER]"""
     tickets: I64
@@ -121,6 +120,11 @@ def _read_steps(timing: DramTiming, column: I64) -> I64:
             near = np.repeat(gaps <= gap, timing.banks_per_group)
             steps[group, step] = gap, banks[near].sum()
     return steps
+
+
+def _positions(timing: DramTiming, configuration: I64) -> int:
+    """Return the positions in all banks' queues of a channel."""
+    return timing.banks << int(configuration[POSITION_BITS])
 
 
 @cache
@@ -142,6 +146,7 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[BANK_BITS] = timing.banks_per_group.bit_length() - 1
     row[POSITION_BITS] = min(6, int(row[BANK_QUEUE]).bit_length() + 1)
     row[LINE_MASK] = -timing.access_bytes
+    row[SEQUENCES] = ENTRIES + _positions(timing, row) * ENTRY_FIELDS
     bits = mapping(timing)
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     gaps = rules(timing)
@@ -156,7 +161,8 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     `tickets` numbers tell requests apart; a number may be used again once it is done.
     """
     configuration = _configuration(timing, arbitration)
-    blocks = np.zeros((timing.channels, BLOCK), np.int64)
+    sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
+    blocks = np.zeros((timing.channels, int(configuration[SEQUENCES]) + sequences), np.int64)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1

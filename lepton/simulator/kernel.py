@@ -20,6 +20,12 @@ from lepton.simulator.kernel_state import (
     CAUSE,
     DISPATCH,
     DISPATCHER,
+    E_BEGIN,
+    E_END,
+    E_FIRST_GROUP,
+    E_START,
+    E_STOP,
+    E_STOP_GROUP,
     END,
     F_DISPATCH,
     F_DISPATCHED,
@@ -54,16 +60,16 @@ from lepton.simulator.kernel_state import (
     step_ahead,
 )
 from lepton.simulator.kernel_units import open_tag, request, step
-from lepton.simulator.memories import MemoryState, burst_of
+from lepton.simulator.memories import MemoryState, burst_of, copied, fill_totals
 
-__all__ = ["ACTOR_BITS", "LONGEST", "run_region"]
+__all__ = ["ACTOR_BITS", "LONGEST", "run_program"]
 
 I64 = NDArray[np.int64]
 
 ACTOR_BITS = 10
 """Bits of an actor's number: there are at most 21 of the NPU's, and 64 channels of 8 memories."""
 LONGEST = -2
-"""What `run_region` returns in place of an instruction if the time does not fit."""
+"""What `run_program` returns in place of an instruction if the time does not fit."""
 
 
 @njit(allocates=False, inlined=True)
@@ -192,29 +198,9 @@ def _run(c: Settings, s: State) -> None:
             step(c, s, actor - FIRST_QUEUE, cycle)
 
 
-@njit
-def run_region(
-    c: Settings, instructions: I64, fetches: I64, table: I64, memories: MemoryState, bins: I64,
-    records: I64,
-) -> tuple[int, int]:  # fmt: skip
-    """Run instructions [start, stop) from cycle `base`.
-
-    Args:
-        c: scalars.
-        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, WORK of `lepton.cost` filled in.
-        fetches: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`.
-        table: the program's, of `lepton.isa.records_of`.
-        memories: as the region before left them.
-        bins: profile of the bandwidth.
-        records: `[n, fields]` of `lepton.trace.RECORD`, filled in but for the operators.
-
-    Returns:
-        The cycle at which all has retired and every write has left, and the first instruction
-        that could not run because of a deadlock, or -1, or `LONGEST` if a step of the run would
-        come later than any tick that can be told.
-    """
-    s = _new_state(c, instructions, fetches, table, memories, bins)
-    _run(c, s)
+@njit(allocates=False, inlined=True)
+def _outcome(c: Settings, s: State) -> tuple[int, int]:
+    """Return the cycle at which all that could run has retired, and what could not or -1."""
     for actor in range(len(s.next)):
         if s.next[actor] > NEVER:
             return 0, LONGEST
@@ -225,6 +211,55 @@ def run_region(
         head = s.q[q, Q_RETIRES]
         if head >= 0 and (stuck < 0 or head < stuck):
             stuck = head
-    end = -(-drain_writes(s.memories, end * c.ticks) // c.ticks)
-    fill_records(c, instructions, np.full(c.queues, c.base), records)
     return end, stuck
+
+
+@njit(inlined=True)
+def _settings_of(c: Settings, start: int, stop: int, base: int) -> Settings:
+    """Return the scalars of a region."""
+    return Settings(
+        c.ticks, c.queues, c.transfer_queues, c.queue_depth, c.burst_bytes, c.outstanding,
+        c.setup_cycles, c.port_bytes, c.bank_bytes, c.program_memory,
+        c.fetch_outstanding, c.first_channel, start, stop, base,
+    )  # fmt: skip
+
+
+@njit
+def run_program(
+    chip: Settings, regions: I64, instructions: I64, groups: I64, table: I64, cold: MemoryState,
+    bins: I64, records: I64, totals: I64,
+) -> int:  # fmt: skip
+    """Run regions one after the other on a chip that is cold at first.
+
+    Args:
+        chip: scalars; those of the region are not looked at.
+        regions: `[regions, REGION_COLUMNS]`, filled in when each begins and ends.
+        instructions: `[n + 1, INSTRUCTION_COLUMNS]`, WORK of `lepton.cost` filled in.
+        groups: `[groups, GROUP_COLUMNS]` of `lepton.program.fetch_groups`, of all regions.
+        table: the program's, of `lepton.isa.records_of`.
+        cold: the memories at tick 0; only read.
+        bins: profile of the bandwidth.
+        records: `[n, fields]` of `lepton.trace.RECORD`, filled in but for the operators.
+        totals: `[memories, TOTALS]` filled in.
+
+    Returns:
+        The first instruction that could not run because of a deadlock, or -1, or `LONGEST` if a
+        step would come later than any tick that can be told.
+    """
+    memories = copied(cold)
+    cycle = 0
+    for region in regions:
+        c = _settings_of(chip, region[E_START], region[E_STOP], cycle)
+        fetches = groups[region[E_FIRST_GROUP] : region[E_STOP_GROUP]]
+        s = _new_state(c, instructions, fetches, table, memories, bins)
+        _run(c, s)
+        end, stuck = _outcome(c, s)
+        if stuck != -1:
+            return stuck
+        # all has retired; now every write leaves
+        end = -(-drain_writes(memories, end * c.ticks) // c.ticks)
+        fill_records(c, instructions, np.full(c.queues, c.base), records)
+        region[E_BEGIN], region[E_END] = cycle, end
+        cycle = end
+    fill_totals(memories, bins, totals)
+    return -1

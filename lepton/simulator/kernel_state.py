@@ -21,6 +21,10 @@ __all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 I64 = NDArray[np.int64]
 NEVER = 1 << 52
 
+# columns of a region: its instructions and its groups of `fetch_groups`; when it begins and ends
+(E_START, E_STOP, E_FIRST_GROUP, E_STOP_GROUP, E_BEGIN, E_END) = range(6)
+REGION_COLUMNS = 6
+
 
 class Settings(NamedTuple):
     """Scalars of the chip and of the region."""
@@ -36,15 +40,14 @@ class Settings(NamedTuple):
     setup_cycles: int
     port_bytes: int
     bank_bytes: int
-    decoder_bytes: int
     program_memory: int
     fetch_outstanding: int
+    first_channel: int
+    """Actor of the first DRAM channel."""
     start: int
     stop: int
     base: int
     """Cycle at which the region begins."""
-    first_channel: int
-    """Actor of the first DRAM channel."""
 
 
 TRACE = (
@@ -109,7 +112,7 @@ class State(NamedTuple):
     """[queues * slots + groups, 6] requests in flight, those of the queues first"""
     memories: MemoryState
     bins: I64
-    """[memories + 1, bins] bytes per span of cycles; the last row begins with that span"""
+    """[memories + 1, bins] bytes per span of 2^k cycles; the last row begins with k"""
 
 
 @njit(allocates=False, inlined=True)
@@ -169,14 +172,14 @@ def mark_done(c: Settings, s: State, i: int) -> None:
 def _count(bins: I64, m: int, cycle: int, size: int) -> None:
     """Add bytes to the bandwidth profile; halve its resolution when it is full."""
     count = bins.shape[1]
-    while cycle >= bins[-1, 0] * count:
+    while cycle >> bins[-1, 0] >= count:
         for row in range(len(bins) - 1):
             for index in range(count // 2):
                 bins[row, index] = bins[row, 2 * index] + bins[row, 2 * index + 1]
             for index in range(count // 2, count):
                 bins[row, index] = 0
-        bins[-1, 0] *= 2
-    bins[m, cycle // bins[-1, 0]] += size
+        bins[-1, 0] += 1
+    bins[m, cycle >> bins[-1, 0]] += size
 
 
 @njit(allocates=False, inlined=True)
@@ -194,9 +197,8 @@ def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def finish_request(c: Settings, s: State, tag: int, tick: int) -> None:
-    """Take note that a part of a request finishes at a tick."""
-    cycle = (tick + c.ticks - 1) // c.ticks
+def finish_request(c: Settings, s: State, tag: int, cycle: int) -> None:
+    """Take note that a part of a request finishes in a cycle."""
     s.tags[tag, T_OPEN] -= 1
     if cycle > s.tags[tag, T_FINISH]:
         s.tags[tag, T_FINISH] = cycle

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lepton.cost.columns import (
     W_ADDRESS,
+    W_DECODER,
     W_DRAIN,
-    W_EXPANDED,
     W_LAST,
     W_MEMORY,
     W_PLANE_PITCH,
@@ -89,7 +89,8 @@ def request(
     memories[m, WRITE_BYTES if is_write else READ_BYTES] += size
     if memories[m, FIRST_CHANNEL] < 0:
         s.tags[tag, T_OPEN] += 1
-        finish_request(c, s, tag, flat_request(s.memories, m, size, is_write, tick))
+        end = flat_request(s.memories, m, size, is_write, tick)
+        finish_request(c, s, tag, (end + c.ticks - 1) // c.ticks)
         return
     known = s.tags[tag, T_ACCESSES]
     count = send_accesses(c, s, tag, known, m, address, size, is_write, tick)
@@ -191,9 +192,7 @@ def _send(c: Settings, s: State, q: int, cycle: int) -> None:
 def _end_transfer(c: Settings, s: State, q: int, i: int) -> None:
     """Free the queue's unit behind the last request, which is still in flight."""
     s.q[q, Q_ACTIVE] = -1
-    if s.i[i, W_EXPANDED]:
-        expand = (s.i[i, W_EXPANDED] + c.decoder_bytes - 1) // c.decoder_bytes
-        s.q[q, Q_FREE] = max(s.q[q, Q_FREE], s.i[i, START] + expand)
+    s.q[q, Q_FREE] = max(s.q[q, Q_FREE], s.i[i, START] + s.i[i, W_DECODER])
     s.i[i, END] = s.q[q, Q_FREE]
     s.i[i, I_DONE] = max(s.i[i, I_DONE], s.q[q, Q_FREE])
     s.i[i, I_LEFT] -= 1

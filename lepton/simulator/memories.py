@@ -15,29 +15,43 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.chip.description import Flat, Memory
+from lepton.isa.footprints import queue_count
 from lepton.jit import njit
 from lepton.program.fetch import fetch_block_bytes
-from lepton.simulator.dram_state import controller_state
+from lepton.simulator.dram_state import (
+    ACTIVATES,
+    HITS,
+    PRECHARGES,
+    REFRESHES,
+    controller_state,
+)
+from lepton.simulator.dram_state import READS as DRAM_READS
+from lepton.simulator.dram_state import WRITES as DRAM_WRITES
 from lepton.simulator.dram_timing import controller_of
 
-__all__ = ["MemoryState", "burst_of", "flat_request", "memory_state"]
+__all__ = ["TOTALS", "MemoryState", "burst_of", "cold_memories", "copied", "fill_totals"]
+__all__ += ["flat_request"]
 
 I64 = NDArray[np.int64]
 
 # columns of a memory; the first channel of a DRAM is -1 for a flat memory
 (FIRST_CHANNEL, ACCESS, TICKS, PORTS, NUMERATOR, DENOMINATOR) = range(6)
 (READ_LATENCY, WRITE_LATENCY, READS, WRITES, FLAT_BURST) = range(6, 11)
-(READ_BYTES, WRITE_BYTES) = range(11, 13)
-MEMORY_COLUMNS = 13
+(READ_BYTES, WRITE_BYTES, CHANNELS) = range(11, 14)
+MEMORY_COLUMNS = 14
 
 # columns of a channel: its DRAM, ticks of its clock, oldest and youngest access that has not been
-# accepted or -1, accesses that are under way
-(C_DRAM, C_TICKS, C_HEAD, C_TAIL, C_OPEN) = range(5)
-CHANNEL_COLUMNS = 5
+# accepted or -1, accesses that are under way and, if there are any, the cycle of its next step
+(C_DRAM, C_TICKS, C_HEAD, C_TAIL, C_OPEN, C_CYCLE) = range(6)
+CHANNEL_COLUMNS = 6
 
-# columns of a ticket's access; the next one waiting for the same channel or -1
+# columns of a ticket's access: it arrives in a cycle of its channel; the next that waits or -1
 (A_ADDRESS, A_IS_WRITE, A_ARRIVAL, A_NEXT) = range(4)
 
+
+# totals of a memory, as `lepton.trace.MemoryCounters` has them, and the bins of its profile in use
+(TOTAL_READ_BYTES, TOTAL_WRITE_BYTES, TOTAL_HITS, TOTAL_MISSES, TOTAL_ACTIVATES) = range(5)
+(TOTAL_PRECHARGES, TOTAL_REFRESHES, TOTAL_WRITES, TOTAL_BINS, TOTALS) = range(5, 10)
 
 _NONE = np.zeros((0, 1), np.int64)
 _NO_FILTERS = np.zeros((0, 1), np.uint8)
@@ -83,6 +97,12 @@ def _flat_row(memory: Flat, ticks: int) -> I64:
     return row
 
 
+def _tags(chip: Chip) -> int:
+    """Return how many requests can be in flight."""
+    queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+    return queues * chip.dma.outstanding + chip.control.fetch_outstanding
+
+
 def _parts(chip: Chip) -> int:
     """Return the most accesses that one request of the DMA, or one fetch, can take."""
     drams = [memory for memory in chip.memories if isinstance(memory, Dram)]
@@ -93,11 +113,22 @@ def _parts(chip: Chip) -> int:
     return longest if drams else 1
 
 
+def _stacked(blocks: list[I64]) -> I64:
+    """Return the blocks of all DRAMs' channels, the narrower ones filled up with zeros."""
+    width = max((block.shape[1] for block in blocks), default=1)
+    made = np.zeros((sum(len(block) for block in blocks), width), np.int64)
+    row = 0
+    for block in blocks:
+        made[row : row + len(block), : block.shape[1]] = block
+        row += len(block)
+    return made
+
+
 @lru_cache(maxsize=16)
 def _cold_state(
     listed: tuple[Memory, ...], clocks: tuple[int, ...], parts: int, tags: int
 ) -> MemoryState:
-    """Return the memories at tick 0, whose clocks take these ticks, to be copied."""
+    """Return the memories at tick 0, whose clocks take these ticks."""
     drams = [memory for memory in listed if isinstance(memory, Dram)]
     states = [controller_state(*controller_of(memory), 0) for memory in drams]
     rows: list[I64] = []
@@ -107,9 +138,10 @@ def _cold_state(
             rows.append(_flat_row(memory, ticks))
             continue
         row = np.zeros(MEMORY_COLUMNS, np.int64)
-        row[FIRST_CHANNEL], row[ACCESS] = len(channels), memory.access_bytes
+        row[FIRST_CHANNEL], row[CHANNELS] = len(channels), memory.channels
+        row[ACCESS] = memory.access_bytes
         rows.append(row)
-        channels += [[drams.index(memory), ticks, -1, -1, 0]] * memory.channels
+        channels += [[drams.index(memory), ticks, -1, -1, 0, 0]] * memory.channels
     memories = np.array(rows, np.int64)
     count = len(rows)
     flight = int(max(memories[:, READS].max(), memories[:, WRITES].max(), 1))
@@ -120,34 +152,49 @@ def _cold_state(
         np.zeros((count, 2, flight), np.int64),
         np.zeros((count, 2), np.int64),
         np.stack([state.configuration for state in states]) if states else _NONE,
-        np.concatenate([state.blocks for state in states]) if states else _NONE,
+        _stacked([state.blocks for state in states]),
         np.concatenate([state.filters for state in states]) if states else _NO_FILTERS,
-        np.full((tickets, 2), -1, np.int64),
+        np.zeros((tickets, 2), np.int64),
         np.zeros((tickets, 4), np.int64),
         np.array(channels, np.int64).reshape(-1, CHANNEL_COLUMNS),
         parts,
     )
 
 
-def memory_state(chip: Chip, tags: int) -> MemoryState:
-    """Return the memories of a chip at tick 0: all banks closed, nothing in flight.
+def cold_memories(chip: Chip) -> MemoryState:
+    """Return the memories of a chip at tick 0, not to be changed: nothing open, nothing moves."""
+    return _cold_state(chip.memories, chip.memory_ticks, _parts(chip), _tags(chip))
 
-    Args:
-        chip: whose memories.
-        tags: requests that can be in flight.
-    """
-    cold = _cold_state(chip.memories, chip.memory_ticks, _parts(chip), tags)
-    return cold._replace(
-        memories=cold.memories.copy(),
-        ports=cold.ports.copy(),
-        flight=cold.flight.copy(),
-        heads=cold.heads.copy(),
-        blocks=cold.blocks.copy(),
-        filters=cold.filters.copy(),
-        tickets=cold.tickets.copy(),
-        accesses=cold.accesses.copy(),
-        channels=cold.channels.copy(),
-    )
+
+@njit(inlined=True)
+def copied(cold: MemoryState) -> MemoryState:
+    """Return memories that can be changed; a ticket and its access mean nothing before its use."""
+    return MemoryState(
+        cold.memories.copy(), cold.ports.copy(), cold.flight.copy(), cold.heads.copy(),
+        cold.configurations, cold.blocks.copy(), cold.filters.copy(),
+        np.empty_like(cold.tickets), np.empty_like(cold.accesses), cold.channels.copy(), cold.parts,
+    )  # fmt: skip
+
+
+@njit(allocates=False, inlined=True)
+def fill_totals(s: MemoryState, bins: I64, totals: I64) -> None:
+    """Fill in `[memories, TOTALS]` after a run."""
+    for m in range(len(totals)):
+        row = totals[m]
+        row[TOTAL_READ_BYTES] = s.memories[m, READ_BYTES]
+        row[TOTAL_WRITE_BYTES] = s.memories[m, WRITE_BYTES]
+        for at in range(bins.shape[1]):
+            if bins[m, at] != 0:
+                row[TOTAL_BINS] = at + 1
+        first = s.memories[m, FIRST_CHANNEL]
+        for ch in range(first, first + s.memories[m, CHANNELS]):
+            block = s.blocks[ch]
+            row[TOTAL_HITS] += block[HITS]
+            row[TOTAL_MISSES] += block[DRAM_READS] + block[DRAM_WRITES] - block[HITS]
+            row[TOTAL_ACTIVATES] += block[ACTIVATES]
+            row[TOTAL_PRECHARGES] += block[PRECHARGES]
+            row[TOTAL_REFRESHES] += block[REFRESHES]
+            row[TOTAL_WRITES] += block[DRAM_WRITES]
 
 
 @njit(allocates=False, inlined=True)

@@ -1,4 +1,4 @@
-"""From a program to its trace: prepares the kernel's arrays and runs it region by region."""
+"""From a program to its trace: prepares the kernel's arrays and runs it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,36 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip, Dram
+from lepton.chip import Chip
 from lepton.cost.work import fill_work
 from lepton.errors import CheckError
-from lepton.isa.footprints import queue_count, queue_names
-from lepton.program import Program, Region
-from lepton.program.fetch import fetch_groups
-from lepton.simulator.dram_state import ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES
-from lepton.simulator.kernel import LONGEST, run_region
+from lepton.isa.footprints import queue_names
+from lepton.program import Program
+from lepton.program.fetch import GROUP_COLUMNS, fetch_groups
+from lepton.simulator.kernel import LONGEST, run_program
 from lepton.simulator.kernel_records import R_OPERATOR
 from lepton.simulator.kernel_state import (
+    E_BEGIN,
     FIRST_QUEUE,
     INSTRUCTION_COLUMNS,
     NEVER,
+    REGION_COLUMNS,
     Settings,
 )
-from lepton.simulator.memories import (
-    FIRST_CHANNEL,
-    READ_BYTES,
-    WRITE_BYTES,
-    MemoryState,
-    memory_state,
-)
+from lepton.simulator.memories import TOTAL_BINS, TOTALS, cold_memories
 from lepton.trace import RECORD, MemoryCounters, Trace
 
 __all__ = ["simulate_timing"]
 
 I64 = NDArray[np.int64]
 _BINS = 1024
-_COUNTERS = max(ACTIVATES, HITS, PRECHARGES, READS, REFRESHES, WRITES) + 1
-"""Columns of a channel's block among which its counters are."""
+_FIRST_SHIFT = 6
+"""A bin of the profile is at first so many doublings of a cycle wide."""
+_NO_GROUPS = np.zeros((0, len(GROUP_COLUMNS)), np.int64)
 
 
-def _settings(program: Program, region: Region, base: int) -> Settings:
-    """Return the scalars of one region's run."""
-    chip = program.chip
+def _settings(chip: Chip) -> Settings:
+    """Return the scalars of a chip."""
     transfers = chip.dma.load_channels + chip.dma.store_channels + 1
     return Settings(
         ticks=chip.cycle_ticks,
@@ -53,14 +48,32 @@ def _settings(program: Program, region: Region, base: int) -> Settings:
         setup_cycles=chip.dma.setup_cycles,
         port_bytes=chip.scratchpad.port_bytes,
         bank_bytes=chip.scratchpad.bank_bytes,
-        decoder_bytes=chip.weight_buffer.decoder_bytes_per_cycle,
-        program_memory=program.program_memory,
+        program_memory=chip.memory_index(chip.placement.program),
         fetch_outstanding=chip.control.fetch_outstanding,
-        start=region.start,
-        stop=region.stop,
-        base=base,
         first_channel=FIRST_QUEUE + transfers + 2,
+        start=0,
+        stop=0,
+        base=0,
     )
+
+
+def _queue_names(chip: Chip) -> tuple[str, ...]:
+    return tuple(queue_names(chip.dma.load_channels, chip.dma.store_channels))
+
+
+def _regions(program: Program) -> tuple[I64, I64]:
+    """Return the NPU's regions as the kernel takes them, and the groups of all."""
+    rows: list[tuple[int, ...]] = []
+    groups: list[I64] = []
+    fetched = 0
+    for region in program.regions:
+        if region.device != "npu":
+            continue
+        groups.append(fetch_groups(program, region))
+        rows.append((region.start, region.stop, fetched, fetched + len(groups[-1]), 0, 0))
+        fetched += len(groups[-1])
+    made = np.array(rows, np.int64).reshape(-1, REGION_COLUMNS)
+    return made, groups[0] if len(groups) == 1 else np.concatenate([_NO_GROUPS, *groups])
 
 
 def simulate_timing(program: Program) -> Trace:
@@ -70,67 +83,46 @@ def simulate_timing(program: Program) -> Trace:
         CheckError: the program deadlocks, or takes longer than the ticks of its chip can count.
     """
     began = time.perf_counter()
-    chip = program.chip
-    table = program.table
+    chip, table = program.chip, program.table
     work = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
     fill_work(table, chip, work)
-    memories = memory_state(chip, _tags(chip))
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
-    bins[-1, 0] = 64
+    bins[-1, 0] = _FIRST_SHIFT
+    totals = np.zeros((len(chip.memories), TOTALS), np.int64)
     fields = np.zeros((len(table), RECORD.itemsize // 8), np.int64)
     fields[:, R_OPERATOR] = program.operator_of
-    cycle = 0
-    spans: list[tuple[int, int]] = []
-    for region in program.regions:
-        if region.device != "npu":
-            continue
-        settings = _settings(program, region, cycle)
-        fetches = fetch_groups(program, region)
-        end, stuck = run_region(settings, work, fetches, table, memories, bins, fields)
-        if stuck == LONGEST:
-            raise CheckError(
-                f"the program takes too long: at {settings.ticks} ticks a cycle no more than "
-                f"{NEVER // settings.ticks} cycles can be timed; choose rounder clock_mhz"
-            )
-        if stuck >= 0:
-            raise CheckError(
-                f"instruction {stuck}: deadlock, it waits for a signal that never comes"
-            )
-        spans.append((cycle, int(end)))
-        cycle = int(end)
-    names = queue_names(chip.dma.load_channels, chip.dma.store_channels)
+    settings, cold = chip.derived(_settings), chip.derived(cold_memories)
+    regions, groups = _regions(program)
+    stuck = run_program(settings, regions, work, groups, table, cold, bins, fields, totals)
+    if stuck != -1:
+        raise _failure(settings, stuck)
+    spans = tuple((begin, end) for begin, end in regions[:, E_BEGIN:].tolist())
     return Trace(
         records=fields.view(RECORD)[:, 0],
-        queues=tuple(names),
-        cycles=cycle,
-        regions=tuple(spans),
-        memories=_counters(chip, memories, bins),
-        profile_cycles=int(bins[-1, 0]),
+        queues=chip.derived(_queue_names),
+        cycles=spans[-1][1] if spans else 0,
+        regions=spans,
+        memories=_counters(chip, totals, bins),
+        profile_cycles=1 << int(bins[-1, 0]),
         clock_hz=chip.cycles_per_second,
         seconds=time.perf_counter() - began,
     )
 
 
-def _tags(chip: Chip) -> int:
-    """Return how many requests can be in flight."""
-    queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
-    return queues * chip.dma.outstanding + chip.control.fetch_outstanding
+def _failure(settings: Settings, stuck: int) -> CheckError:
+    """Return the error of a run that has not come to its end."""
+    if stuck == LONGEST:
+        return CheckError(
+            f"the program takes too long: at {settings.ticks} ticks a cycle no more than "
+            f"{NEVER // settings.ticks} cycles can be timed; choose rounder clock_mhz"
+        )
+    return CheckError(f"instruction {stuck}: deadlock, it waits for a signal that never comes")
 
 
-def _counters(chip: Chip, memories: MemoryState, bins: I64) -> tuple[MemoryCounters, ...]:
+def _counters(chip: Chip, totals: I64, bins: I64) -> tuple[MemoryCounters, ...]:
     """Return the traffic of every memory."""
-    made: list[MemoryCounters] = []
-    for memory, row, profile in zip(chip.memories, memories.memories, bins[:-1], strict=True):
-        commands = [0] * 6
-        if isinstance(memory, Dram):
-            first = row[FIRST_CHANNEL]
-            blocks = memories.blocks[first : first + memory.channels, :_COUNTERS]
-            total: list[int] = blocks.sum(axis=0).tolist()
-            misses = total[READS] + total[WRITES] - total[HITS]
-            commands = [total[HITS], misses]
-            commands += [total[at] for at in (ACTIVATES, PRECHARGES, REFRESHES, WRITES)]
-        used = profile.nonzero()[0]
-        length = int(used[-1]) + 1 if len(used) else 0
-        moved = int(row[READ_BYTES]), int(row[WRITE_BYTES])
-        made.append(MemoryCounters(memory.name, *moved, *commands, profile=profile[:length].copy()))
-    return tuple(made)
+    listed = zip(chip.memories, totals.tolist(), bins, strict=False)
+    return tuple(
+        MemoryCounters(memory.name, *row[:TOTAL_BINS], profile=profile[: row[TOTAL_BINS]].copy())
+        for memory, row, profile in listed
+    )

@@ -22,19 +22,20 @@ class Pinned(NamedTuple):
     accumulators: int
     weight_buffer: int
     bandwidth: dict[str, Fraction]
+    entropy_lanes: int
 
 
 PINNED = {
     "nano": Pinned(
-        256, 500, (16, 16, 1), 16, 256, 32, 32, {"sram": Fraction(8), "flash": Fraction(1)}
+        256, 500, (16, 16, 1), 16, 256, 32, 32, {"sram": Fraction(8), "flash": Fraction(1)}, 8
     ),
-    "edge": Pinned(1024, 1000, (32, 32, 1), 64, 1024, 128, 128, {"dram": Fraction(256, 10)}),
-    "server": Pinned(16384, 1000, (64, 64, 4), 256, 32768, 2048, 4096, {"dram": Fraction(256)}),
+    "edge": Pinned(1024, 1000, (32, 32, 1), 64, 1024, 128, 128, {"dram": Fraction(256, 10)}, 32),
+    "server": Pinned(16384, 1000, (64, 64, 4), 256, 32768, 2048, 4096, {"dram": Fraction(256)}, 0),
     "like-u55-256": Pinned(
-        256, 500, (16, 16, 1), 16, 24, 12, 12, {"sram": Fraction(8), "flash": Fraction(1)}
+        256, 500, (16, 16, 1), 16, 24, 12, 12, {"sram": Fraction(8), "flash": Fraction(1)}, 8
     ),
     "like-u85-1024": Pinned(
-        1024, 1000, (32, 32, 1), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}
+        1024, 1000, (32, 32, 1), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}, 16
     ),
 }
 
@@ -66,6 +67,7 @@ def test_figures(chip: Chip) -> None:
         chip.accumulators.size_kib,
         chip.weight_buffer.size_kib,
         {memory.name: chip.bytes_per_cycle(memory) for memory in chip.memories},
+        chip.weight_buffer.entropy_lanes,
     )
     assert found == PINNED[chip.name]
 
@@ -93,6 +95,21 @@ def test_every_constant_is_sourced(chip: Chip) -> None:
 
 def test_table_round_trip(chip: Chip) -> None:
     assert chip_from_table(chip_to_table(chip), "again") == chip
+
+
+def test_what_is_derived_of_a_chip_is_reckoned_once_for_each() -> None:
+    asked: list[str] = []
+
+    def name_of(chip: Chip) -> str:
+        asked.append(chip.name)
+        return chip.name
+
+    chip = load_chip("nano")
+    assert [chip.derived(name_of), chip.derived(name_of)] == ["nano", "nano"]
+    changed = dataclasses.replace(chip, name="other")
+    assert changed.derived(name_of) == "other"
+    assert chip.derived(lambda of: of.array) is chip.array
+    assert asked == ["nano", "other"]
 
 
 def test_internal_buffers_of_the_u55_add_up_to_48_kib() -> None:

@@ -123,6 +123,17 @@ def test_area_grows_with_the_array() -> None:
     assert ratio == pytest.approx(2, rel=0.01)
 
 
+def test_the_decoder_grows_with_its_entropy_lanes() -> None:
+    chip = load_chip("edge")
+    areas: list[float] = []
+    for lanes in (0, 1, 2, 16):
+        buffer = dataclasses.replace(chip.weight_buffer, entropy_lanes=lanes)
+        made = dataclasses.replace(chip, weight_buffer=buffer)
+        areas.append(part_areas(made)["weight_buffer"].mm2)
+    assert areas == sorted(areas)
+    assert areas[3] - areas[0] > 8 * (areas[2] - areas[1])
+
+
 def test_every_array_that_is_dealt_pixels_has_a_line_buffer() -> None:
     chip = load_chip("server")
     plain = dataclasses.replace(chip, array=dataclasses.replace(chip.array, deals_pixels=False))

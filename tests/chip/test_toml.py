@@ -259,6 +259,15 @@ def test_bad_keys_and_values(pattern: str, replacement: str, message: str) -> No
         ),
         ("^columns = 32", "columns = 65536", "accumulators.size_kib must hold a row of the array"),
         ("^rows = 32", "rows = 32769", "the array must not exceed 1048576 MACs"),
+        *(
+            (
+                "^entropy_lanes = 32",
+                f"entropy_lanes = {lanes}",
+                "weight_buffer.entropy_lanes must be 0 or a power of two up to "
+                f"decoder_bytes_per_cycle, not {lanes}",
+            )
+            for lanes in (3, 64)
+        ),
         (
             "^clock_mhz = 1000",
             "clock_mhz = '999.999983'",

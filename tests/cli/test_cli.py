@@ -127,6 +127,30 @@ def test_why_names_the_device_of_every_operator(
     text = capsys.readouterr().out
     assert "npu   convolution" in text
     assert "host  quantize" in text
+    assert "runner-up " in text
+
+
+def test_why_in_json_is_in_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    command = ["compile", str(digits_model_path()), "-o", str(tmp_path / "d.lepton"), "--json"]
+    assert main([*command, "--why"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    # a reshape in place needs no instruction, so nothing decides
+    assert all(layer["why"]["decided_by"] for layer in layers if layer["op"] != "reshape")
+    assert any(layer["why"]["schedule"] for layer in layers)
+    assert main(command) == 0
+    assert not any("why" in layer for layer in json.loads(capsys.readouterr().out)["layers"])
+
+
+def test_dump_is_for_models_and_makes_its_folder(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "forms"
+    command = ["run", str(digits_model_path()), "--no-values", "--chip", "nano"]
+    assert main([*command, "--dump", str(folder)]) == 0
+    assert (folder / "00-imported.txt").exists()
+    assert "--dump is for models" in fails(capsys, "run", program, "--dump", folder)
+    assert "is not a folder" in fails(capsys, *command, "--dump", program)
 
 
 def test_help_has_examples_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:

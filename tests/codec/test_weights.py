@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lepton.codec import (
+    Decoder,
     WeightStream,
     decode_weights,
+    decoder_fault,
     encode_weights,
-    group_size,
-    least_group,
     stored_bytes,
 )
 from lepton.errors import CheckError
@@ -23,6 +25,14 @@ from tests.naive_codec import expanded
 U8 = NDArray[np.uint8]
 GROUPED, PALETTE = WeightFormat.GROUPED, WeightFormat.PALETTE
 RATES = st.sampled_from([1, 7, 16, 32, 100, 256, 512, 513, 4096])
+DECODERS = st.builds(
+    Decoder,
+    RATES,
+    st.sampled_from([0, 1, 4, 128]),
+    st.sampled_from([Fraction(1), Fraction(7, 3), Fraction(40)]),
+)
+DECODER = Decoder(16)
+FORMATS = [format for format in WeightFormat if format != WeightFormat.RAW]
 
 
 @st.composite
@@ -42,22 +52,26 @@ def blocks(draw: st.DrawFn) -> U8:
     return np.where(is_zero, zero, drawn).astype(np.int64).astype(np.uint8)
 
 
-@given(blocks(), RATES)
-def test_a_block_comes_back(block: U8, rate: int) -> None:
-    stream = encode_weights(block, rate)
-    assert stream.content.size == stored_bytes(block, rate) <= block.size
+@given(blocks(), DECODERS)
+def test_a_block_comes_back(block: U8, decoder: Decoder) -> None:
+    stream = encode_weights(block, decoder)
+    assert stream.content.size == stored_bytes(block, decoder) <= block.size
     assert (stream.format == WeightFormat.RAW) == (stream.content.size == block.size)
     np.testing.assert_array_equal(decode_weights(stream, block.size), block.ravel())
     assert expanded(stream.content.tolist(), stream.format, block.size) == block.ravel().tolist()
-    if stream.format != WeightFormat.RAW:
-        assert group_size(stream) >= least_group(rate)
+    assert not decoder_fault(stream, decoder)
 
 
 @pytest.mark.parametrize(
     ("rate", "group"), [(1, 8), (16, 8), (17, 16), (32, 16), (33, 32), (256, 128), (512, 256)]
 )
 def test_a_decoder_ends_two_groups_in_a_cycle(rate: int, group: int) -> None:
-    assert least_group(rate) == group
+    level = (group // 8).bit_length() - 1
+    for size, message in ((level, ""), (level - 1, f"groups of at least {group} elements")):
+        stream = WeightStream(GROUPED, np.array([max(size, 0), 0, 0], np.uint8))
+        fault = decoder_fault(stream, Decoder(rate))
+        assert message in fault if size >= 0 else not fault
+        assert bool(message and size >= 0) == bool(fault)
 
 
 def uniform(values: list[int], size: int = 4096) -> U8:
@@ -86,20 +100,20 @@ def pruned(block: U8, share: float) -> U8:
 def test_a_regular_block_takes_the_bits_of_its_format(
     block: U8, format: WeightFormat, bits: float
 ) -> None:
-    stream = encode_weights(block, 16)
+    stream = encode_weights(block, DECODER)
     assert stream.format == format
     assert 8 * stream.content.size / block.size == pytest.approx(bits, rel=0.05, abs=0.09)
 
 
 def test_what_nothing_makes_shorter_is_raw() -> None:
     block = uniform(list(range(256)))
-    np.testing.assert_array_equal(encode_weights(block, 16).content, block)
+    np.testing.assert_array_equal(encode_weights(block, DECODER).content, block)
     # no group is large enough for so fast a decoder
-    assert encode_weights(uniform([5]), 1024).format == WeightFormat.RAW
+    assert encode_weights(uniform([5]), Decoder(1024)).format == WeightFormat.RAW
 
 
 def stream_of(block: U8) -> bytes:
-    return encode_weights(block, 16).content.tobytes()
+    return encode_weights(block, DECODER).content.tobytes()
 
 
 def fault(content: bytes, format: WeightFormat, size: int) -> str:
@@ -134,7 +148,7 @@ def test_a_symbol_beyond_a_byte_is_refused() -> None:
     assert "has a symbol beyond its 256" in fault(content, GROUPED, 8)
 
 
-@given(st.binary(max_size=80), st.sampled_from([GROUPED, PALETTE]), st.integers(1, 300))
+@given(st.binary(max_size=80), st.sampled_from(FORMATS), st.integers(1, 300))
 def test_any_bytes_are_expanded_as_the_manual_says_or_refused(
     content: bytes, format: WeightFormat, size: int
 ) -> None:

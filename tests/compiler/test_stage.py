@@ -69,6 +69,7 @@ def test_copies_make_it_faster_and_change_no_byte(model: Path):
     )
     inputs = random_inputs(plain, 0)
     first, second = (lepton.simulate(program, inputs) for program in (plain, staged))
+    assert first.trace is not None and second.trace is not None
     assert second.trace.cycles < 0.9 * first.trace.cycles
     assert first.outputs is not None and second.outputs is not None
     for name, value in first.outputs.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lepton.chip import load_chip
-from lepton.codec import WeightStream, decode_weights
+from lepton.codec import Decoder, WeightStream, decode_weights
 from lepton.compiler.compile import compile_model
 from lepton.compiler.stored import StoredWeights
 from lepton.isa.instructions import WeightFormat, Weights
@@ -49,15 +50,23 @@ def test_a_sparse_layer_is_stored_in_fewer_bytes() -> None:
     assert sorted(found) == sorted(weights_of(0.1).view(np.uint8).ravel().tolist())
 
 
-@pytest.mark.parametrize("chip", ["nano", "edge", "server"])
-@pytest.mark.parametrize("format", [WeightFormat.GROUPED, WeightFormat.PALETTE])
+@pytest.mark.parametrize(
+    ("chip", "format"),
+    [
+        *itertools.product(("edge", "server"), (WeightFormat.GROUPED, WeightFormat.PALETTE)),
+        *itertools.product(("nano",), (WeightFormat.ENTROPY, WeightFormat.ENTROPY_PALETTE)),
+    ],
+)
 def test_outputs_are_those_of_the_golden_library(
     format: WeightFormat, chip: str, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(4)
     shared = rng.choice(np.array([-127, -64, -31, 0, 40, 99, 127], np.int8), SHAPE)
+    if format == WeightFormat.ENTROPY_PALETTE:
+        shared = np.where(rng.random(SHAPE) < 0.6, np.int8(-64), shared)
     narrow = rng.integers(-13, 19, SHAPE, dtype=np.int8)
-    chosen = shared if format == WeightFormat.PALETTE else narrow
+    bell = np.rint(rng.normal(0, 30, SHAPE)).astype(np.int8)
+    chosen = {WeightFormat.GROUPED: narrow, WeightFormat.ENTROPY: bell}.get(format, shared)
     weights = (chosen, np.full(32, 0.01), 0)
     path = tmp_path / "model.onnx"
     model = made.qdq("Conv", [(1, 16, 8, 8)], [weights], scales=(0.05, 2.0), pads=[1] * 4)
@@ -73,7 +82,7 @@ def test_outputs_are_those_of_the_golden_library(
 
 
 def test_the_share_is_that_of_the_whole_layer() -> None:
-    streams = StoredWeights(16)
+    streams = StoredWeights(Decoder(16))
     sparse, full = weights_of(0.1).view(np.uint8), weights_of(1.0).view(np.uint8)
     for _ in range(2):
         assert streams.share(sparse) == streams.stream(sparse).content.size / sparse.size

@@ -86,7 +86,7 @@ def test_figures_of_a_network_with_host_regions(digits: Run) -> None:
     assert made.macs_on_npu == 1.0
     assert made.host_milliseconds is None
     assert summarize(program, trace, host_milliseconds=0.5).host_milliseconds == 0.5
-    assert made.weight_bytes_stored == made.weight_bytes_raw
+    assert 0.9 * made.weight_bytes_raw < made.weight_bytes_stored < made.weight_bytes_raw
     assert [layer.bound for layer in made.layers if layer.device == "host"] == ["host", "host"]
     assert made.milliseconds == pytest.approx(trace.cycles / 500_000)
     # flash holds constants and program: 1 byte per cycle

@@ -19,7 +19,7 @@ from lepton.arith.records import (
 )
 from lepton.arith.tflite import Bounds
 from lepton.arith.tflite import Quantization as TfliteQuantization
-from lepton.codec import encode_weights
+from lepton.codec import Decoder, encode_weights
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 from lepton.simulator.machine import Machine
@@ -112,7 +112,9 @@ def _block(d: Draw, size: int) -> NDArray[np.uint8]:
 
 def _weights(d: Draw) -> Case:
     reduction, columns = d(1, 40), d(1, 12)
-    stream = encode_weights(_block(d, reduction * columns), 1 << d(0, 9))
+    stream = encode_weights(
+        _block(d, reduction * columns), Decoder(1 << d(0, 9), d(0, 1) << d(0, 3))
+    )
     made = isa.Weights(
         memory=d(0, 1), address=d(0, 99), stream_bytes=len(stream.content), buffer=d(0, 99),
         format=stream.format, reduction=reduction, columns=columns,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lepton.chip import chip_from_table, chip_to_table, load_chip
-from lepton.codec import encode_weights
+from lepton.codec import Decoder, encode_weights
 from lepton.errors import CheckError
+from lepton.isa.instructions import WeightFormat
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check, run_values, simulate_program
 from lepton.simulator import check_kernels as kernels
@@ -266,7 +267,7 @@ STREAM = "weights memory=1 address=0x1000 stream_bytes={} format=grouped reducti
 
 def test_weight_streams() -> None:
     block = np.tile(np.arange(10, dtype=np.uint8), 10)
-    content = encode_weights(block, 16).content.tobytes()
+    content = encode_weights(block, Decoder(16)).content.tobytes()
     text = STREAM.format(len(content))
     check(whole(text, content))
     assert fault(text, content[:-1] + b"\xff") == (
@@ -289,6 +290,24 @@ def test_a_stream_of_groups_too_small_for_the_decoder() -> None:
     faster = dataclasses.replace(program.chip, weight_buffer=buffer)
     with pytest.raises(CheckError, match="32 bytes per cycle needs groups of at least 16 elem"):
         check(dataclasses.replace(program, chip=faster))
+
+
+def test_a_stream_for_other_lanes_than_the_decoders() -> None:
+    block = np.random.default_rng(0).binomial(20, 0.5, 500).astype(np.uint8)
+    stream = encode_weights(block, Decoder(16, 8))
+    assert stream.format == WeightFormat.ENTROPY
+    content = stream.content.tobytes()
+    text = (
+        f"weights memory=1 address=0x1000 stream_bytes={len(content)} format=entropy "
+        "reduction=500 columns=1"
+    )
+    check(whole(text, content))
+    program = whole(text, content)
+    for lanes in (0, 4, 16):
+        buffer = dataclasses.replace(program.chip.weight_buffer, entropy_lanes=lanes)
+        other = dataclasses.replace(program.chip, weight_buffer=buffer)
+        with pytest.raises(CheckError, match=f"is for 8 lanes, the decoder has {lanes}$"):
+            check(dataclasses.replace(program, chip=other))
 
 
 def overflowing(times: int) -> Program:

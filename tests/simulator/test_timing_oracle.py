@@ -13,6 +13,7 @@ from fractions import Fraction
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lepton.chip import Chip, Flat, load_chip
@@ -23,6 +24,7 @@ from lepton.isa.footprints import Space, ends, footprints, queue_count
 from lepton.simulator import simulate_timing
 from lepton.simulator.kernel import ACTOR_BITS
 from lepton.simulator.kernel_state import FIRST_QUEUE
+from lepton.simulator.memories import cold_memories
 from tests.naive_banks import ACCUMULATORS, SCRATCHPAD, Span, spans
 from tests.naive_memory import FlatMemory, Request
 from tests.naive_timing import NaiveTiming, naive_timing
@@ -301,6 +303,19 @@ def test_a_program_beyond_the_last_tick_is_refused() -> None:
         simulate_timing(program_of(chip, [[fill, fill, fill]]))
     trace = simulate_timing(program_of(chip, [[fill]]))
     assert side * side < trace.cycles < side * side + 100
+
+
+def test_a_run_leaves_nothing_to_the_next() -> None:
+    program = random_program(7, drams=1.0)
+    cold = program.chip.derived(cold_memories)
+    before = [array.copy() for array in cold[:-1]]
+    first, second = simulate_timing(program), simulate_timing(program)
+    assert first.records.tobytes() == second.records.tobytes()
+    assert [memory.profile.tolist() for memory in first.memories] == [
+        memory.profile.tolist() for memory in second.memories
+    ]
+    assert sum(memory.row_misses for memory in first.memories) > 0
+    assert all(np.array_equal(old, new) for old, new in zip(before, cold[:-1], strict=True))
 
 
 def test_every_actor_of_the_largest_chip_has_a_number() -> None:

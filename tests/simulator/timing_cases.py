@@ -95,7 +95,10 @@ def random_chip(r: random.Random, drams: float) -> Chip:
             chip.vector, lanes=r.randint(1, 16), latency_cycles=r.choice((0, 1, 5)),
             softmax_cycles_per_element=r.randint(1, 3),
         ),
-        weight_buffer=replace(chip.weight_buffer, decoder_bytes_per_cycle=r.choice(WIDTHS)),
+        weight_buffer=replace(
+            chip.weight_buffer, decoder_bytes_per_cycle=r.choice(WIDTHS),
+            entropy_lanes=r.choice((1, 2, 8)),
+        ),
         scratchpad=replace(
             chip.scratchpad, size_kib=12, banks=r.choice((1, 2, 3, 4, 6, 12, 32)),
             port_bytes=r.choice(WIDTHS),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import Golden, ImportedModel
 from lepton.compiler.importers.names import Source, source_name, source_of, tensor_name
 from lepton.errors import ImportFailure, LeptonError
@@ -24,7 +25,9 @@ _TFLITE_MARK = b"TFL3"
 
 
 def import_model(
-    model: str | Path | object, shapes: Mapping[str, Sequence[int]] | None = None
+    model: str | Path | object,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dump: Dump = no_dump,
 ) -> ImportedModel:
     """Bring a model into the canonical quantized form.
 
@@ -33,6 +36,7 @@ def import_model(
             `onnx.ModelProto`, a `torch.export.ExportedProgram` or a `tvm.IRModule` with a function
             `main`.
         shapes: Input name -> shape, to fix dynamic dimensions.
+        dump: Takes every form of the module.
 
     Raises:
         ImportFailure: The model cannot be read, is damaged, or uses what is not supported.
@@ -40,8 +44,8 @@ def import_model(
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
     try:
         if isinstance(model, str | Path):
-            return _import_file(Path(model), shapes or {})
-        return _import_object(model, shapes or {})
+            return _import_file(Path(model), shapes or {}, dump)
+        return _import_object(model, shapes or {}, dump)
     except LeptonError:
         raise
     except Exception as error:  # whatever a third-party reader raises is a fault of the model
@@ -50,7 +54,7 @@ def import_model(
         raise ImportFailure(f"{name} cannot be imported: {reason}") from error
 
 
-def _import_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> ImportedModel:
+def _import_file(path: Path, shapes: Mapping[str, Sequence[int]], dump: Dump) -> ImportedModel:
     """Import a file, telling its kind by content first and by suffix second."""
     try:
         data = path.read_bytes()
@@ -59,7 +63,7 @@ def _import_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> ImportedMod
     if data[4:8] == _TFLITE_MARK or path.suffix == ".tflite":
         from lepton.compiler.importers.tflite import import_tflite
 
-        return import_tflite(data, path.stem, shapes)
+        return import_tflite(data, path.stem, shapes, dump)
     if path.suffix in (".pt2", ".pt", ".pth"):
         raise ImportFailure(
             f"{path.name}: load it with torch.export.load and pass the program, or export ONNX"
@@ -70,25 +74,25 @@ def _import_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> ImportedMod
         from lepton.compiler.importers.layer_table import table_model
 
         data = table_model(data, path.name)
-    return import_onnx(data, path.stem, shapes)
+    return import_onnx(data, path.stem, shapes, dump)
 
 
-def _import_object(model: object, shapes: Mapping[str, Sequence[int]]) -> ImportedModel:
+def _import_object(model: object, shapes: Mapping[str, Sequence[int]], dump: Dump) -> ImportedModel:
     """Import an object, told by its class without importing its library."""
     ancestors = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
     if any(name.startswith("torch.export") for name in ancestors):
         from lepton.compiler.importers.torch import import_torch
 
-        return import_torch(model, shapes)
+        return import_torch(model, shapes, dump)
     if "tvm.ir.module.IRModule" in ancestors:
         from lepton.compiler.importers.relax import import_relax
 
-        return import_relax(_as_any(model))
+        return import_relax(_as_any(model), dump)
     if any(name.endswith(".ModelProto") for name in ancestors):
         from lepton.compiler.importers.onnx import import_onnx
 
         proto = _as_any(model)
-        return import_onnx(proto, proto.graph.name or "model", shapes)
+        return import_onnx(proto, proto.graph.name or "model", shapes, dump)
     raise ImportFailure(
         f"a model must be a path, a torch.export program, an onnx.ModelProto or a Relax "
         f"IRModule, not {type(model).__name__}"

@@ -11,6 +11,7 @@ After `canonicalize`, `main` is one dataflow block of flat bindings in which
   two quantized tensors;
 * a bias is `R.add(op, R.dequantize(int32 constant))` whose shape broadcasts to the result:
   `[1, o, 1, 1]` for NCHW, `[o]` for NHWC and matmul; its scale is the file's;
+* a transposed convolution of one image is a convolution whose pixels are interleaved;
 * data movement (reshape, transpose, slice, concatenation of equal parameters, max pooling, nearest
   resize ...) is done on the quantized tensor itself;
 * a clip that clips nothing, an alias or an unused value does not occur;
@@ -25,7 +26,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from lepton.compiler.importers import constants, movement
+from lepton.compiler.dump import Dump, dump_module, no_dump
+from lepton.compiler.importers import constants, movement, ranks, transposed
 from lepton.compiler.importers.names import Source
 from lepton.compiler.importers.rewriting import (
     Rewriter,
@@ -40,15 +42,20 @@ Pass = Callable[[tvm.IRModule], tvm.IRModule]
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 
 
-def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = None) -> tvm.IRModule:
+def canonicalize(
+    module: tvm.IRModule, sources: Mapping[Any, Source] | None = None, dump: Dump = no_dump
+) -> tvm.IRModule:
     """Bring an imported module into the canonical form and check that it is well formed.
 
     Args:
         module: Module as an importer made it; it is not changed.
         sources: Variable of `main` -> where its value is from.
+        dump: Takes the module as it comes and after each pass.
     """
+    dump_module(dump, "imported", module)
     module = annotate(module, sources or {})
     chain: tuple[Pass, ...] = (
+        drop_dropouts,
         simplify_tuples,
         constants.fold_constants,
         constants.normalize_parameters,
@@ -57,14 +64,17 @@ def canonicalize(module: tvm.IRModule, sources: Mapping[Any, Source] | None = No
         movement.slice_splits,
         movement.move_quantized,
         movement.quantize_before_movement,
+        ranks.merge_dimensions,
         movement.clamp_codes,
         constants.quantize_float_bias,
+        transposed.split_phases,
         drop_identity_clips,
         duplicate_dequantize,
         drop_dead_code,
     )
     for step in chain:
         module = step(module)
+        dump_module(dump, step.__name__, module)
     relax.analysis.check_well_formed(module)
     return module
 
@@ -78,6 +88,22 @@ def annotate(module: tvm.IRModule, sources: Mapping[Any, Source]) -> tvm.IRModul
 
     def rule(_rewriter: Rewriter, variable: Any, value: Any) -> Any:
         return with_source(value, sources.get(variable))
+
+    return rewrite(module, rule)
+
+
+def drop_dropouts(module: tvm.IRModule) -> tvm.IRModule:
+    """Remove dropouts, which do nothing but in training.
+
+    before: d = R.nn.dropout(x, rate=0.5); y = d[0]; use(y)
+    after:  use(x)
+    """
+
+    def rule(rewriter: Rewriter, _variable: Any, value: Any) -> Any:
+        if not isinstance(value, relax.TupleGetItem) or value.index:
+            return None
+        call = rewriter.call(value.tuple_value, "relax.nn.dropout")
+        return None if call is None else call.args[0]
 
     return rewrite(module, rule)
 
@@ -205,7 +231,7 @@ def drop_dead_code(module: tvm.IRModule) -> tvm.IRModule:
     kept: list[Any] = []
     for binding in reversed(function.body.blocks[0].bindings):
         is_output = not isinstance(binding.var, relax.DataflowVar)
-        if is_output or binding.var in used or isinstance(binding, relax.MatchCast):
+        if is_output or binding.var in used:
             kept.append(binding)
             used.update(_variables(binding.value))
     body = relax.SeqExpr([relax.DataflowBlock(kept[::-1])], function.body.body)

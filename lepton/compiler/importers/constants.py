@@ -218,9 +218,12 @@ def _fold_plain(rewriter: Rewriter, value: Any) -> Any:
     return None
 
 
+_TRANSPOSED = "relax.nn.conv2d_transpose"
+
+
 def _accumulator_scale(rewriter: Rewriter, call: Any) -> Array | None:
     """Return sx * sw (float32, per output channel or rank 0) of a quantized product."""
-    if not is_call(call, "relax.nn.conv2d", "relax.nn.conv1d", "relax.matmul"):
+    if not is_call(call, "relax.nn.conv2d", "relax.nn.conv1d", "relax.matmul", _TRANSPOSED):
         return None
     data, weights = (rewriter.call(argument, "relax.dequantize") for argument in call.args)
     if data is None or weights is None or not is_constant(weights.args[0]):

@@ -42,13 +42,15 @@ _RESHAPES = ("relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expa
 
 
 def reshape_units(module: tvm.IRModule) -> tvm.IRModule:
-    """Make dimensions of 1 come and go by reshapes.
+    """Make dimensions of 1 come and go by reshapes; drop broadcasts to the same shape.
 
-    before: y = R.squeeze(x, axis=[1])
-    after:  y = R.reshape(x, shape)
+    before: y = R.squeeze(x, axis=[1]); z = R.broadcast_to(y, shape of y)
+    after:  y = R.reshape(x, shape); z = y
     """
 
     def rule(_rewriter: Rewriter, variable: Any, value: Any) -> Any:
+        if is_call(value, "relax.broadcast_to") and shape_of(variable) is not None:
+            return value.args[0] if shape_of(value.args[0]) == shape_of(variable) else None
         if not is_call(value, "relax.squeeze", "relax.expand_dims"):
             return None
         shape = shape_of(variable)

@@ -16,7 +16,9 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from lepton.compiler.importers.constants import array_of
+from lepton.compiler.importers.onnx_inference import batch_norm, dropout, gather, hard_swish
 from lepton.compiler.importers.rewriting import dtype_of, is_constant, scalar, shape_of
+from lepton.errors import ImportFailure
 
 # TVM's annotations promise less than its functions take (numbers, plain shapes).
 op: Any = relax.op
@@ -132,7 +134,9 @@ def _conv(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> An
 def _pool(name: str, bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any:
     """MaxPool or AveragePool with its automatic padding made explicit."""
     if attributes.get("ceil_mode", 0) not in (0, 1):
-        raise ValueError(f"ceil_mode must be 0 or 1, not {attributes['ceil_mode']}")
+        raise ImportFailure(f"{name}: ceil_mode must be 0 or 1, not {attributes['ceil_mode']}")
+    if name == "AveragePool" and set(attributes.get("dilations", ())) - {1}:
+        raise ValueError("an average of dilated windows is not expressed")
     _explicit_padding(inputs[0], list(attributes["kernel_shape"]), attributes)
     return _upstream(name, bb, inputs, attributes, opset)
 
@@ -247,6 +251,8 @@ def _quantized_softmax(data: Any, attributes: Mapping[str, Any]) -> Any:
 def _conv_integer(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any:
     """ConvInteger: int32 convolution of operands with their zero points taken out."""
     parts: list[Any] = []
+    if not all(item is None or is_constant(item) for item in inputs[1:]):
+        raise ValueError("its weights and zero points must be constants")
     for data, zero_point in ((inputs[0], _input(inputs, 2)), (inputs[1], _input(inputs, 3))):
         wide = bb.normalize(op.astype(data, "int32"))
         if zero_point is not None:
@@ -328,13 +334,6 @@ def _resize(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> 
     return _upstream("Resize", bb, inputs, attributes, opset)
 
 
-def _hard_swish(bb: Any, inputs: Inputs, _attributes: dict[str, Any], _opset: int) -> Any:
-    """HardSwish in the standard's order of operations: x * clip(x / 6 + 1 / 2)."""
-    scaled = bb.normalize(op.multiply(inputs[0], scalar(1.0 / 6.0)))
-    gate = bb.normalize(op.clip(bb.normalize(op.add(scaled, scalar(0.5))), 0.0, 1.0))
-    return op.multiply(inputs[0], gate)
-
-
 def _tile(bb: Any, inputs: Inputs, attributes: dict[str, Any], opset: int) -> Any:
     """Tile as one operator."""
     if not is_constant(inputs[1]):
@@ -362,12 +361,15 @@ def _gemm(bb: Any, inputs: Inputs, attributes: dict[str, Any], _opset: int) -> A
 
 CONVERTERS: Mapping[str, Converter] = {
     "AveragePool": functools.partial(_pool, "AveragePool"),
+    "BatchNormalization": batch_norm,
     "Clip": _clip,
     "Conv": _conv,
     "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize_linear,
+    "Dropout": dropout,
+    "Gather": gather,
     "Gemm": _gemm,
-    "HardSwish": _hard_swish,
+    "HardSwish": hard_swish,
     "Max": functools.partial(_fold, op.maximum),
     "MaxPool": functools.partial(_pool, "MaxPool"),
     "Mean": _mean,

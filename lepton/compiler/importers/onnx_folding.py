@@ -9,11 +9,14 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from lepton.compiler.importers.onnx_branches import taken_branch
+
 # Shape arithmetic and cheap data movement; a DequantizeLinear of weights must stay.
 _FOLDABLE = frozenset(
     [
         "Abs",
         "Add",
+        "And",
         "Cast",
         "Ceil",
         "Concat",
@@ -25,14 +28,18 @@ _FOLDABLE = frozenset(
         "Flatten",
         "Floor",
         "Gather",
+        "Greater",
+        "GreaterOrEqual",
         "Identity",
         "Less",
+        "LessOrEqual",
         "Max",
         "Min",
         "Mod",
         "Mul",
         "Neg",
         "Not",
+        "Or",
         "Pow",
         "Range",
         "ReduceProd",
@@ -68,7 +75,14 @@ def fold_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     outputs = {output.name for output in graph.output}
     kept: list[onnx.NodeProto] = []
-    for node in graph.node:
+    waiting = list(reversed(graph.node))
+    while waiting:
+        node = waiting.pop()
+        branch = taken_branch(node, known)
+        if branch is not None:
+            waiting += reversed(branch.nodes)
+            known.update((item.name, item) for item in branch.initializers)
+            continue
         values = _evaluate(node, known, shapes, opset)
         if values is None or outputs & set(node.output):
             kept.append(node)
@@ -85,6 +99,37 @@ def fold_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.initializer[:]
     graph.initializer.extend(tensor for name, tensor in known.items() if name in used)
     return folded
+
+
+def drop_copies(graph: onnx.GraphProto) -> None:
+    """Let readers of an Identity or of a Dropout that does not train read its input, in place.
+
+    before: d = Dropout(x); y = Relu(d)
+    after:  y = Relu(x)
+    """
+    used = {name for node in graph.node for name in node.input}
+    outputs = {output.name for output in graph.output}
+    source: dict[str, str] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = source.get(name, name)
+        # the third input of a dropout makes it train, its second result is the mask
+        copies = node.op_type == "Identity" or (
+            node.op_type == "Dropout" and not any(node.input[2:]) and not used & {*node.output[1:]}
+        )
+        if copies and not outputs & set(node.output):
+            source[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def is_settled(model: onnx.ModelProto) -> bool:
+    """Return whether the shapes of all nodes' outputs are known."""
+    shapes = _static_shapes(model.graph)
+    return all(name in shapes for node in model.graph.node for name in node.output if name)
 
 
 def widen_narrow(graph: onnx.GraphProto) -> None:

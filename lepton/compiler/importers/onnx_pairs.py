@@ -57,6 +57,20 @@ class NodeIndex:
         item = self._constants.get(name)
         return None if item is None else self._to_array(item)
 
+    def is_output(self, name: str) -> bool:
+        """Return whether a tensor is an output of the graph."""
+        return name in self._outputs
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a tensor that is not constant, None if it is not fully known."""
+        kind = self._types.get(name)
+        if kind is None or not kind.HasField("shape"):
+            return None
+        extents = kind.shape.dim
+        if not all(extent.HasField("dim_value") for extent in extents):
+            return None
+        return tuple(extent.dim_value for extent in extents)
+
     def rank(self, name: str) -> int | None:
         """Return the number of dimensions of a tensor that is not constant, None if unknown."""
         kind = self._types.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,23 @@ class SourceRecorder:
     def know(self, variable: Any, source: Source) -> None:
         """Record a variable that no operator makes (an input)."""
         self.sources[variable] = source
+
+    def new_calls(self, results: Iterable[Any]) -> list[Any]:
+        """Return the calls since the last record that results depend on."""
+        found: list[Any] = []
+        seen: set[Any] = set()
+        pending = list(results)
+        while pending:
+            expr = pending.pop()
+            if isinstance(expr, relax.Var):
+                if expr in self.sources or expr in seen:
+                    continue
+                seen.add(expr)
+                expr = self._builder.lookup_binding(expr)
+            if isinstance(expr, tvm.ir.Call):
+                found.append(expr)
+            pending += _operands(expr)
+        return found
 
     def record(self, result: Any, source: Source) -> None:
         """Give `source` to every new variable that `result` depends on.

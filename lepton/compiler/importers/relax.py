@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import ImportedModel
 from lepton.errors import ImportFailure
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import tvm
 
 
-def import_relax(module: tvm.IRModule) -> ImportedModel:
+def import_relax(module: tvm.IRModule, dump: Dump = no_dump) -> ImportedModel:
     """Canonicalize a Relax module; its variables' names serve as source names.
 
     Raises:
@@ -39,7 +40,7 @@ def import_relax(module: tvm.IRModule) -> ImportedModel:
             index += 1
     outputs = [f"output{position}" for position in range(_count(function))]
     return make_result(
-        canonicalize(module, sources),
+        canonicalize(module, sources, dump),
         golden="onnx",
         name="module",
         inputs=[parameter.name for parameter in function.params],

@@ -6,7 +6,7 @@ already replaced, and returns what to bind instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ Rule = Callable[["Rewriter", Any, Any], Any]
 class Rewriter:
     """The state of one walk over the bindings of one function."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        """Begin a walk that gives no new variable a name of `taken`."""
         self._builder = relax.BlockBuilder()
         self._replaced: dict[Any, Any] = {}
         self._values: dict[Any, Any] = {}
         self._bindings: list[Any] = []
-        self._names: dict[str, int] = {}
+        self._names = dict.fromkeys(taken, 1)
 
     def value(self, expr: Any) -> Any:
         """Return what a variable is bound to, or the expression itself."""
@@ -82,6 +83,10 @@ class Rewriter:
             self._bindings.append(relax.MatchCast(binding.var, old, binding.ty))
             return
         new = rule(self, binding.var, old)
+        if new is None and old.same_as(binding.value) and _has_source(binding):
+            self._values[binding.var] = old
+            self._bindings.append(binding)
+            return
         new = old if new is None else new
         is_output = not isinstance(binding.var, relax.DataflowVar)
         if not is_output and isinstance(new, relax.Var | tvm.ir.GenericConst):
@@ -99,6 +104,11 @@ class Rewriter:
         return relax.Function(function.params, body, body.ty, attrs=function.attrs)
 
 
+def _has_source(binding: Any) -> bool:
+    """Return whether a value knows where it is from, as far as its variable does."""
+    return source_of(binding.value) is not None or source_of(binding.var) is None
+
+
 def rewrite(module: tvm.IRModule, rule: Rule) -> tvm.IRModule:
     """Apply a rule to every binding of `main` and return the new module.
 
@@ -108,8 +118,9 @@ def rewrite(module: tvm.IRModule, rule: Rule) -> tvm.IRModule:
     blocks = [block for block in function.body.blocks if len(block.bindings)]
     if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
         return module
-    rewriter = Rewriter()
-    for binding in blocks[0].bindings:
+    bindings = list(blocks[0].bindings)
+    rewriter = Rewriter(binding.var.name for binding in bindings)
+    for binding in bindings:
         rewriter.visit(binding, rule)
     return replace_main(module, rewriter.finish(function))
 

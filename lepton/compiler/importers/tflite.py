@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import ImportedModel
 from lepton.errors import ImportFailure
 
@@ -17,13 +18,16 @@ _SMALLEST = 24
 _VERSION = 3
 
 
-def import_tflite(data: bytes, name: str, shapes: Mapping[str, Sequence[int]]) -> ImportedModel:
+def import_tflite(
+    data: bytes, name: str, shapes: Mapping[str, Sequence[int]], dump: Dump = no_dump
+) -> ImportedModel:
     """Turn a TFLite file into canonical form.
 
     Args:
         data: The file's bytes.
         name: How messages call the model.
         shapes: Must agree with the file: TFLite shapes are static.
+        dump: Takes every form of the module.
 
     Raises:
         ImportFailure: It is no TFLite model, is damaged, or uses what is not supported.
@@ -41,7 +45,7 @@ def import_tflite(data: bytes, name: str, shapes: Mapping[str, Sequence[int]]) -
     inputs = [converter.name(int(index)) for index in subgraph.InputsAsNumpy()]
     outputs = [converter.name(int(index)) for index in subgraph.OutputsAsNumpy()]
     return make_result(
-        canonicalize(module, converter.recorder.sources),
+        canonicalize(module, converter.recorder.sources, dump),
         golden="tflite",
         name=name,
         inputs=inputs,

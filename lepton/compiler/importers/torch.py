@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.importers.model import ImportedModel
 from lepton.errors import ImportFailure
 
 
-def import_torch(program: Any, shapes: Mapping[str, Sequence[int]]) -> ImportedModel:
+def import_torch(
+    program: Any, shapes: Mapping[str, Sequence[int]], dump: Dump = no_dump
+) -> ImportedModel:
     """Turn an exported program, float or quantized by PT2E, into canonical form.
 
     Args:
         program: `torch.export.ExportedProgram`; it is not changed.
         shapes: Must agree with the program's inputs: export fixes shapes.
+        dump: Takes every form of the module.
 
     Raises:
         ImportFailure: It has dynamic dimensions or operators that are not supported.
@@ -29,7 +33,7 @@ def import_torch(program: Any, shapes: Mapping[str, Sequence[int]]) -> ImportedM
     importer = TorchImporter(program.run_decompositions())
     module = importer.convert()
     return make_result(
-        canonicalize(module, importer.sources(module)),
+        canonicalize(module, importer.sources(module), dump),
         golden="onnx",
         name=type(program).__name__,
         inputs=[str(name) for name in inputs],

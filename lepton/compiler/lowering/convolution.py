@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton.arith.records import pack_requantize
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
@@ -21,6 +22,7 @@ from lepton.compiler.lowering.plan import (
     count_input,
     count_tile,
     memory_key,
+    planned_cycles,
     room_for_tiles,
     row_buffers,
     tile_bytes,
@@ -36,11 +38,10 @@ from lepton.compiler.lowering.weighted import (
 )
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import depthwise_cycles
-from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["lower_convolution"]
+__all__ = ["DepthwisePlan", "convolution_cycles", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -56,6 +57,20 @@ def lower_convolution(node: Convolution, emitter: Emitter) -> None:
         inputs, outputs = ic // node.groups, oc // node.groups
         span = (group * inputs, (group + 1) * inputs)
         _lower_dense(node, emitter, span, (group * outputs, (group + 1) * outputs))
+
+
+def convolution_cycles(node: Convolution, emitter: Emitter) -> float:
+    """Return the estimated cycles of a convolution by itself.
+
+    Raises:
+        CompileError: not even one pixel fits.
+    """
+    ic, oc = node.inputs[0].shape[3], node.output.shape[3]
+    if node.groups == ic > 1:
+        *size, channels, kept = _choose_depthwise(node, emitter, oc // ic)
+        return _depthwise_estimate(node, emitter, (size[0], size[1]), channels, kept)
+    part = planned_cycles(node, emitter, ic // node.groups, oc // node.groups)
+    return part * node.groups
 
 
 class _Visit(NamedTuple):
@@ -235,10 +250,19 @@ def _lower_depthwise(node: Convolution, emitter: Emitter) -> None:
         rows.release()
 
 
-def _choose_depthwise(
-    node: Convolution, emitter: Emitter, multiplier: int
-) -> tuple[int, int, int, int]:
-    """Return rows, columns and input channels of a tile, and the bytes of a buffer for rows."""
+class DepthwisePlan(NamedTuple):
+    """Tile of a depthwise convolution."""
+
+    height: int
+    width: int
+    channels: int
+    """Input channels."""
+    buffer_bytes: int
+    """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
+
+
+def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> DepthwisePlan:
+    """Return the tile with the least estimated cycles."""
     plan = emitter.choices.plan(
         node,
         (multiplier, *memory_key(node, emitter)),
@@ -249,16 +273,15 @@ def _choose_depthwise(
     each = REQUANTIZE_BYTES[node.mode]
     need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
     if need > room_for_tiles(emitter):
-        raise CompileError(
-            f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-            f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-        )
-    return 1, 1, 1, 0
+        place = f"scratchpad of chip '{emitter.chip.name}'"
+        what = f"one output pixel of '{node.name}'"
+        raise shortage(what, place, need, room_for_tiles(emitter))
+    return DepthwisePlan(1, 1, 1, 0)
 
 
 def _depthwise_plans(
     node: Convolution, emitter: Emitter, multiplier: int
-) -> Iterator[tuple[float, Hashable, tuple[int, int, int, int]]]:
+) -> Iterator[tuple[float, Hashable, DepthwisePlan]]:
     """Yield cost, shape and plan of the tiles that fit twice."""
     ic = node.inputs[0].shape[3]
     taps = math.prod(node.window.kernel)
@@ -272,7 +295,7 @@ def _depthwise_plans(
         for size in candidate_sizes(node, emitter, outputs, (2,)):
             for kept in row_buffers(node, emitter, size, (channels, outputs), room):
                 cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-                yield cycles, (*size, channels), (*size, channels, kept)
+                yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
 
 
 def _depthwise_estimate(

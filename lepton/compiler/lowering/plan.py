@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from lepton.chip import Chip
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Tensor
 from lepton.compiler.lowering.kept import streamed_bytes
@@ -22,7 +23,6 @@ from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.dataflows import matmul_cycles
-from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "count_tile",
     "memory_key",
     "overlapped",
+    "planned_cycles",
     "room_for_tiles",
     "row_buffers",
     "tile_bytes",
@@ -225,6 +226,12 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     return chosen or _smallest(node, emitter, channels, columns)
 
 
+def planned_cycles(node: Convolution, emitter: Emitter, channels: int, columns: int) -> float:
+    """Return the estimated cycles of a dense convolution with the plan that it takes."""
+    plan = choose_plan(node, emitter, channels, columns)
+    return _estimate(node, emitter, plan, (channels, columns))
+
+
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
     """Return what a plan of a node depends on in the memories."""
     inside = (node.inputs[0].name in emitter.residents, node.output.name in emitter.residents)
@@ -286,10 +293,8 @@ def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) 
             for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
                 if need <= room_for_tiles(emitter):
                     return Plan(1, 1, tn, part, rows, True, loaded, parameters, 0)
-    raise CompileError(
-        f"'{node.name}': one output pixel needs {need} bytes of scratchpad, and "
-        f"{room_for_tiles(emitter)} are free on chip '{emitter.chip.name}'"
-    )
+    place = f"scratchpad of chip '{emitter.chip.name}'"
+    raise shortage(f"one output pixel of '{node.name}'", place, need, room_for_tiles(emitter))
 
 
 @dataclass(frozen=True)
@@ -327,7 +332,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     chip = emitter.chip
     n = _counts(node, plan, extents)
     compute, vector = _unit_cycles(node, emitter, plan, n)
-    constants, ifm, ofm = Traffic(chip), Traffic(chip), Traffic(chip)
+    constants, ifm, ofm = (Traffic(chip) for _ in range(3))
     weights = math.prod(node.window.kernel) * extents[0] * extents[1]
     share = emitter.choices.streams.share(node.weights)
     decode = _count_constants(node, plan, constants, n, (weights, share))

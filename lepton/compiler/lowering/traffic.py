@@ -47,7 +47,7 @@ class Traffic:
             return
         device, dma = self.chip.memories[memory], self.chip.dma
         side = self._writes if is_write else self._reads
-        rate = float(self.chip.bytes_per_cycle(device))
+        rate = self.chip.memory_bytes_per_cycle[memory]
         if isinstance(device, Dram):
             accesses = _pieces(run_bytes, stride, device.access_bytes)
             refreshed = 1.0 - device.tRFC / device.tREFI
@@ -58,7 +58,7 @@ class Traffic:
             burst = min(dma.burst_bytes, device.burst_bytes)
             requests = _pieces(run_bytes, stride, burst)
             cycles = run_bytes / rate
-            scale = float(self.chip.array.clock_mhz / device.clock_mhz)
+            scale = self.chip.cycles_per_memory_cycle[memory]
             latency = device.write_latency_cycles if is_write else device.read_latency_cycles
             limit = device.writes_in_flight if is_write else device.reads_in_flight
             limit = min(limit, dma.outstanding)
@@ -108,4 +108,4 @@ def _latency(chip: Chip, number: int) -> float:
         cycles = memory.tRCD + memory.tCL + memory.burst_cycles
     else:
         cycles = memory.read_latency_cycles
-    return chip.dma.setup_cycles + float(cycles * chip.array.clock_mhz / memory.clock_mhz)
+    return chip.dma.setup_cycles + cycles * chip.cycles_per_memory_cycle[number]

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Binary, Lut, Pool, Resize, Softmax, Tensor
 from lepton.compiler.lowering.tiling import boxes, halo, input_box, split, tiles_within
-from lepton.errors import CompileError
 from lepton.isa import instructions as isa
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode
 
-__all__ = ["lower_binary", "lower_lut", "lower_pool", "lower_resize", "lower_softmax"]
+__all__ = ["binary", "lower_binary", "lower_lut", "lower_pool", "lower_resize", "lower_softmax"]
 
 _SHARES = 8
 """Tiles that should fit the free scratchpad together: two operands and a result, twice."""
@@ -112,7 +112,7 @@ def _binary_tiles(
                 emitter.fetched(right, nb, _narrowed(box, right)) as b,
                 emitter.produced(node.output, n, box) as ofm,
             ):
-                emitter.emit(_binary(node, (a, b), ofm, parameters))
+                emitter.emit(binary(node, (a, b), ofm, parameters))
 
 
 def _narrowed(box: Box, tensor: Tensor) -> Box:
@@ -136,7 +136,7 @@ def _pitches(name: str, tensor: Tensor, tile: Tile) -> dict[str, int]:
     }
 
 
-def _binary(node: Binary, operands: tuple[Tile, Tile], ofm: Tile, parameters: int) -> isa.Binary:
+def binary(node: Binary, operands: tuple[Tile, Tile], ofm: Tile, parameters: int) -> isa.Binary:
     """Return the instruction of one tile."""
     fields: dict[str, Any] = _pitches("a", node.inputs[0], operands[0])
     fields |= _pitches("b", node.inputs[1], operands[1])
@@ -176,7 +176,9 @@ def _window_tile(shape: tuple[int, int, int], node: Pool, budget: int) -> tuple[
             rows, cols = halo(node.window, 0, height, h), halo(node.window, 1, width, w)
             if rows * cols * channels <= budget and height * width * channels <= budget:
                 return height, width, channels
-    raise CompileError(f"'{node.name}': one window does not fit the scratchpad")
+    rows, cols = halo(node.window, 0, 1, h), halo(node.window, 1, 1, w)
+    place = "quarter of the scratchpad that the input of a tile may take"
+    raise shortage(f"a window of '{node.name}'", place, rows * cols, budget)
 
 
 def _pool_tiles(node: Pool, emitter: Emitter, parameters: int) -> None:
@@ -233,7 +235,11 @@ def lower_softmax(node: Softmax, emitter: Emitter) -> None:
         if tile_shape[2] < c and 2 * (c + 16) <= emitter.tiles.size - emitter.tiles.in_use:
             tile_shape = (1, 1, c)
         if tile_shape[2] < c:
-            raise CompileError(f"'{node.name}': a row of {c} values does not fit the scratchpad")
+            free = emitter.tiles.size - emitter.tiles.in_use
+            raise shortage(
+                f"a row of '{node.name}'", f"scratchpad of chip '{emitter.chip.name}'",
+                2 * (c + 16), free,
+            )  # fmt: skip
         for n in range(ifm.shape[0]):
             for box in boxes((h, w, c), tile_shape):
                 with (
@@ -276,7 +282,8 @@ def lower_resize(node: Resize, emitter: Emitter) -> None:
     budget = 2 * _budget(emitter, reserve=16 * (h + w) + 64)
     channels = max(min(c, budget // max(2 * width_in, w)), 1)
     if 2 * width_in * channels > 2 * budget:
-        raise CompileError(f"'{node.name}': one row does not fit the scratchpad")
+        place = "quarter of the scratchpad that the input of a tile may take"
+        raise shortage(f"a row of '{node.name}'", place, 2 * width_in * channels, 2 * budget)
     per_row = max(w, -(-width_in * ifm.shape[1] // h) + 1) * channels
     height = max(min(h, budget // per_row - 1), 1)
     for n in range(node.output.shape[0]):

@@ -11,7 +11,7 @@ from lepton.compiler.graph import Convolution, Product, Reduce
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.isa.instructions import Requantize, Stationary
 
-__all__ = ["Block", "emit_requantize", "kept_parameters", "matmul_fields"]
+__all__ = ["Block", "emit_requantize", "kept_parameters", "matmul_fields", "requantize"]
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,27 @@ def emit_requantize(
             emit_requantize(node, emitter, where, sums, loaded)
         return
     with emitter.produced(node.output, n, box) as tile:
-        emitter.emit(
-            Requantize(
-                accumulator=sums[0],
-                accumulator_pitch=sums[1],
-                height=box.height,
-                width=box.width,
-                channels=box.channels,
-                ofm=tile.address,
-                ofm_row_pitch=tile.row_pitch,
-                ofm_pixel_pitch=tile.pixel_pitch,
-                parameters=parameters,
-                mode=node.mode,
-                ofm_zero_point=node.bounds.zero_point,
-                minimum=node.bounds.minimum,
-                maximum=node.bounds.maximum,
-            )
-        )
+        emitter.emit(requantize(node, tile, sums, parameters))
     emitter.sums.release(sums[0])
+
+
+def requantize(
+    node: Convolution | Product | Reduce, tile: Tile, sums: tuple[int, int], parameters: int
+) -> Requantize:
+    """Return the requantization of sums (address and pitch) into a tile."""
+    box = tile.box
+    return Requantize(
+        accumulator=sums[0],
+        accumulator_pitch=sums[1],
+        height=box.height,
+        width=box.width,
+        channels=box.channels,
+        ofm=tile.address,
+        ofm_row_pitch=tile.row_pitch,
+        ofm_pixel_pitch=tile.pixel_pitch,
+        parameters=parameters,
+        mode=node.mode,
+        ofm_zero_point=node.bounds.zero_point,
+        minimum=node.bounds.minimum,
+        maximum=node.bounds.maximum,
+    )

@@ -1,0 +1,193 @@
+"""Which convolutions of a region are computed depth first: where the estimate says that it pays."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from lepton.compiler.emit import Emitter
+from lepton.compiler.graph import Binary, Convolution, Graph, Node
+from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
+from lepton.compiler.lowering.cascade_search import choose_cascade
+from lepton.compiler.lowering.convolution import convolution_cycles
+from lepton.compiler.lowering.plan import count_tile
+from lepton.compiler.lowering.traffic import Traffic
+from lepton.errors import CompileError
+
+__all__ = ["Group", "Groups", "find_cascades", "inner_tensors", "replanned"]
+
+_WORTH = 0.95
+"""Of the members' own cycles that a cascade may take at most: estimates are not exact."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cascade of a region and the number of its first node."""
+
+    first: int
+    cascade: Cascade
+    plan: CascadePlan
+
+    @property
+    def numbers(self) -> range:
+        """Of its nodes."""
+        return range(self.first, self.first + len(self.cascade.members))
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """What the user is told of each node, by its number."""
+        names = {
+            number: node.name
+            for number, node in zip(self.numbers, self.cascade.members, strict=True)
+        }
+        return {
+            number: "depth first with "
+            + ", ".join(f"'{name}'" for other, name in names.items() if other != number)
+            for number in names
+        }
+
+
+Groups = dict[int, Group]
+"""Cascades by the number of their first node."""
+
+
+def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
+    """Return the cascades that take the fewest estimated cycles together, by their first node."""
+    if emitter.choices.apart:
+        return {}
+    inner = _consumed_once(graph)
+    nodes = graph.nodes
+    ending: dict[int, list[Group]] = {}
+    for group in _candidates(nodes, inner, emitter):
+        ending.setdefault(group.numbers.stop, []).append(group)
+    alone = {
+        number: _cycles(nodes[number], emitter)
+        for groups in ending.values()
+        for group in groups
+        for number in group.numbers
+    }
+    # best[i]: the least cycles of nodes [0, i), and the cascade that ends there
+    best: list[tuple[float, Group | None]] = [(0.0, None)]
+    for number in range(len(nodes)):
+        choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
+        for group in ending.get(number + 1, []):
+            if group.plan.cycles > _WORTH * sum(alone[member] for member in group.numbers):
+                continue
+            cycles = best[group.first][0] + group.plan.cycles
+            if cycles < choice[0]:
+                choice = cycles, group
+        best.append(choice)
+    found: Groups = {}
+    number = len(nodes)
+    while number:
+        group = best[number][1]
+        number = number - 1 if group is None else group.first
+        if group is not None:
+            found[group.first] = group
+    return found
+
+
+def inner_tensors(groups: Groups) -> set[str]:
+    """Return the names of the tensors between the members of cascades."""
+    return {node.output.name for group in groups.values() for node in group.cascade.members[:-1]}
+
+
+def replanned(group: Group, emitter: Emitter) -> Group:
+    """Return a cascade with the plan for the tensors that stay in the scratchpad now."""
+    return replace(group, plan=choose_cascade(group.cascade, emitter) or group.plan)
+
+
+def _cycles(node: Node, emitter: Emitter) -> float:
+    """Return the estimated cycles of a node by itself, infinity if it does not fit."""
+    if isinstance(node, Convolution):
+        try:
+            return convolution_cycles(node, emitter)
+        except CompileError:
+            return math.inf
+    traffic = Traffic(emitter.chip)
+    for tensor in (*node.inputs, node.output):
+        if tensor.name not in emitter.residents:
+            written = tensor is node.output
+            count_tile(tensor, tensor.shape[1:], tensor.shape[0], traffic, is_write=written)
+    return max(traffic.cycles, node.output.size_bytes / emitter.chip.vector.lanes)
+
+
+def _consumed_once(graph: Graph) -> set[str]:
+    """Return the tensors inside of a region that one operand reads."""
+    uses = Counter(tensor.name for node in graph.nodes for tensor in node.inputs)
+    outputs = {tensor.name for tensor in graph.outputs}
+    return {name for name, count in uses.items() if count == 1} - outputs
+
+
+def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> Iterator[Group]:
+    """Yield all cascades of nodes that follow each other, each with its plan."""
+    for number, node in enumerate(nodes):
+        if not _is_depthwise(node):
+            continue
+        assert isinstance(node, Convolution)
+        before = nodes[number - 1] if number else None
+        after = nodes[number + 1] if number + 1 < len(nodes) else None
+        expand = before if _is_dense(before) and _follow(before, node, inner) else None
+        project = after if _is_pointwise(after) and _follow(node, after, inner) else None
+        assert expand is None or isinstance(expand, Convolution)
+        assert project is None or isinstance(project, Convolution)
+        for cascade in _around(expand, node, project, nodes[number + 2 : number + 3], inner):
+            between = {member.output.name for member in cascade.members[:-1]}
+            if between <= emitter.residents.keys():
+                # nothing crosses to a memory that could be saved
+                continue
+            plan = choose_cascade(cascade, emitter)
+            if plan is not None:
+                yield Group(number - int(cascade.expand is not None), cascade, plan)
+
+
+def _around(
+    expand: Convolution | None,
+    node: Convolution,
+    project: Convolution | None,
+    behind: Sequence[Node],
+    inner: set[str],
+) -> Iterator[Cascade]:
+    """Yield the cascades with a depthwise convolution at their heart, of what is beside it."""
+    if project is not None:
+        combine = next((item for item in behind if _combines(item, project, inner)), None)
+        for first in dict.fromkeys([expand, None]):
+            yield Cascade(first, node, project)
+            if isinstance(combine, Binary):
+                yield Cascade(first, node, project, combine)
+    if expand is not None:
+        yield Cascade(expand, node, None)
+
+
+def _combines(node: Node, project: Convolution, inner: set[str]) -> bool:
+    """Return whether a node is an element-wise function of a projection and as large a tensor."""
+    if not isinstance(node, Binary) or project.output.name not in inner:
+        return False
+    return any(tensor.name == project.output.name for tensor in node.inputs) and all(
+        tensor.shape == node.output.shape and tensor.constant is None for tensor in node.inputs
+    )
+
+
+def _follow(first: Node | None, second: Node | None, inner: set[str]) -> bool:
+    """Return whether the second node reads what the first makes, and nobody else does."""
+    assert first is not None and second is not None
+    return first.output.name in inner and second.inputs[0].name == first.output.name
+
+
+def _is_depthwise(node: Node | None) -> bool:
+    if not isinstance(node, Convolution):
+        return False
+    return 1 < node.groups == node.inputs[0].shape[3] == node.output.shape[3]
+
+
+def _is_dense(node: Node | None) -> bool:
+    return isinstance(node, Convolution) and node.groups == 1
+
+
+def _is_pointwise(node: Node | None) -> bool:
+    if not isinstance(node, Convolution) or node.groups != 1:
+        return False
+    window = node.window
+    return (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))

@@ -1,0 +1,51 @@
+"""Why each layer is scheduled as it is: the plan taken, what limits it, and the runner-up.
+
+A record of plain values: it crosses from the process that compiles to the one that reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lepton.program import Program
+
+__all__ = ["COST_MODEL", "Compiled", "Schedule"]
+
+COST_MODEL = "the planner's closed forms of the layer alone"
+"""What the cycles of a schedule are by."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a layer is cut into tiles, and what else it could have been.
+
+    Attributes:
+        operator: number of the layer's operator in the program.
+        plan: the tile, as `field=value` of `lepton.compiler.lowering.plan.Plan`.
+        cycles: of the plan, by `COST_MODEL`.
+        searched: the plan is not the one that costs least alone: the whole program is faster by
+            its estimate.
+        limit: the buffer that the plan fills most.
+        limit_share: how much of what a tile may take of that buffer, 0 to 1.
+        runner_up: the plan that costs least alone among the others, "" if there is no other.
+        runner_up_cycles: its cycles by `COST_MODEL`; None without a runner-up.
+    """
+
+    operator: int
+    plan: str
+    cycles: int
+    searched: bool
+    limit: str
+    limit_share: float
+    runner_up: str
+    runner_up_cycles: int | None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program, and how its layers were scheduled if that was asked for."""
+
+    program: Program
+    schedules: tuple[Schedule, ...]
