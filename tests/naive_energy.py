@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from lepton.chip import Chip
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
+from tests.naive_matrix import dealing, groups_of
 
 __all__ = ["naive_actions"]
 
@@ -40,16 +41,30 @@ def _matmul(i: isa.Matmul, chip: Chip, n: Counts) -> None:
     for columns in _blocks(i.columns, chip.columns):
         for number, block in enumerate(_blocks(len(taps), rows)):
             _load(i, chip, n, block, columns)
-            for y in range(i.ofm_height):
-                for x in range(i.ofm_width):
-                    pixel = i.ifm + (y * i.stride_y - i.pad_top) * i.ifm_row_pitch
-                    pixel += (x * i.stride_x - i.pad_left) * i.ifm_pixel_pitch
-                    words = {(taps[k][0], (pixel + taps[k][1]) // rows) for k in block}
-                    n["FEED_SLICE"] += len(words)
+            _feed(i, chip, n, [taps[k] for k in block], block)
+            for _ in range(i.ofm_height):
+                for _ in range(i.ofm_width):
                     for _ in block:
                         n["LINE_BUFFER"] += 1
                         n["ROW_SUM"] += 1
                     _step(i, rows, n, len(block), len(columns), number)
+
+
+def _feed(i: isa.Matmul, chip: Chip, n: Counts, taps: list[tuple[int, int]], block: range) -> None:
+    """Fetch the words of a pass: of every pixel, or of all pixels of a step at once."""
+    _, together, is_shared = dealing(i, block, chip)
+    shared = together if is_shared else 1
+    step = i.stride_x * i.ifm_pixel_pitch
+    for y in range(i.ofm_height):
+        line = i.ifm + (y * i.stride_y - i.pad_top) * i.ifm_row_pitch
+        for x in range(0, i.ofm_width, shared):
+            pixel = line + x * step - i.pad_left * i.ifm_pixel_pitch
+            held: set[tuple[int, int]] = set()
+            for run in {run for run, _ in taps}:
+                first = pixel + min(at for r, at in taps if r == run)
+                last = pixel + max(at for r, at in taps if r == run) + (shared - 1) * step
+                held |= {(run, at // chip.array.rows) for at in range(first, last + 1)}
+            n["FEED_SLICE"] += len(held)
 
 
 def _load(i: isa.Matmul, chip: Chip, n: Counts, block: range, columns: range) -> None:
@@ -57,7 +72,7 @@ def _load(i: isa.Matmul, chip: Chip, n: Counts, block: range, columns: range) ->
     rows = chip.array.rows
     for _ in block:
         for _ in columns:
-            n["WEIGHT_LATCH"] += 1
+            n["WEIGHT_LATCH"] += min(groups_of(i, chip), i.ofm_width)
             n["WEIGHT_BUFFER_READ"] += i.stationary == isa.Stationary.BUFFER
     base, pitch = i.stationary_address, i.stationary_pitch
     if i.stationary == isa.Stationary.SCRATCHPAD:

@@ -13,10 +13,14 @@ from itertools import pairwise
 from lepton.chip import Chip, Dataflow
 from lepton.isa import instructions as isa
 
-__all__ = ["Cost", "matmul_cost"]
+__all__ = ["Cost", "dealing", "groups_of", "matmul_cost"]
 
 Cost = tuple[int, int, int, int]
 """Preload, stream, last, drain."""
+
+
+Word = tuple[int, int]
+"""Offset and length."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,18 @@ class Block:
 
     rows: int
     step: int
+    row: int
+    """Cycles in which it fetches them of a row of pixels that are dealt."""
 
 
 def _cut(size: int, most: int) -> list[int]:
     return [min(most, size - start) for start in range(0, size, most)]
 
 
-def _words(i: isa.Matmul, start: int, stop: int) -> list[tuple[int, int]]:
+def _words(i: isa.Matmul, start: int, stop: int) -> list[Word]:
     """Return offset and length of the words of rows [start, stop), row by row."""
     is_packed = i.ifm_pixel_pitch == i.channels and i.dilation_x == 1
-    words: list[tuple[int, int]] = []
+    words: list[Word] = []
     before = None
     for row in range(start, stop):
         tap, channel = divmod(row, i.channels)
@@ -49,20 +55,57 @@ def _words(i: isa.Matmul, start: int, stop: int) -> list[tuple[int, int]]:
     return words
 
 
-def _fit(a: tuple[int, int], b: tuple[int, int], rows: int, feed: int) -> bool:
+def _fit(a: Word, b: Word, rows: int, feed: int) -> bool:
     ring = 2 * feed * rows
     if max(a[0] + a[1], b[0] + b[1]) - min(a[0], b[0]) <= ring - rows + 1:
         return True
     return rows - 1 + a[1] <= (b[0] - a[0]) % ring <= ring - (rows - 1 + b[1])
 
 
-def _step(words: list[tuple[int, int]], rows: int, feed: int) -> int:
-    cycles, taken = 1, list[tuple[int, int]]()
+def _step(words: list[Word], rows: int, feed: int) -> int:
+    cycles, taken = 1, list[Word]()
     for word in words:
         if len(taken) == feed or not all(_fit(old, word, rows, feed) for old in taken):
             cycles, taken = cycles + 1, []
         taken.append(word)
     return cycles
+
+
+def groups_of(i: isa.Matmul, chip: Chip) -> int:
+    """Return among how many groups of arrays pixels can be dealt ("Dealt pixels")."""
+    array, groups = chip.array, 1
+    is_resident = i.stationary in (isa.Stationary.BUFFER, isa.Stationary.ONES)
+    if not array.deals_pixels or not is_resident or i.accumulator_pitch < i.columns:
+        return 1
+    if array.dataflow != Dataflow.WEIGHT_STATIONARY or not array.overlap:
+        return 1
+    arrays = len(_cut(i.columns, array.columns))
+    while 2 * groups * arrays <= array.count and 2 * groups * i.accumulator_pitch <= chip.columns:
+        groups *= 2
+    sums = [g * i.accumulator_pitch + c for g in range(groups) for c in range(i.columns)]
+    assert groups == 1 or len({s % chip.columns for s in sums}) == len(sums), "two sums in a lane"
+    return groups
+
+
+def dealing(i: isa.Matmul, rows: range, chip: Chip) -> tuple[int, int, bool]:
+    """Return the cycles of a row of pixels, the pixels of a step, and whether they share words."""
+    array, most = chip.array, groups_of(i, chip)
+    words = _words(i, rows.start, rows.stop)
+    found: list[tuple[int, int, bool]] = []
+    together = 1
+    while together <= most:
+        away = [n * i.stride_x * i.ifm_pixel_pitch for n in range(together)]
+        is_shared = all(length + away[-1] <= array.rows for _, length in words)
+        if is_shared:
+            fetched = [(offset, length + away[-1]) for offset, length in words]
+        else:
+            fetched = [(offset + d, length) for d in away for offset, length in words]
+        cycles = 0
+        for _ in range(0, i.ofm_width, together):
+            cycles += _step(fetched, array.rows, array.feed_words)
+        found.append((cycles, together, is_shared))
+        together *= 2
+    return min(found, key=lambda choice: choice[0])
 
 
 class _Matrix:
@@ -76,8 +119,10 @@ class _Matrix:
         reduction = i.kernel_height * i.kernel_width * i.channels
         self.blocks: list[Block] = []
         for start in range(0, reduction, rows):
-            words = _words(i, start, min(start + rows, reduction))
-            self.blocks.append(Block(sum(n for _, n in words), _step(words, rows, feed)))
+            block = range(start, min(start + rows, reduction))
+            words = _words(i, block.start, block.stop)
+            row = dealing(i, block, chip)[0]
+            self.blocks.append(Block(sum(n for _, n in words), _step(words, rows, feed), row))
         self.in_order = i.stationary == isa.Stationary.SCRATCHPAD
         self.turned = i.stationary == isa.Stationary.SCRATCHPAD_TRANSPOSED
         row_bytes, port_bytes = self.wide, feed * rows
@@ -94,7 +139,7 @@ class _Matrix:
                     load = max(block.rows, columns)
                 if not self.array.overlap:
                     load = max(load, self.array.rows)
-                passes.append((load, self.pixels * block.step))
+                passes.append((load, sum(block.row for _ in range(self.i.ofm_height))))
         return self._loaded(passes)
 
     def input_stationary(self) -> Cost:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.chip import Chip, Dataflow, Flat
+from lepton.chip import Chip, Flat
 from lepton.isa import Instruction, records
 from lepton.isa import instructions as isa
 from lepton.isa.footprints import queue_count, queues
@@ -147,8 +147,7 @@ class NaiveTiming:
 
 def _cost(item: Instruction, chip: Chip) -> tuple[int, int, int, int]:
     """Return preload, stream, last and drain; `naive_matrix` walks what is not the default."""
-    array = chip.array
-    usual = array.dataflow == Dataflow.WEIGHT_STATIONARY and array.overlap
+    usual = chip.array.is_pipelined and not chip.array.deals_pixels
     return (
         cost_of(item, chip)
         if usual or not isinstance(item, isa.Matmul)

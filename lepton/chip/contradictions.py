@@ -127,6 +127,8 @@ def _size_contradictions(chip: d.Chip) -> list[str]:
         bad.append("weight_buffer.size_kib must hold one array of weights")
     if chip.array.rows * chip.array.columns * chip.array.count > 1 << 20:
         bad.append("the array must not exceed 1048576 MACs")
+    if chip.array.deals_pixels and not chip.array.is_pipelined:
+        bad.append("array.deals_pixels must be false unless weight-stationary passes overlap")
     clocks = [chip.array.clock_mhz, *(memory.clock_mhz for memory in chip.memories)]
     if chip.ticks_per_second > 1 << 50 or max(chip.ticks(c) for c in clocks) > _MOST_TICKS:
         bad.append("the clocks must have a common base tick above 1 fs: choose rounder clock_mhz")

@@ -55,6 +55,13 @@ class Array:
     overlap: bool = True
     """Whether the passes of a `matmul` overlap: each element has a second register, and the next
     pass can begin before the results of this one have left."""
+    deals_pixels: bool = False
+    """Whether arrays that the columns of a `matmul` leave idle compute other pixels of the row."""
+
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether weights stay in the array and are loaded while another pass streams."""
+        return self.dataflow == Dataflow.WEIGHT_STATIONARY and self.overlap
 
 
 @dataclass(frozen=True)

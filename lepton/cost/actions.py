@@ -6,13 +6,14 @@ section 10. Another dataflow needs its own `_count_passes`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.cost.action_names import Action
+from lepton.cost.closed_forms import Walk
+from lepton.cost.dealing import Row, group_count, row_cycles
+from lepton.cost.scalars import CostScalars, cost_scalars
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.footprints import (
@@ -34,13 +35,6 @@ from lepton.jit import njit
 __all__ = ["action_counts"]
 
 I64 = NDArray[np.int64]
-
-
-class _Array(NamedTuple):
-    """What the counts need of a chip."""
-
-    rows: int
-    all_columns: int
 
 
 # plain globals, which kernels freeze
@@ -91,6 +85,7 @@ _PAD_TOP, _PAD_LEFT = COLUMNS["pad_top"], COLUMNS["pad_left"]
 _OFM_H, _OFM_W = COLUMNS["ofm_height"], COLUMNS["ofm_width"]
 _N_COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _ACCUMULATE, _SOURCE = COLUMNS["accumulate"], COLUMNS["stationary"]
+_SUMS_PITCH = COLUMNS["accumulator_pitch"]
 _ADDRESS, _PITCH = COLUMNS["stationary_address"], COLUMNS["stationary_pitch"]
 _WEIGHT_ZERO = COLUMNS["weight_zero_point"]
 _FORMAT = COLUMNS["format"]
@@ -118,28 +113,31 @@ def _slices(
 
 
 @njit(inlined=True)
-def _feed_slices(p: _Array, r: I64, reduction: int) -> int:
+def _feed_slices(p: CostScalars, r: I64, reduction: int, groups: int) -> int:
     """Return the slices read for one block of columns: every word of every step of all passes."""
     run, per_line, run_pitch = r[_CHANNELS], r[_KERNEL_W], r[_DILATION_X] * r[_IFM_PIXEL]
     if r[_IFM_PIXEL] == r[_CHANNELS] and r[_DILATION_X] == 1:
         run, per_line, run_pitch = r[_KERNEL_W] * r[_CHANNELS], 1, 0
     origin = r[_IFM] - r[_PAD_TOP] * r[_IFM_ROW] - r[_PAD_LEFT] * r[_IFM_PIXEL]
     height = (r[_OFM_H], r[_STRIDE_Y] * r[_IFM_ROW])
-    width = (r[_OFM_W], r[_STRIDE_X] * r[_IFM_PIXEL])
+    row = Row(r[_OFM_W], r[_STRIDE_X] * r[_IFM_PIXEL], groups)
+    walk = Walk(run, per_line, run_pitch, r[_DILATION_Y] * r[_IFM_ROW])
     total = 0
     for start in range(0, reduction, p.rows):
         stop = min(start + p.rows, reduction)
+        shared = row_cycles(p, walk, (start, stop), row)[1] if groups > 1 else 1
+        width = -(-row.pixels // shared), shared * row.distance
         for index in range(start // run, (stop - 1) // run + 1):
             line = index // per_line * r[_DILATION_Y] * r[_IFM_ROW]
             first = max(start, index * run)
-            length = min(stop, (index + 1) * run) - first
+            length = min(stop, (index + 1) * run) - first + (shared - 1) * row.distance
             offset = line + index % per_line * run_pitch + first - index * run
             total += _slices(p.rows, length, origin + offset, height, width)
     return total
 
 
 @njit(inlined=True)
-def _stationary_slices(p: _Array, r: I64, reduction: int, columns: int) -> int:
+def _stationary_slices(p: CostScalars, r: I64, reduction: int, columns: int) -> int:
     """Return the slices read to load a stationary operand of the scratchpad, each block once."""
     total = 0
     outer, inner, step = reduction, columns, p.all_columns
@@ -152,7 +150,7 @@ def _stationary_slices(p: _Array, r: I64, reduction: int, columns: int) -> int:
 
 
 @njit(inlined=True)
-def _count_passes(p: _Array, r: I64, out: I64, reduction: int, columns: int) -> None:
+def _count_passes(p: CostScalars, r: I64, out: I64, reduction: int, columns: int) -> None:
     """Add what the passes of `reduction` rows and `columns` columns do in the array."""
     pixels = r[_OFM_H] * r[_OFM_W]
     row_blocks = -(-reduction // p.rows)
@@ -170,22 +168,25 @@ def _count_passes(p: _Array, r: I64, out: I64, reduction: int, columns: int) -> 
 
 
 @njit(inlined=True)
-def _count_matmul(p: _Array, r: I64, out: I64) -> None:
+def _count_matmul(p: CostScalars, r: I64, out: I64) -> None:
     """Add the actions of a matmul."""
     reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
     columns = r[_N_COLUMNS]
     blocks = -(-columns // p.all_columns)
     operands = r[_OFM_H] * r[_OFM_W] * reduction * blocks
+    in_scratchpad = r[_SOURCE] == _SCRATCHPAD or r[_SOURCE] == _TRANSPOSED
+    groups = 1 if in_scratchpad else group_count(p, columns, r[_SUMS_PITCH])
     _count_passes(p, r, out, reduction, columns)
+    out[_WEIGHT_LATCH] += reduction * columns * (min(groups, r[_OFM_W]) - 1)
     out[_ROW_SUM] += operands
     out[_LINE_BUFFER] += operands
-    out[_FEED_SLICE] += _feed_slices(p, r, reduction) * blocks
-    if r[_SOURCE] == _SCRATCHPAD or r[_SOURCE] == _TRANSPOSED:
+    out[_FEED_SLICE] += _feed_slices(p, r, reduction, groups) * blocks
+    if in_scratchpad:
         out[_STATIONARY_SLICE] += _stationary_slices(p, r, reduction, columns)
 
 
 @njit(inlined=True)
-def _count_depthwise(p: _Array, r: I64, out: I64) -> None:
+def _count_depthwise(p: CostScalars, r: I64, out: I64) -> None:
     """Add the actions of a depthwise: every multiplier has an operand of its own."""
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     outputs = r[_CHANNELS] * r[_MULTIPLIER]
@@ -294,7 +295,7 @@ def _count_vector(r: I64, out: I64) -> None:
 
 
 @njit
-def _count(p: _Array, table: I64, row_of: I64, out: I64) -> None:
+def _count(p: CostScalars, table: I64, row_of: I64, out: I64) -> None:
     """Add the actions of every record to the row of `out` that `row_of` names."""
     for index in range(len(table)):
         r = table[index]
@@ -329,5 +330,5 @@ def action_counts(table: I64, row_of: I64, rows: int, chip: Chip) -> I64:
         chip: what runs them.
     """
     out = np.zeros((rows, len(Action)), np.int64)
-    _count(_Array(chip.array.rows, chip.columns), table, row_of, out)
+    _count(cost_scalars(chip), table, row_of, out)
     return out

@@ -78,7 +78,8 @@ def _array_um2(chip: Chip, t: Node) -> float:
     window_bits = 8 * rows * columns
     bits = skew_bits + window_bits
     around = row_sums + zero_points + bits * t.register_bit_um2
-    return count * around + 2 * 10 * rows * t.register_bit_um2
+    line_buffers = count if chip.array.deals_pixels else 1
+    return count * around + line_buffers * 2 * 10 * rows * t.register_bit_um2
 
 
 def _lane_um2(chip: Chip, t: Node) -> float:

@@ -7,7 +7,15 @@ from typing import NamedTuple
 from lepton.cost.scalars import CostScalars
 from lepton.jit import njit
 
-__all__ = ["Walk", "depthwise_cycles", "divide_up", "step_cycles", "vector_cycles"]
+__all__ = [
+    "ONE_PIXEL",
+    "Pixels",
+    "Walk",
+    "depthwise_cycles",
+    "divide_up",
+    "step_cycles",
+    "vector_cycles",
+]
 
 
 @njit
@@ -27,6 +35,20 @@ class Walk(NamedTuple):
     runs_per_line: int
     run_pitch: int
     line_pitch: int
+
+
+class Pixels(NamedTuple):
+    """The output pixels of a step, as the feed fetches them."""
+
+    fetches: int
+    """Pixels that are fetched one after the other."""
+    distance: int
+    """Bytes from the address of one to that of the next."""
+    added: int
+    """Bytes by which every word is longer, for further pixels that share it."""
+
+
+ONE_PIXEL = Pixels(1, 0, 0)
 
 
 @njit(inlined=True)
@@ -51,26 +73,35 @@ def _words_fit(p: CostScalars, a: tuple[int, int], b: tuple[int, int]) -> bool:
     return p.rows - 1 + a[1] - a[0] <= distance <= ring - (p.rows - 1 + b[1] - b[0])
 
 
+@njit(inlined=True)
+def _step_word(walk: Walk, rows: tuple[int, int], pixels: Pixels, place: int) -> tuple[int, int]:
+    """Return offset and end of the word at a place in the order of a step."""
+    first = rows[0] // walk.run
+    words = (rows[1] - 1) // walk.run - first + 1
+    shift = place // words * pixels.distance
+    offset, end = _word(walk, first + place % words, rows[0], rows[1])
+    return offset + shift, end + shift + pixels.added
+
+
 @njit
-def step_cycles(p: CostScalars, walk: Walk, start: int, stop: int) -> int:
+def step_cycles(p: CostScalars, walk: Walk, rows: tuple[int, int], pixels: Pixels) -> int:
     """Return the cycles in which the feed fetches rows [start, stop) of the reduction.
 
-    Every run that the rows touch is a word. A cycle takes words in order, at most `feed_words`,
-    up to the first that does not fit with one already taken.
+    Every run that the rows touch is a word of each pixel. A cycle takes words in order, pixel by
+    pixel, at most `feed_words`, up to the first that does not fit with one already taken.
     """
-    cycles = 0
-    index = start // walk.run
-    last = (stop - 1) // walk.run
-    while index <= last:
-        first = index
-        index += 1
+    cycles = place = 0
+    words = ((rows[1] - 1) // walk.run - rows[0] // walk.run + 1) * pixels.fetches
+    while place < words:
+        first = place
+        place += 1
         fits = True
-        while fits and index <= last and index - first < p.feed_words:
-            candidate = _word(walk, index, start, stop)
-            for taken in range(first, index):
-                fits = fits and _words_fit(p, _word(walk, taken, start, stop), candidate)
+        while fits and place < words and place - first < p.feed_words:
+            candidate = _step_word(walk, rows, pixels, place)
+            for taken in range(first, place):
+                fits = fits and _words_fit(p, _step_word(walk, rows, pixels, taken), candidate)
             if fits:
-                index += 1
+                place += 1
         cycles += 1
     return cycles
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lepton.chip import Dataflow
-from lepton.cost.closed_forms import Walk, divide_up, step_cycles
+from lepton.cost.closed_forms import ONE_PIXEL, Walk, divide_up, step_cycles
+from lepton.cost.dealing import Row, group_count, row_cycles
 from lepton.cost.scalars import CostScalars
 from lepton.isa.instructions import Stationary
 from lepton.jit import njit
@@ -23,17 +24,24 @@ Cost = tuple[int, int, int, int]
 
 
 class Product(NamedTuple):
-    """A matmul: `pixels` x `reduction` by `reduction` x `columns`.
+    """A matmul: pixels x `reduction` by `reduction` x `columns`.
 
     Attributes:
+        height: rows of output pixels.
+        width: pixels of a row.
         walk: where the reduction of a pixel lies.
+        distance: bytes from a pixel of a row to the next.
+        sums_pitch: accumulators from a pixel to the next.
         second: where the second operand lies, a `Stationary`.
     """
 
     reduction: int
     columns: int
-    pixels: int
+    height: int
+    width: int
     walk: Walk
+    distance: int
+    sums_pitch: int
     second: int
 
 
@@ -80,11 +88,13 @@ def _weight_stationary(p: CostScalars, product: Product) -> Cost:
     is_hidden = p.overlap and not _is_in_scratchpad(product)
     wide = divide_up(product.columns, p.all_columns) - 1
     narrow = _last_block(product.columns, p.all_columns)
+    groups = group_count(p, product.columns, product.sums_pitch) if is_hidden else 1
+    row = Row(product.width, product.distance, groups)
     cycles = last = 0
     first_load = min(reduction, p.rows)
     for start in range(0, reduction, p.rows):
         stop = min(start + p.rows, reduction)
-        last = product.pixels * step_cycles(p, product.walk, start, stop)
+        last = product.height * row_cycles(p, product.walk, (start, stop), row)[0]
         if is_hidden:
             next_load = min(reduction - stop, p.rows) if stop < reduction else first_load
             cycles += (wide + 1) * max(last, next_load)
@@ -108,14 +118,15 @@ def _output_stationary(p: CostScalars, product: Product) -> Cost:
     A pass waits for the feed: each step beyond the first cycle of each pixel and block of the
     reduction, and whatever of the second operand takes its port.
     """
-    reduction = product.reduction
+    reduction, pixels = product.reduction, product.height * product.width
     blocks = divide_up(reduction, p.rows)
     waits = -blocks
     for start in range(0, reduction, p.rows):
-        waits += step_cycles(p, product.walk, start, min(start + p.rows, reduction))
-    high = divide_up(product.pixels, p.rows)
+        rows = start, min(start + p.rows, reduction)
+        waits += step_cycles(p, product.walk, rows, ONE_PIXEL)
+    high = divide_up(pixels, p.rows)
     wide = divide_up(product.columns, p.all_columns)
-    last_pixels = _last_block(product.pixels, p.rows)
+    last_pixels = _last_block(pixels, p.rows)
     fetch = last_fetch = 0
     if product.second == _SCRATCHPAD:
         last_fetch = reduction * _row_cycles(p)
@@ -123,7 +134,7 @@ def _output_stationary(p: CostScalars, product: Product) -> Cost:
     elif product.second == _TRANSPOSED:
         last_fetch = blocks * _last_block(product.columns, p.all_columns)
         fetch = blocks * product.columns
-    cycles = wide * (high * reduction + product.pixels * waits) + high * fetch
+    cycles = wide * (high * reduction + pixels * waits) + high * fetch
     if not p.overlap:
         return _sequential(p, cycles, high * wide)
     # pixels of a pass that are fetched after its last operands have entered row 0
@@ -140,15 +151,15 @@ def _input_stationary(p: CostScalars, product: Product) -> Cost:
 
     With overlap the next pass's pixels load meanwhile, unless the columns take the feed's port.
     """
-    reduction = product.reduction
+    reduction, pixels = product.reduction, product.height * product.width
     is_hidden = p.overlap and not _is_in_scratchpad(product)
-    full = divide_up(product.pixels, p.all_columns) - 1
-    few = _last_block(product.pixels, p.all_columns)
+    full = divide_up(pixels, p.all_columns) - 1
+    few = _last_block(pixels, p.all_columns)
     cycles = 0
     stream = product.columns
     for start in range(0, reduction, p.rows):
         stop = min(start + p.rows, reduction)
-        step = step_cycles(p, product.walk, start, stop)
+        step = step_cycles(p, product.walk, (start, stop), ONE_PIXEL)
         stream = product.columns
         if product.second == _SCRATCHPAD:
             blocks = divide_up(product.columns, p.all_columns)
@@ -161,8 +172,8 @@ def _input_stationary(p: CostScalars, product: Product) -> Cost:
         return _sequential(p, cycles, (full + 1) * divide_up(reduction, p.rows))
     preload = 0
     if is_hidden:
-        first = step_cycles(p, product.walk, 0, min(reduction, p.rows))
-        preload = min(product.pixels, p.all_columns) * first
+        first = step_cycles(p, product.walk, (0, min(reduction, p.rows)), ONE_PIXEL)
+        preload = min(pixels, p.all_columns) * first
         cycles += stream - max(preload, stream)
     last = stream + p.issue_cycles
     return preload, cycles + p.issue_cycles, last, p.rows + p.columns - 2
@@ -179,10 +190,13 @@ def matmul_cost(p: CostScalars, product: Product) -> Cost:
 
 
 @njit
-def matmul_cycles(p: CostScalars, reduction: int, columns: int, pixels: int, run: int) -> int:
-    """Return the stream of a tile with weights from the buffer.
+def matmul_cycles(
+    p: CostScalars, size: tuple[int, int], reduction: int, columns: int, run: int, distance: int
+) -> int:
+    """Return the stream of a tile of `size` pixels with weights from the buffer.
 
-    Its words, runs of `run` bytes, never conflict.
+    The words of a pixel, runs of `run` bytes, never conflict; pixels are `distance` bytes apart.
     """
-    product = Product(reduction, columns, pixels, Walk(run, 1, 0, run), _BUFFER)
+    walk = Walk(run, 1, 0, run)
+    product = Product(reduction, columns, *size, walk, distance, columns, _BUFFER)
     return matmul_cost(p, product)[1]

@@ -57,7 +57,7 @@ _DILATION_Y = COLUMNS["dilation_y"]
 _OFM_H, _OFM_W = COLUMNS["ofm_height"], COLUMNS["ofm_width"]
 _COLUMNS, _MULTIPLIER = COLUMNS["columns"], COLUMNS["multiplier"]
 _STATIONARY, _MODE, _ROWS = COLUMNS["stationary"], COLUMNS["mode"], COLUMNS["rows"]
-_TABLE_PITCH = COLUMNS["table_pitch"]
+_TABLE_PITCH, _SUMS_PITCH = COLUMNS["table_pitch"], COLUMNS["accumulator_pitch"]
 
 
 @njit
@@ -85,8 +85,12 @@ def matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, in
     """Return preload, stream, last and drain of a matmul or depthwise record."""
     if r[0] == _MATMUL:
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
-        pixels = r[_OFM_H] * r[_OFM_W]
-        return matmul_cost(p, Product(reduction, r[_COLUMNS], pixels, _walk(r), r[_STATIONARY]))
+        distance = r[_STRIDE_X] * r[_IFM_PIXEL]
+        product = Product(
+            reduction, r[_COLUMNS], r[_OFM_H], r[_OFM_W], _walk(r), distance, r[_SUMS_PITCH],
+            r[_STATIONARY],
+        )  # fmt: skip
+        return matmul_cost(p, product)
     taps = r[_KERNEL_H] * r[_KERNEL_W]
     preload = 0 if r[_STATIONARY] == _ONES else min(taps, p.rows)
     stream, last = depthwise_cycles(

@@ -20,6 +20,8 @@ class CostScalars(NamedTuple):
     dataflow: int
     """Its number in `Dataflow`."""
     overlap: bool
+    dealt: int
+    """Arrays among which the pixels of a matmul can be dealt, 1 where they are not."""
     feed_words: int
     issue_cycles: int
     lanes: int
@@ -39,6 +41,7 @@ def cost_scalars(chip: Chip) -> CostScalars:
         all_columns=chip.columns,
         dataflow=list(Dataflow).index(chip.array.dataflow),
         overlap=chip.array.overlap,
+        dealt=chip.array.count if chip.array.deals_pixels and chip.array.is_pipelined else 1,
         feed_words=chip.array.feed_words,
         issue_cycles=chip.array.issue_cycles,
         lanes=chip.vector.lanes,

@@ -72,6 +72,10 @@ def test_figures(chip: Chip) -> None:
     assert found == PINNED[chip.name]
 
 
+def test_only_the_server_has_idle_arrays_to_deal_pixels_to(chip: Chip) -> None:
+    assert chip.array.deals_pixels == (chip.array.count > 1) == (chip.name == "server")
+
+
 def test_clock_is_exact(chip: Chip) -> None:
     assert chip.cycles_per_second == chip.array.clock_mhz * 1_000_000
     for clock in (chip.array.clock_mhz, *(memory.clock_mhz for memory in chip.memories)):

@@ -134,6 +134,13 @@ def test_the_decoder_grows_with_its_entropy_lanes() -> None:
     assert areas[3] - areas[0] > 8 * (areas[2] - areas[1])
 
 
+def test_every_array_that_is_dealt_pixels_has_a_line_buffer() -> None:
+    chip = load_chip("server")
+    plain = dataclasses.replace(chip, array=dataclasses.replace(chip.array, deals_pixels=False))
+    more, t = part_areas(chip)["array"].mm2 - part_areas(plain)["array"].mm2, node("7nm")
+    assert more == pytest.approx(3 * 20 * 64 * t.register_bit_um2 / t.logic_density / 1e6)
+
+
 def test_a_smaller_node_takes_less() -> None:
     chip = load_chip("edge")
     at = {

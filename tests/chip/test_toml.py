@@ -124,6 +124,17 @@ def test_the_dataflow_is_optional() -> None:
     assert chip_from_table(chip_to_table(chip), "again") == chip
 
 
+def test_dealing_pixels_is_optional() -> None:
+    assert not load_chip("edge").array.deals_pixels
+    chip = parse_chip(edited(("^rows = 32", "rows = 32\ndeals_pixels = true")), "my.toml")
+    assert chip.array.deals_pixels
+    assert chip_from_table(chip_to_table(chip), "again") == chip
+    for other in ("dataflow = 'output-stationary'", "overlap = false"):
+        text = edited(("^rows = 32", f"rows = 32\ndeals_pixels = true\n{other}"))
+        message = "array.deals_pixels must be false unless weight-stationary passes overlap"
+        assert message in fault(text)
+
+
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [

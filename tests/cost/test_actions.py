@@ -31,7 +31,8 @@ def counted(instruction: Instruction, chip: Chip) -> dict[str, int]:
 def test_actions_are_those_of_plain_loops(mnemonic: str) -> None:
     for seed in range(25 if mnemonic != "halt" else 1):
         _, instruction = random_case(mnemonic, seed)
-        chip = small_chip(2 + seed % 7, 1 + seed % 5, 1 + seed % 2)
+        chip = small_chip(2 + seed % 7, 1 + seed % 5, 1 + seed % 4)
+        chip = replace(chip, array=replace(chip.array, deals_pixels=seed % 3 > 0))
         assert counted(instruction, chip) == naive_actions(instruction, chip), (seed, instruction)
 
 
@@ -47,6 +48,24 @@ def test_matmuls_whose_words_straddle_slices(source: Stationary, channels: int) 
         weight_zero_point=3, ifm_height=9, ifm_width=7,
     )  # fmt: skip
     assert counted(matmul, chip) == naive_actions(matmul, chip)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(2, 9), (8, 9), (2, 1), (2, 2)])
+def test_dealt_pixels(channels: int, width: int) -> None:
+    chip = small_chip(8, 6, 4)
+    dealt = replace(chip, array=replace(chip.array, deals_pixels=True))
+    matmul = Matmul(
+        ifm=5, channels=channels, ifm_pixel_pitch=channels, ifm_row_pitch=75, kernel_height=3,
+        kernel_width=1, stride_y=2, stride_x=1, dilation_y=1, dilation_x=1, ofm_height=3,
+        ofm_width=width, columns=6, accumulator_pitch=6, ifm_height=7, ifm_width=9,
+    )  # fmt: skip
+    found, plain = counted(matmul, dealt), counted(matmul, chip)
+    assert found == naive_actions(matmul, dealt)
+    assert found["WEIGHT_LATCH"] == min(width, 4) * plain["WEIGHT_LATCH"]
+    assert (found["FEED_SLICE"] < plain["FEED_SLICE"]) == (channels == 2 and width > 1)
+    assert {**found, "WEIGHT_LATCH": 0, "FEED_SLICE": 0} == {
+        **plain, "WEIGHT_LATCH": 0, "FEED_SLICE": 0
+    }  # fmt: skip
 
 
 def test_aligned_words_take_one_slice_each() -> None:

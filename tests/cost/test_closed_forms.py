@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lepton.chip import load_chip
 from lepton.cost import CostScalars, cost_scalars, instruction_costs
-from lepton.cost.closed_forms import Walk, step_cycles
+from lepton.cost.closed_forms import Pixels, Walk, step_cycles
 from lepton.cost.dataflows import Product, matmul_cost
 from lepton.isa import records
 from lepton.isa.instructions import Matmul
@@ -22,16 +22,24 @@ def scalars(rows: int, feed_words: int, columns: int = 4) -> CostScalars:
     )
 
 
-def naive_step(p: CostScalars, walk: Walk, start: int, stop: int) -> int:
-    """Fetch at every place a pixel can have; a group of words is legal if it is at all of them."""
-    words: list[list[int]] = []
+def naive_words(walk: Walk, start: int, stop: int, pixels: Pixels) -> list[list[int]]:
+    """Return the bytes of each word of a step."""
+    one: list[list[int]] = []
     for k in range(start, stop):
         run, byte = divmod(k, walk.run)
         line, tap = divmod(run, walk.runs_per_line)
         at = line * walk.line_pitch + tap * walk.run_pitch + byte
-        if not words or byte == 0:
-            words.append([])
-        words[-1].append(at)
+        if not one or byte == 0:
+            one.append([])
+        one[-1].append(at)
+    for word in one:
+        word += range(word[-1] + 1, word[-1] + 1 + pixels.added)
+    shifts = [pixel * pixels.distance for pixel in range(pixels.fetches)]
+    return [[at + shift for at in word] for shift in shifts for word in one]
+
+
+def naive_step(p: CostScalars, words: list[list[int]]) -> int:
+    """Fetch at every place a pixel can have; a group of words is legal if it is at all of them."""
 
     def together(group: list[list[int]]) -> bool:
         for place in range(2 * p.feed_words * p.rows):
@@ -59,13 +67,21 @@ def naive_step(p: CostScalars, walk: Walk, start: int, stop: int) -> int:
     st.tuples(*(st.integers(low, high) for low, high in ((1, 9), (1, 4), (0, 80), (0, 300)))),
     st.integers(0, 30),
     st.integers(1, 8),
+    st.tuples(st.sampled_from([1, 2, 4]), st.integers(0, 80), st.integers(0, 3)),
 )
 def test_step_is_what_slices_can_read(
-    rows: int, feed_words: int, walk: tuple[int, int, int, int], start: int, length: int
+    rows: int,
+    feed_words: int,
+    walk: tuple[int, int, int, int],
+    start: int,
+    length: int,
+    pixels: tuple[int, int, int],
 ) -> None:
-    p = scalars(rows, feed_words)
-    stop = start + min(length, rows)
-    assert step_cycles(p, Walk(*walk), start, stop) == naive_step(p, Walk(*walk), start, stop)
+    p, dealt = scalars(rows, feed_words), Pixels(*pixels)
+    length = min(length, rows)
+    dealt = dealt._replace(added=min(dealt.added, rows - length))
+    found = step_cycles(p, Walk(*walk), (start, start + length), dealt)
+    assert found == naive_step(p, naive_words(Walk(*walk), start, start + length, dealt))
 
 
 @pytest.mark.parametrize("pixels", [1, 3, 100])
@@ -90,7 +106,7 @@ def test_a_pass_waits_for_the_load_of_its_successor_only() -> None:
     one_pixel = Walk(19, 1, 0, 19)
 
     def stream_and_last(columns: int, pixels: int) -> tuple[int, int]:
-        return matmul_cost(p, Product(19, columns, pixels, one_pixel, 0))[1:3]
+        return matmul_cost(p, Product(19, columns, 1, pixels, one_pixel, 19, columns, 0))[1:3]
 
     assert stream_and_last(4, 1) == (8 + 3 + 1, 1)
     assert stream_and_last(5, 1) == (8 + 3 + 8 + 8 + 3 + 1, 1)

@@ -19,7 +19,7 @@ from lepton.cost import cost_scalars, instruction_costs
 from lepton.cost.dataflows import matmul_cycles
 from lepton.isa import Instruction, records
 from lepton.isa.instructions import Matmul, Stationary
-from tests.naive_matrix import matmul_cost
+from tests.naive_matrix import dealing, matmul_cost
 from tests.simulator.timing_cases import random_chip, random_instruction
 
 WS, OS, IS = Dataflow
@@ -40,6 +40,12 @@ def matmul(pixels: int, reduction: int, columns: int, stationary: int = BUFFER) 
         ofm_height=1, ofm_width=pixels, columns=columns, dilation_y=1, dilation_x=1,
         stationary=stationary,
     )  # fmt: skip
+
+
+def row(pixels: int, channels: int, columns: int, **fields: int) -> Matmul:
+    """Return a 1 x 1 convolution of a row of packed pixels, whose sums are packed too."""
+    packed = {"stride_x": 1, "accumulator_pitch": columns}
+    return replace(matmul(pixels, channels, columns), **(packed | fields))
 
 
 def cost(item: Instruction, chip: Chip) -> Cost:
@@ -64,6 +70,25 @@ def test_random_matmuls_cost_what_the_page_says() -> None:
         met[chip.array.dataflow, chip.array.overlap, item.stationary] += 1
     assert len(met) == 3 * 2 * 4
     assert min(met.values()) > 9
+
+
+def test_random_dealt_matmuls_cost_what_the_page_says() -> None:
+    r, met = random.Random(6), Counter[tuple[int, bool]]()
+    for _ in range(400):
+        plain = random_chip(r, 0)
+        array = {"count": r.randint(2, 9), "dataflow": WS, "overlap": True, "deals_pixels": True}
+        chip = replace(plain, array=replace(plain.array, **array))
+        columns = r.randint(1, 2 * chip.array.columns)
+        item = random_instruction(r, chip, "matmul")
+        assert isinstance(item, Matmul)
+        item = replace(
+            item, columns=columns, accumulator_pitch=columns + r.choice((-1, 0, 0, 1)),
+            ofm_width=r.randint(1, 12), stationary=r.choice((BUFFER, ONES)),
+        )  # fmt: skip
+        assert cost(item, chip) == matmul_cost(item, chip), f"{item}\n{chip.array}"
+        taps = item.kernel_height * item.kernel_width * item.channels
+        met[dealing(item, range(min(taps, chip.array.rows)), chip)[1:]] += 1
+    assert min(met[step] for step in product((2, 4), (False, True))) > 4
 
 
 @pytest.mark.parametrize(("pixels", "reduction", "columns"), [(1, 1, 1), (9, 11, 5), (40, 8, 4)])
@@ -108,11 +133,44 @@ def test_input_stationary_by_hand() -> None:
     assert cost(matmul(5, 4, 9, SCRATCHPAD), chip) == (0, 4 + 21 + 1 + 21, 9 + 3 * 4, 6)
 
 
+def test_dealt_pixels_by_hand() -> None:
+    chip = chip_of(count=4, deals_pixels=True)
+
+    def streamed(item: Matmul, **array: Any) -> int:
+        return cost(item, replace(chip, array=replace(chip.array, **array)))[1]
+
+    # a word of four bytes each: four pixels in a cycle, the last step of two; loads stay as long
+    assert cost(row(18, 4, 4), chip) == (4, 5, 5, 6)
+    assert streamed(replace(row(18, 4, 4), ofm_height=3)) == 15
+    assert streamed(row(18, 4, 4), deals_pixels=False) == 18
+    # two arrays hold eight columns, and three leave one idle that is no power of two
+    assert streamed(row(18, 4, 5)) == 9
+    assert streamed(row(18, 4, 4), count=3) == 9
+    assert streamed(row(18, 4, 9)) == 18
+    # four words of a feed of two take two cycles, of one no fewer than pixel by pixel
+    assert streamed(row(18, 4, 4), feed_words=2) == 9
+    assert streamed(row(18, 4, 4), feed_words=1) == 18
+    # a row of five takes three steps of two pixels, or two steps of two cycles
+    assert streamed(row(6, 4, 4), feed_words=2) == 3
+    # pixels one byte apart lie in one word
+    assert streamed(row(18, 1, 4), feed_words=1) == 5
+    # words of pixels that are a whole ring apart meet in one slice
+    assert streamed(row(18, 4, 4, ifm_pixel_pitch=32)) == 18
+    # sums that are apart do not fit the lanes; sums that overlap are not dealt
+    assert streamed(row(18, 4, 4, accumulator_pitch=5)) == 9
+    assert streamed(row(18, 4, 4, accumulator_pitch=3)) == 18
+    # loads of an operand in the scratchpad take the feed's port
+    for second in (SCRATCHPAD, TRANSPOSED):
+        assert streamed(row(18, 4, 4, stationary=second)) == 4 + 18
+
+
 def test_the_compiler_reckons_with_the_chips_dataflow() -> None:
     for dataflow, overlap in product(Dataflow, (True, False)):
         chip = chip_of(dataflow=dataflow, overlap=overlap)
-        tile = matmul_cycles(cost_scalars(chip), 11, 9, 30, 11)
+        tile = matmul_cycles(cost_scalars(chip), (1, 30), 11, 9, 11, 0)
         assert tile == cost(matmul(30, 11, 9), chip)[1]
+    chip, item = chip_of(count=4, deals_pixels=True), row(30, 4, 2)
+    assert matmul_cycles(cost_scalars(chip), (1, 30), 4, 2, 4, 4) == cost(item, chip)[1]
 
 
 # --- what grows with what: the sentences of "More work, more resources" ---------------------------
@@ -122,11 +180,12 @@ ARRAYS = st.fixed_dictionaries(
     {
         "rows": st.integers(1, 9),
         "columns": st.integers(1, 9),
-        "count": st.integers(1, 3),
+        "count": st.integers(1, 4),
         "feed_words": st.integers(1, 4),
         "issue_cycles": st.integers(0, 4),
         "dataflow": st.sampled_from(Dataflow),
         "overlap": st.booleans(),
+        "deals_pixels": st.booleans(),
     }
 )
 
@@ -155,6 +214,22 @@ def test_more_pixels_or_columns_of_a_window_are_never_quicker(
     chip, item = chip_of(**array), windows(seed)
     more = replace(item, **{field: getattr(item, field) + 1})
     assert alone(more, chip) >= alone(item, chip)
+
+
+@given(ARRAYS, SIZES, st.integers(0, 60), st.integers(1, 9))
+def test_more_channels_at_one_pitch_are_never_quicker(
+    array: dict[str, Any], sizes: tuple[int, int, int], pitch: int, more: int
+) -> None:
+    chip, (pixels, channels, columns) = chip_of(**array), sizes
+    few = row(pixels, channels, columns, ifm_pixel_pitch=pitch)
+    assert alone(replace(few, channels=channels + more), chip) >= alone(few, chip)
+
+
+@given(ARRAYS, st.integers(0, 10**6))
+def test_dealing_pixels_is_never_slower(array: dict[str, Any], seed: int) -> None:
+    item = windows(seed)
+    dealt, plain = (chip_of(**array | {"deals_pixels": on}) for on in (True, False))
+    assert alone(item, dealt) <= alone(item, plain)
 
 
 @given(ARRAYS, st.integers(0, 10**6), st.integers(2, 3))

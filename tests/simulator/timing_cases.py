@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lepton.chip import Chip, Dataflow, Dram, Flat, load_chip
+from lepton.chip.description import Array
 from lepton.isa import Instruction, encode_all
 from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
@@ -70,6 +71,17 @@ def _dram(r: random.Random, name: str) -> Dram:
     )  # fmt: skip
 
 
+def _array(r: random.Random, plain: Array) -> Array:
+    """Return a random array, half of those that can deal pixels doing so."""
+    array = dataclasses.replace(
+        plain, rows=r.randint(2, 16), columns=r.randint(2, 16), count=r.randint(1, 4),
+        clock_mhz=Fraction(r.choice(CLOCKS_MHZ)), feed_words=r.randint(1, 4),
+        issue_cycles=r.choice((0, 1, 4)), overlap=r.random() < 0.7,
+        dataflow=r.choice((Dataflow.WEIGHT_STATIONARY, *Dataflow)),
+    )  # fmt: skip
+    return dataclasses.replace(array, deals_pixels=array.is_pipelined and r.random() < 0.5)
+
+
 def random_chip(r: random.Random, drams: float) -> Chip:
     """Return a legal chip of small units and one to three memories, that share of them DRAMs."""
     chip = load_chip("nano")
@@ -77,12 +89,7 @@ def random_chip(r: random.Random, drams: float) -> Chip:
     names = [f"memory{number}" for number in range(r.randint(1, 3))]
     return replace(
         chip,
-        array=replace(
-            chip.array, rows=r.randint(2, 16), columns=r.randint(2, 16), count=r.randint(1, 2),
-            clock_mhz=Fraction(r.choice(CLOCKS_MHZ)), feed_words=r.randint(1, 4),
-            issue_cycles=r.choice((0, 1, 4)), overlap=r.random() < 0.7,
-            dataflow=r.choice((Dataflow.WEIGHT_STATIONARY, *Dataflow)),
-        ),
+        array=_array(r, chip.array),
         accumulators=replace(chip.accumulators, size_kib=24, banks=r.choice((1, 2, 3, 4, 8))),
         vector=replace(
             chip.vector, lanes=r.randint(1, 16), latency_cycles=r.choice((0, 1, 5)),

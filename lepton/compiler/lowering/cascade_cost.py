@@ -135,15 +135,18 @@ class _Case:
         node, channels = self.cascade.expand, self.plan.channels
         if node is None:
             return _Work(0.0, 0.0)
-        pixels = self.extents.advance * self.extents.window[1]
+        size = self.extents.advance, self.extents.window[1]
         ic, (_, width) = node.inputs[0].shape[3], node.window.kernel
         down, across = node.window.dilation
         pitch = down * self.extents.source[1] * ic
         walk = Walk(ic * width, 1, 0, pitch) if across == 1 else Walk(ic, width, ic * across, pitch)
         reduction = math.prod(node.window.kernel) * ic
-        product = Product(reduction, channels, pixels, walk, int(Stationary.BUFFER))
+        distance = node.window.stride[1] * ic
+        product = Product(
+            reduction, channels, *size, walk, distance, channels, int(Stationary.BUFFER)
+        )
         _, stream, _, _ = matmul_cost(cost_scalars(self.chip), product)
-        return _Work(stream, self._requantize(node, pixels, channels))
+        return _Work(stream, self._requantize(node, math.prod(size), channels))
 
     def _depthwise(self) -> _Work:
         node, plan = self.cascade.depthwise, self.plan
@@ -162,7 +165,8 @@ class _Case:
             return _Work(0.0, 0.0)
         oc = node.output.shape[3]
         scalars = cost_scalars(self.chip)
-        matrix = matmul_cycles(scalars, channels, oc, self.pixels, channels)
+        size = self.plan.height, self.plan.width
+        matrix = matmul_cycles(scalars, size, channels, oc, channels, channels)
         vector = self._requantize(node, self.pixels, oc)
         if self.cascade.combine is not None:
             vector += self._stream(self.pixels * oc)

@@ -394,13 +394,14 @@ def _unit_cycles(
 ) -> tuple[float, float]:
     """Return the matrix and the vector unit's cycles for one tile and block of columns."""
     chip = emitter.chip
-    pixels = plan.height * plan.width
+    size = plan.height, plan.width
     dense = node.window.dilation[1] == 1 and node.inputs[0].shape[3] == plan.channels
     run = plan.channels * (node.window.kernel[1] if dense else 1)
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
-    stream = matmul_cycles(cost_scalars(chip), reduction, plan.columns, pixels, run)
+    distance = node.window.stride[1] * node.inputs[0].shape[3]
+    stream = matmul_cycles(cost_scalars(chip), size, reduction, plan.columns, run, distance)
     compute = n.steps * (stream + chip.array.issue_cycles)
-    vector = -(-pixels * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
+    vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
     return compute, vector
 
 
