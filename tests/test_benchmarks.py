@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, vela
+from benchmarks import networks, roofline, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -201,3 +202,25 @@ def test_the_networks_page_has_the_part_that_is_written() -> None:
     text = networks.PAGE.read_text(encoding="utf-8")
     assert text.count(f"\n{networks.HEADING}\n") == 1
     assert len({network.name for network in networks.NETWORKS}) == len(networks.NETWORKS)
+
+
+def test_a_batch_reaches_inputs_and_reshapes() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6])
+    shape = numpy_helper.from_array(np.array([1, 6]), "shape")
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    graph = helper.make_graph([node], "flatten", [x], [y], [shape])
+    made = roofline.with_batch(helper.make_model(graph), 4)
+    extents = [
+        [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*made.graph.input, *made.graph.output)
+    ]
+    assert extents == [[4, 2, 3], [4, 6]]
+    assert numpy_helper.to_array(made.graph.initializer[0]).tolist() == [4, 6]
+
+
+def test_a_network_beyond_its_roofline_is_named() -> None:
+    case = roofline.Case("resnet50", "edge", 1.25)
+    text = roofline.table([(case, roofline.Measured(130, 100, {"pool": 25, "binary": 5}))])
+    assert "| resnet50 on edge, batch 1: cycles / roofline | <= 1.25 | 1.3 | **no** |" in text
+    assert "| 130 | 100 | 1.300 | pool 25, binary 5 |" in text
