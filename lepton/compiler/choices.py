@@ -52,6 +52,7 @@ class Choices:
         node: Node,
         key: tuple[Hashable, ...],
         candidates: Callable[[], Iterable[tuple[float, Hashable, P]]],
+        likeness: Hashable | None = None,
     ) -> P | None:
         """Return the plan that a node takes, None if it has none.
 
@@ -59,8 +60,9 @@ class Choices:
             node: whose plan.
             key: what the candidates depend on besides the node.
             candidates: gives cost, shape and plan of each; of one shape only the cheapest counts.
+            likeness: nodes of the same one have the same candidates; by default none are alike.
         """
-        whole = (id(node), *key)
+        whole = (id(node) if likeness is None else likeness, *key)
         if whole not in self._plans:
             cheapest: dict[Hashable, tuple[float, P]] = {}
             for cycles, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):

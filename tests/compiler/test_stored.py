@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lepton.chip import load_chip
-from lepton.codec import Decoder, WeightStream, decode_weights
+from lepton.codec import Decoder, WeightStream, decode_weights, stored_bytes
 from lepton.compiler.compile import compile_model
 from lepton.compiler.stored import StoredWeights
 from lepton.isa.instructions import WeightFormat, Weights
@@ -85,6 +85,17 @@ def test_the_share_is_that_of_the_whole_layer() -> None:
     streams = StoredWeights(Decoder(16))
     sparse, full = weights_of(0.1).view(np.uint8), weights_of(1.0).view(np.uint8)
     for _ in range(2):
-        assert streams.share(sparse) == streams.stream(sparse).content.size / sparse.size
+        whole = streams.stream(sparse).content.size / sparse.size
+        assert streams.share(sparse) == round(whole, 2)
         assert streams.share(sparse) == pytest.approx((1 + 8 * 0.1) / 8, rel=0.1)
         assert streams.share(full) == 1.0
+
+
+def test_a_large_layers_share_is_that_of_its_samples() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 12, (3, 3, 256, 512)).round().astype(np.int8).view(np.uint8)
+    decoder = Decoder.of(load_chip("edge"))
+    stored = StoredWeights(decoder)
+    whole = stored_bytes(weights, decoder) / weights.size
+    assert abs(stored.share(weights) - whole) < 0.02
+    assert stored.share(weights) == round(stored.share(weights), 2)

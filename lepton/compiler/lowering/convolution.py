@@ -21,6 +21,7 @@ from lepton.compiler.lowering.plan import (
     choose_plan,
     count_input,
     count_tile,
+    likeness,
     memory_key,
     planned_cycles,
     room_for_tiles,
@@ -267,6 +268,7 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> D
         node,
         (multiplier, *memory_key(node, emitter)),
         lambda: _depthwise_plans(node, emitter, multiplier),
+        likeness(node, emitter),
     )
     if plan is not None:
         return plan

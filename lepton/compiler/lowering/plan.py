@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "candidate_sizes",
     "choose_plan",
+    "likeness",
     "count_input",
     "count_tile",
     "memory_key",
@@ -222,7 +223,7 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
             yield cycles, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
     key = (channels, columns, *memory_key(node, emitter))
-    chosen = emitter.choices.plan(node, key, candidates)
+    chosen = emitter.choices.plan(node, key, candidates, likeness(node, emitter))
     return chosen or _smallest(node, emitter, channels, columns)
 
 
@@ -230,6 +231,12 @@ def planned_cycles(node: Convolution, emitter: Emitter, channels: int, columns: 
     """Return the estimated cycles of a dense convolution with the plan that it takes."""
     plan = choose_plan(node, emitter, channels, columns)
     return _estimate(node, emitter, plan, (channels, columns))
+
+
+def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
+    """Return what the plans of a convolution depend on but for the memories: its kind and sizes."""
+    shapes = node.inputs[0].shape, node.output.shape, node.weights.shape
+    return *shapes, node.window, node.groups, node.mode, emitter.choices.streams.share(node.weights)
 
 
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
