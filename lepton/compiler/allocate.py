@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 
 from lepton.errors import CompileError
 
-__all__ = ["Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
+__all__ = ["TILE_ALIGN", "Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
+
+
+TILE_ALIGN = 16
+"""Bytes that tiles in the scratchpad begin at multiples of."""
 
 
 def shortage(what: str, memory: str, needed: int, available: int) -> CompileError:

@@ -93,8 +93,8 @@ def with_copies(
     """
     changed = list(instructions)
     extra: list[tuple[int, Instruction]] = []
+    # numbers of the instructions before which pieces are stored; two places are free at first
     stored = [0, 0]
-    """Numbers of the instructions before which the last two pieces are stored."""
     for copy, target in copies:
         first = instructions[copy.uses[0]]
         assert isinstance(first, Weights)

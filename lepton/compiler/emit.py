@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.codec import WeightStream
-from lepton.compiler.allocate import Ring
+from lepton.compiler.allocate import TILE_ALIGN, Ring
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
 from lepton.errors import CompileError
@@ -100,7 +100,7 @@ class Emitter:
 
     def __post_init__(self) -> None:
         chip = self.chip
-        self.tiles = Ring(0, chip.scratchpad.size_bytes, "scratchpad", align=16)
+        self.tiles = Ring(0, chip.scratchpad.size_bytes, "scratchpad", align=TILE_ALIGN)
         self.sums = Ring(0, chip.accumulators.elements, "accumulators")
         self.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
         self._constant_at: dict[bytes, int] = {}

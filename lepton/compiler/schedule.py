@@ -9,7 +9,14 @@ from functools import partial
 import numpy as np
 
 from lepton.chip import Chip
-from lepton.compiler.allocate import Lifetime, NoRoom, Ring, place_lifetimes, shortage
+from lepton.compiler.allocate import (
+    TILE_ALIGN,
+    Lifetime,
+    NoRoom,
+    Ring,
+    place_lifetimes,
+    shortage,
+)
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
@@ -220,7 +227,7 @@ def _emit_region(
     size = _usable(emitter)
     working = int(size * share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
-    emitter.tiles = Ring(0, working, "scratchpad", align=16)
+    emitter.tiles = Ring(0, working, "scratchpad", align=TILE_ALIGN)
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
     emitter.residents = _stay(graph, storage, working, placed)

@@ -81,9 +81,8 @@ def staged(program: Program, build: Callable[[Staging], Program]) -> Program:
         # without the places for pieces some layer does not fit
         return program
     layers = _Layers(plain.decoded, plain.operator_of.tolist(), program.chip)
-    times = _times(plain, estimate_program(plain))
+    times, copied = _without_copies(plain, estimate_program(plain))
     order = _worth_copying(layers, times)
-    copied: frozenset[int] = frozenset()
     for _ in range(_ROUNDS):
         copies = _choose(layers, times, order, copied)
         if not copies:
@@ -95,26 +94,22 @@ def staged(program: Program, build: Callable[[Staging], Program]) -> Program:
             best, fewest = trial, found.cycles
         if not worth:
             break
-        times, copied = _times(trial, found), _copied(trial)
+        times, copied = _without_copies(trial, found)
     return best
 
 
-def _times(program: Program, found: Estimate) -> _Times:
-    """Return the estimated times of the instructions of a program that are not copies."""
-    own = [not is_copy(item, program.chip) for item in program.decoded]
-    return _Times(*(found.times[own, column] for column in (DISPATCH, START, END)))
-
-
-def _copied(program: Program) -> frozenset[int]:
-    """Return the numbers, among those that are not copies, of the instructions that read copies."""
+def _without_copies(program: Program, found: Estimate) -> tuple[_Times, frozenset[int]]:
+    """Return the times of the instructions that are not copies, and which of them read copies."""
     chip = program.chip
     constants = chip.memory_index(chip.placement.constants)
-    own = [item for item in program.decoded if not is_copy(item, chip)]
-    return frozenset(
+    is_own = np.array([not is_copy(item, chip) for item in program.decoded])
+    times = _Times(*(found.times[is_own, column] for column in (DISPATCH, START, END)))
+    copied = frozenset(
         number
-        for number, item in enumerate(own)
-        if isinstance(item, Weights) and item.memory != constants
+        for number, index in enumerate(np.flatnonzero(is_own).tolist())
+        if isinstance(item := program.decoded[index], Weights) and item.memory != constants
     )
+    return times, copied
 
 
 class _Layers(NamedTuple):

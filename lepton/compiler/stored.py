@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lepton.codec import Decoder, WeightStream, encode_weights, stored_bytes
 
-__all__ = ["StoredWeights"]
+__all__ = ["StoredWeights", "stored_part"]
 
 U8 = NDArray[np.uint8]
 
@@ -42,6 +42,15 @@ class StoredWeights:
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)
         return known[1]
+
+    def part(self, weights: U8, size: int) -> int:
+        """Return the stored bytes, at least one, of `size` bytes of a layer's weights."""
+        return stored_part(size, self.share(weights))
+
+
+def stored_part(size: int, share: float) -> int:
+    """Return the stored bytes, at least one, of `size` bytes of which that share is stored."""
+    return max(round(size * share), 1)
 
 
 def _sample(content: U8) -> U8:

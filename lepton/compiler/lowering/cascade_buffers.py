@@ -6,6 +6,7 @@ import math
 from collections.abc import Container
 from typing import NamedTuple
 
+from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Tensor
 from lepton.compiler.lowering.cascade_plan import (
@@ -17,8 +18,6 @@ from lepton.compiler.lowering.cascade_plan import (
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = ["Buffers", "buffer_bytes_of"]
-
-_ALIGN = 16
 
 _HELD_PARAMETERS = 3
 """Chunks whose parameters are there where others follow: in use, next, and on their way."""
@@ -35,7 +34,7 @@ class _Kind(NamedTuple):
 
 
 def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
+    return -(-size // TILE_ALIGN) * TILE_ALIGN
 
 
 def _kinds(cascade: Cascade, plan: CascadePlan, residents: Container[str]) -> dict[str, _Kind]:
@@ -75,7 +74,7 @@ def _kinds(cascade: Cascade, plan: CascadePlan, residents: Container[str]) -> di
 def buffer_bytes_of(cascade: Cascade, plan: CascadePlan, residents: Container[str]) -> int:
     """Return the scratchpad bytes of a cascade's buffers, without that for input rows."""
     kinds = _kinds(cascade, plan, residents).values()
-    return max(sum(kind.size * kind.number for kind in kinds), _ALIGN)
+    return max(sum(kind.size * kind.number for kind in kinds), TILE_ALIGN)
 
 
 class Buffers:

@@ -209,7 +209,7 @@ class _Case:
         streamed = streamed_bytes(total, block, chip.weight_buffer.elements, self.sweeps)
         again = self.sweeps if self.plan.chunks_first else 1
         for node in cascade.convolutions:
-            size = max(round(node.weights.size * streams.share(node.weights)), 1)
+            size = streams.part(node.weights, node.weights.size)
             traffic.read(memory, size, streamed / total)
             traffic.read(memory, parameters_of(node, node.output.shape[3]), again)
         each = (4 if cascade.expand else 2) + (1 if cascade.project else 0)
@@ -221,8 +221,8 @@ class _Case:
         traffic = self._traffic()
         memory = self.chip.memory_index(self.chip.placement.constants)
         for node in self.cascade.convolutions:
-            share = self.emitter.choices.streams.share(node.weights)
-            traffic.read(memory, max(round(node.weights.size * share), 1))
+            streams = self.emitter.choices.streams
+            traffic.read(memory, streams.part(node.weights, node.weights.size))
         return traffic.cycles
 
     def _count_activations(self, ifm: Traffic, ofm: Traffic) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
+from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Emitter
 from lepton.compiler.lowering.cascade_buffers import buffer_bytes_of
 from lepton.compiler.lowering.cascade_cost import cascade_cycles
@@ -21,7 +22,6 @@ from lepton.compiler.lowering.rows import rows_of
 
 __all__ = ["cascade_plans", "choose_cascade"]
 
-_ALIGN = 16
 _MOST_STRIPES = 7
 """Widths to try."""
 _MOST_ADVANCES = 4
@@ -79,7 +79,7 @@ def _plan(cascade: Cascade, emitter: Emitter, shape: CascadePlan) -> Iterator[Ca
     if left < projected:
         return
     plan = replace(shape, input_bytes=_input_bytes(cascade, emitter, extents, shape))
-    room = room_for_tiles(emitter) - plan.input_bytes - 2 * _ALIGN
+    room = room_for_tiles(emitter) - plan.input_bytes - 2 * TILE_ALIGN
     rows = _plane_rows(cascade, extents, plan, room - _buffers(cascade, emitter, plan))
     if rows is None:
         return
@@ -116,9 +116,9 @@ def _plane_rows(cascade: Cascade, extents: Extents, plan: CascadePlan, room: int
     height = cascade.depthwise.inputs[0].shape[1]
     row = extents.window[1] * plan.channels
     if plan.chunks_first:
-        return height if height * row + _ALIGN <= room else None
+        return height if height * row + TILE_ALIGN <= room else None
     chunks = -(-cascade.channels // plan.channels)
-    left = (room // chunks - _ALIGN) // row - extents.window[0]
+    left = (room // chunks - TILE_ALIGN) // row - extents.window[0]
     if left < 0:
         return None
     more = min(left // extents.advance, _MOST_ADVANCES)

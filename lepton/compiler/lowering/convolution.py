@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton.arith.records import pack_requantize
-from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.kept import KeptBlocks
@@ -23,6 +22,7 @@ from lepton.compiler.lowering.plan import (
     count_tile,
     likeness,
     memory_key,
+    no_pixel_fits,
     planned_cycles,
     room_for_tiles,
     row_buffers,
@@ -275,9 +275,7 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> D
     each = REQUANTIZE_BYTES[node.mode]
     need = tile_bytes(node, emitter, (1, 1), 1, multiplier) + multiplier * each
     if need > room_for_tiles(emitter):
-        place = f"scratchpad of chip '{emitter.chip.name}'"
-        what = f"one output pixel of '{node.name}'"
-        raise shortage(what, place, need, room_for_tiles(emitter))
+        raise no_pixel_fits(node, emitter, need)
     return DepthwisePlan(1, 1, 1, 0)
 
 
@@ -320,9 +318,7 @@ def _depthwise_estimate(
     traffic = Traffic(chip)
     constants = chip.memory_index(chip.placement.constants)
     raw = math.prod(window.kernel) * outputs
-    traffic.read(
-        constants, max(round(raw * emitter.choices.streams.share(node.weights)), 1), blocks
-    )
+    traffic.read(constants, emitter.choices.streams.part(node.weights, raw), blocks)
     traffic.read(constants, REQUANTIZE_BYTES[node.mode] * outputs, blocks)
     if ifm.name not in emitter.residents:
         count_input(node, size, channels, blocks, (kept, traffic))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution, Graph, Node
@@ -126,13 +127,10 @@ def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> I
     for number, node in enumerate(nodes):
         if not _is_depthwise(node):
             continue
-        assert isinstance(node, Convolution)
         before = nodes[number - 1] if number else None
         after = nodes[number + 1] if number + 1 < len(nodes) else None
         expand = before if _is_dense(before) and _follow(before, node, inner) else None
         project = after if _is_pointwise(after) and _follow(node, after, inner) else None
-        assert expand is None or isinstance(expand, Convolution)
-        assert project is None or isinstance(project, Convolution)
         for cascade in _around(expand, node, project, nodes[number + 2 : number + 3], inner):
             between = {member.output.name for member in cascade.members[:-1]}
             if between <= emitter.residents.keys():
@@ -155,13 +153,13 @@ def _around(
         combine = next((item for item in behind if _combines(item, project, inner)), None)
         for first in dict.fromkeys([expand, None]):
             yield Cascade(first, node, project)
-            if isinstance(combine, Binary):
+            if combine is not None:
                 yield Cascade(first, node, project, combine)
     if expand is not None:
         yield Cascade(expand, node, None)
 
 
-def _combines(node: Node, project: Convolution, inner: set[str]) -> bool:
+def _combines(node: Node, project: Convolution, inner: set[str]) -> TypeGuard[Binary]:
     """Return whether a node is an element-wise function of a projection and as large a tensor."""
     if not isinstance(node, Binary) or project.output.name not in inner:
         return False
@@ -170,24 +168,23 @@ def _combines(node: Node, project: Convolution, inner: set[str]) -> bool:
     )
 
 
-def _follow(first: Node | None, second: Node | None, inner: set[str]) -> bool:
+def _follow(first: Node, second: Node, inner: set[str]) -> bool:
     """Return whether the second node reads what the first makes, and nobody else does."""
-    assert first is not None and second is not None
     return first.output.name in inner and second.inputs[0].name == first.output.name
 
 
-def _is_depthwise(node: Node | None) -> bool:
+def _is_depthwise(node: Node | None) -> TypeGuard[Convolution]:
     if not isinstance(node, Convolution):
         return False
     return 1 < node.groups == node.inputs[0].shape[3] == node.output.shape[3]
 
 
-def _is_dense(node: Node | None) -> bool:
+def _is_dense(node: Node | None) -> TypeGuard[Convolution]:
     return isinstance(node, Convolution) and node.groups == 1
 
 
-def _is_pointwise(node: Node | None) -> bool:
-    if not isinstance(node, Convolution) or node.groups != 1:
+def _is_pointwise(node: Node | None) -> TypeGuard[Convolution]:
+    if not _is_dense(node):
         return False
     window = node.window
     return (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))

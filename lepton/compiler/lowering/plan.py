@@ -21,18 +21,21 @@ from lepton.compiler.graph import Convolution, Tensor
 from lepton.compiler.lowering.kept import streamed_bytes
 from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.traffic import Traffic
+from lepton.compiler.stored import stored_part
 from lepton.cost import cost_scalars
 from lepton.cost.dataflows import matmul_cycles
+from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
     "Plan",
     "candidate_sizes",
     "choose_plan",
-    "likeness",
     "count_input",
     "count_tile",
+    "likeness",
     "memory_key",
+    "no_pixel_fits",
     "overlapped",
     "planned_cycles",
     "room_for_tiles",
@@ -300,8 +303,13 @@ def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) 
             for part, rows in _blocks(node, emitter.weights.size // 2, loaded, tn):
                 if need <= room_for_tiles(emitter):
                     return Plan(1, 1, tn, part, rows, True, loaded, parameters, 0)
+    raise no_pixel_fits(node, emitter, need)
+
+
+def no_pixel_fits(node: Convolution, emitter: Emitter, need: int) -> CompileError:
+    """Return the error of a convolution that needs so many bytes for one output pixel."""
     place = f"scratchpad of chip '{emitter.chip.name}'"
-    raise shortage(f"one output pixel of '{node.name}'", place, need, room_for_tiles(emitter))
+    return shortage(f"one output pixel of '{node.name}'", place, need, room_for_tiles(emitter))
 
 
 @dataclass(frozen=True)
@@ -420,14 +428,9 @@ def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, til
     """
     block, share = weights
     rate = Traffic(chip)
-    rate.read(chip.memory_index(chip.placement.constants), _stored(block, share))
+    rate.read(chip.memory_index(chip.placement.constants), stored_part(block, share))
     late = 1.0 - min(max(chip.weight_buffer.elements - block, 0) / block, 1.0)
     return max(late * rate.cycles - compute / tiles, 0.0)
-
-
-def _stored(block: int, share: float) -> int:
-    """Return the stored bytes of a block of weights of which that share is stored."""
-    return max(round(block * share), 1)
 
 
 def _count_constants(
@@ -443,7 +446,7 @@ def _count_constants(
     else:
         streamed = n.blocks * streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
     memory = chip.memory_index(chip.placement.constants)
-    traffic.read(memory, _stored(block, share), streamed / block)
+    traffic.read(memory, stored_part(block, share), streamed / block)
     traffic.fetch(streamed / block)
     each = plan.columns * REQUANTIZE_BYTES[node.mode]
     parameters = n.blocks * each

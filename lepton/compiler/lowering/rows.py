@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Tensor, Window
 from lepton.compiler.lowering.tiling import halo
 
 __all__ = ["RowBuffer", "Rows", "rows_of"]
 
-_ALIGN = 16
 _MOST_WINDOWS = 12
 """Windows between two beginnings at the buffer's start, beyond which little is to be won."""
 
@@ -41,25 +41,25 @@ class Rows:
     @property
     def least(self) -> int:
         """Bytes for the rows of one window, and those that the next brings."""
-        return min(self.window + self.advance, self.extent) * self.pitch + _ALIGN
+        return min(self.window + self.advance, self.extent) * self.pitch + TILE_ALIGN
 
     @property
     def whole(self) -> int:
         """Bytes for all rows."""
-        return self.extent * self.pitch + _ALIGN
+        return self.extent * self.pitch + TILE_ALIGN
 
     def bytes_within(self, room: int) -> int:
         """Return the bytes of the buffer to take, of at most `room`."""
         rows = min(self.extent, self.window + _MOST_WINDOWS * self.advance)
-        return min(rows * self.pitch + _ALIGN, room)
+        return min(rows * self.pitch + TILE_ALIGN, room)
 
     def windows(self, size: int) -> int:
         """Return the windows of a buffer of `size` bytes from one beginning to the next."""
-        return 1 + max((size - _ALIGN) // self.pitch - self.window, 0) // self.advance
+        return 1 + max((size - TILE_ALIGN) // self.pitch - self.window, 0) // self.advance
 
     def brought(self, size: int, tiles: int) -> int:
         """Return the rows that a stripe of so many tiles brings into a buffer of `size` bytes."""
-        if (size - _ALIGN) // self.pitch >= self.extent:
+        if (size - TILE_ALIGN) // self.pitch >= self.extent:
             return self.extent
         begun = -(-tiles // self.windows(size))
         return begun * self.window + (tiles - begun) * self.advance
@@ -94,7 +94,7 @@ class RowBuffer:
         known = stripe == self._stripe and first <= box.y0 <= last
         new = max(box.y1 - last, 0) if known else box.height
         if not known or self._end + new * pitch > self._size:
-            begin = -(-self._end // _ALIGN) * _ALIGN
+            begin = -(-self._end // TILE_ALIGN) * TILE_ALIGN
             fits = not known and begin + box.size <= self._size
             self._place = self._end = begin if fits else 0
             self._stripe, first, last = stripe, box.y0, box.y0
