@@ -34,7 +34,7 @@ from lepton.runtime.golden import random_inputs
 from lepton.simulator import run_values
 from lepton.simulator.check import execution_order
 from lepton.simulator.functional import execute
-from lepton.simulator.machine import machine_for
+from lepton.simulator.machine import machines_for
 
 EXACT_DEPTH = (1 << 24) // (128 * 128)
 """Products of two int8 whose float32 sums are exact."""
@@ -124,7 +124,7 @@ def shapes(program: Program) -> dict[int, Shape]:
 
 def matmul_seconds(program: Program) -> dict[int, float]:
     """Return the CPU seconds of each operator's matmuls in one run on random activations."""
-    machine = machine_for(program, footprints(program.table))
+    machine = machines_for(program, footprints(program.table))[0]
     rng = np.random.default_rng(0)
     for name in program.inputs:
         tensor = program.tensor_by_name[name]

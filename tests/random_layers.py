@@ -114,7 +114,7 @@ def random_layer(generator: np.random.Generator, kind: str) -> ir.Node:
 def graph_program(graph: ir.Graph, chip: Chip) -> Program:
     """Return the program of one NPU region."""
     crossing = {t.name: t.size_bytes for t in (*graph.inputs, *graph.outputs)}
-    made = emit_regions([RegionWork(graph, 0)], chip, crossing)
+    made = emit_regions([RegionWork.of_all(graph, 0)], chip, crossing)
     operators = [
         Operator(node.name, type(node).__name__.lower(), "npu", node.macs, 0, 0, "")
         for node in graph.nodes

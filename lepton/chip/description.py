@@ -260,6 +260,7 @@ class Chip:
     """A whole chip with the memories it is wired to.
 
     Attributes:
+        cores: NPUs that share the memories; everything but those each has to itself.
         sources: where each constant comes from, by dotted prefix of its key.
     """
 
@@ -276,11 +277,12 @@ class Chip:
     placement: Placement
     technology: Technology
     sources: dict[str, str] = field(default_factory=dict[str, str])
+    cores: int = 1
 
     @property
     def peak_macs_per_cycle(self) -> int:
-        """Every multiplier that can do a MAC of the model."""
-        return self.array.rows * self.array.columns * self.array.count
+        """Every multiplier that can do a MAC of the model, of all cores."""
+        return self.array.rows * self.array.columns * self.array.count * self.cores
 
     @property
     def columns(self) -> int:

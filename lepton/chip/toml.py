@@ -62,6 +62,7 @@ _LIMITS = {
     "ports": 64,
     "access_bytes": 1 << 16,
     "channels": 64,
+    "cores": 4,
     "queue": 64,
     "bank_queue": 64,
     "bytes_per_cycle": 1 << 16,
@@ -200,10 +201,11 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
         ChipError: one sentence naming `place` and every bad key.
     """
     bad: list[str] = []
-    known = {*_SECTIONS, "technology", "name", "description", "memory", "sources"}
+    known = {*_SECTIONS, "technology", "name", "description", "cores", "memory", "sources"}
     bad.extend(f"{key} is not a known key" for key in table if key not in known)
     for key in ("name", "description"):
         _convert("str", table.get(key), key, bad)
+    cores = _convert("int", table.get("cores", 1), "cores", bad)
     parts = {name: _build(cls, table.get(name, {}), name, bad) for name, cls in _SECTIONS.items()}
     memories = _build_memories(table.get("memory"), bad)
     technology = _build_technology(table.get("technology"), memories, bad)
@@ -220,6 +222,7 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
             memories=memories,
             technology=technology,
             sources=texts,
+            cores=cast(int, cores),
             **parts,
         )
         bad = contradictions(chip) + _unsourced(chip)
@@ -319,6 +322,7 @@ def _fields(value: Any) -> dict[str, object]:
 def chip_to_table(chip: d.Chip) -> dict[str, object]:
     """Return the table from which `chip_from_table` makes an equal chip."""
     table: dict[str, object] = {"name": chip.name, "description": chip.description}
+    table["cores"] = chip.cores
     for section in (*_SECTIONS, "technology"):
         table[section] = _fields(getattr(chip, section))
     table["memory"] = [

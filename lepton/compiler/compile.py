@@ -21,6 +21,8 @@ from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
+from lepton.compiler.shard import View, core_of, shard
+from lepton.compiler.shard_choice import layouts_of
 from lepton.compiler.stage import can_stage, staged
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
@@ -83,17 +85,15 @@ def expose_all(front: FrontModel) -> FrontModel:
 
 def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: Dump) -> Compiled:
     """Return the program of a model that has been partitioned, and its schedules if asked for."""
-    works, operators = _works(front)
+    graphs, operators = _graphs(front)
     crossing = _crossing_bytes(front)
-    choices = Choices(chip)
-    convolutions = [
-        node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
-    ]
+    works, exchanged, views = _works(graphs, chip)
+    choices = Choices(core_of(chip))
 
     stagings: dict[bytes, Staging] = {}
 
     def build(staging: Staging | None = None) -> Program:
-        emission = emit_regions(works, chip, crossing, choices, staging)
+        emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
         if staging is not None:
             stagings[emission.instructions] = staging
         return _assemble(front, chip, emission, operators)
@@ -102,20 +102,50 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
         return estimate_program(program).cycles
 
     dump("graph", lambda: graph_text(front))
-    program = refined(build, convolutions, choices, evaluate, options.effort)
+    program = refined(build, _convolutions(works), choices, evaluate, options.effort)
     if options.effort and len(works) == 1 and can_stage(chip):
         program = staged(program, build)
     if not options.explain and options.dump is None:
         return Compiled(program, ())
     # once more, as the program that won: the last trial may have been another one
-    emission = emit_regions(works, chip, crossing, choices, stagings.get(program.instructions))
+    staging = stagings.get(program.instructions)
+    emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
     _dump_back(dump, works, choices, emission, program)
     return Compiled(program, explained(works, choices, emission, chip))
 
 
-def _works(front: FrontModel) -> tuple[list[RegionWork], list[Operator]]:
-    """Return the NPU regions and the report lines of all operators."""
+def _works(
+    graphs: list[tuple[ir.Graph, int]], chip: Chip
+) -> tuple[list[RegionWork], dict[str, int], dict[str, View]]:
+    """Return what each core does in each region, what they exchange, and parts of tensors."""
+    if chip.cores == 1:
+        return [RegionWork.of_all(graph, first) for graph, first in graphs], {}, {}
     works: list[RegionWork] = []
+    exchanged: dict[str, int] = {}
+    views: dict[str, View] = {}
+    for graph, first in graphs:
+        made = shard(graph, layouts_of(graph, chip))
+        exchanged |= made.exchanged
+        views |= made.views
+        for core in made.cores:
+            operators = [first + source for source in core.sources]
+            works.append(RegionWork(core.graph, operators, core.turns))
+    return works, exchanged, views
+
+
+def _convolutions(works: list[RegionWork]) -> list[list[ir.Convolution]]:
+    """Return the convolutions in order, the parts of one that cores share together."""
+    found: dict[int, list[ir.Convolution]] = {}
+    for work in works:
+        for number, node in zip(work.operators, work.graph.nodes, strict=True):
+            if isinstance(node, ir.Convolution):
+                found.setdefault(number, []).append(node)
+    return list(found.values())
+
+
+def _graphs(front: FrontModel) -> tuple[list[tuple[ir.Graph, int]], list[Operator]]:
+    """Return the NPU regions, each with its first operator, and the lines of all operators."""
+    works: list[tuple[ir.Graph, int]] = []
     operators: list[Operator] = []
     for step in front.steps:
         if isinstance(step, HostStep):
@@ -124,7 +154,7 @@ def _works(front: FrontModel) -> tuple[list[RegionWork], list[Operator]]:
                 for item in step.operators
             ]
             continue
-        works.append(RegionWork(step.graph, len(operators)))
+        works.append((step.graph, len(operators)))
         operators += [_operator(node) for node in step.graph.nodes]
         operators.append(Operator("(end of region)", "halt", "npu", 0, 0, 0, ""))
     return works, operators

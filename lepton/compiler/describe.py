@@ -104,7 +104,7 @@ def plans_text(works: Sequence[RegionWork], choices: Choices) -> str:
     """Return the plans of every node that had a choice, in the order of the layer's own cost."""
     lines = ["plans: cycles are those of the layer alone by the planner's cost model; > is taken"]
     for work in works:
-        for number, node in enumerate(work.graph.nodes, work.first_operator):
+        for number, node in zip(work.operators, work.graph.nodes, strict=False):
             ranking = choices.ranking(node)
             lines.append(f"L{number} {type(node).__name__} '{one_line(node.name)}'")
             for rank, (cycles, plan) in enumerate(ranking.plans if ranking else ()):
@@ -119,7 +119,7 @@ def memory_text(works: Sequence[RegionWork], emission: Emission) -> str:
     for number, (work, memory) in enumerate(zip(works, emission.memories, strict=True)):
         lines += [f"region {number}: scratchpad", f"  0x000000  {memory.tile_bytes:10,}  tiles"]
         for item, address in sorted(memory.residents, key=lambda pair: (pair[1], pair[0].first)):
-            first, last = (work.first_operator + step for step in (item.first, item.last))
+            first, last = (work.operators[step] for step in (item.first, item.last))
             lines.append(
                 f"  {address:#08x}  {item.size:10,}  L{first} to L{last}  {one_line(item.name)}"
             )

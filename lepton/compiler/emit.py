@@ -95,6 +95,8 @@ class Emitter:
     """What was decided about operators, for the user."""
     kept_channels: int = 0
     """DMA channels each way that are not for tensors."""
+    exchanged: frozenset[str] = frozenset()
+    """Tensors that go from core to core, on channel 0 each way: a pair of queues for two cores."""
     raw_weights: frozenset[int] = frozenset()
     """Numbers of the `Weights` instructions whose blocks are stored raw."""
 
@@ -203,7 +205,8 @@ class Emitter:
         box = tile.box
         offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
         for part in self._transfers(tensor, box, tile, offset):
-            self.emit(replace(part, channel=self._load_channel()))
+            channel = 0 if tensor.name in self.exchanged else self._load_channel()
+            self.emit(replace(part, channel=channel))
 
     def place(self, tensor: Tensor, n: int, box: Box) -> Tile:
         """Return the tile that a result is to be written to; `commit` it afterwards."""
@@ -226,7 +229,8 @@ class Emitter:
         offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
         for part in self._transfers(tensor, box, tile, offset):
             values = {f.name: getattr(part, f.name) for f in part.fields}
-            self.emit(Store(**(values | {"channel": self._store_channel()})))
+            channel = 0 if tensor.name in self.exchanged else self._store_channel()
+            self.emit(Store(**(values | {"channel": channel})))
 
     def release(self, tile: Tile) -> None:
         """Give a tile's buffer back."""

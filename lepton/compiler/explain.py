@@ -21,14 +21,16 @@ __all__ = ["explained"]
 def explained(
     works: Sequence[RegionWork], choices: Choices, emission: Emission, chip: Chip
 ) -> tuple[Schedule, ...]:
-    """Return the schedules of the layers that had a choice, in order."""
+    """Return the schedules of the layers that had a choice, of each on the first core it is on."""
     made: list[Schedule] = []
+    known: set[int] = set()
     for work, memory in zip(works, emission.memories, strict=True):
         inside = {item.name for item, _ in memory.residents}
-        for number, node in enumerate(work.graph.nodes, work.first_operator):
+        for number, node in zip(work.operators, work.graph.nodes, strict=False):
             ranking = choices.ranking(node)
-            if ranking is None or not isinstance(node, Convolution):
+            if ranking is None or not isinstance(node, Convolution) or number in known:
                 continue
+            known.add(number)
             cycles, plan = ranking.plans[ranking.taken]
             others = [pair for n, pair in enumerate(ranking.plans) if n != ranking.taken]
             limit, share = _limit(node, plan, chip, (memory.tile_bytes, inside))

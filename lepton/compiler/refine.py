@@ -26,7 +26,7 @@ _FEWEST_TRIALS = 4
 
 def refined(
     build: Callable[[], Program],
-    nodes: Sequence[Convolution],
+    nodes: Sequence[Sequence[Convolution]],
     choices: Choices,
     evaluate: Callable[[Program], float],
     effort: int,
@@ -35,7 +35,7 @@ def refined(
 
     Args:
         build: emits the program with the plans that `choices` has now.
-        nodes: the convolutions in order.
+        nodes: the convolutions in order, of each its parts on the cores.
         choices: in which each takes its plan.
         evaluate: returns the cycles of a program.
         effort: 0 to 3; 0 takes the plans that look best.
@@ -67,7 +67,7 @@ class _Search:
         self._cycles = evaluate(program)
         self._seen = {program.instructions}
 
-    def sweep(self, nodes: Sequence[Convolution]) -> bool:
+    def sweep(self, nodes: Sequence[Sequence[Convolution]]) -> bool:
         """Try other plans of all nodes, near ranks first; return whether any was better."""
         before = self._cycles
         for rank in range(1, MOST_RANKS):
@@ -81,14 +81,16 @@ class _Search:
         if not self._is_better():
             self._choices.apart = False
 
-    def _try(self, node: Convolution, rank: int) -> None:
+    def _try(self, parts: Sequence[Convolution], rank: int) -> None:
         """Let a node take another plan, for good if that makes the program faster."""
-        taken = self._choices.rank(node)
+        taken = self._choices.rank(parts[0])
         if self._trials <= 0:
             return
-        self._choices.take(node, 0 if rank == taken else rank)
+        for node in parts:
+            self._choices.take(node, 0 if rank == taken else rank)
         if not self._is_better():
-            self._choices.take(node, taken)
+            for node in parts:
+                self._choices.take(node, taken)
 
     def _is_better(self) -> bool:
         """Build and evaluate; keep the program if it is the fastest so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +40,7 @@ from lepton.compiler.memory_map import (
     place_spills,
     program_base,
 )
+from lepton.compiler.shard import EXCHANGED, View, core_of
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
@@ -49,14 +50,25 @@ from lepton.isa.instructions import Halt
 __all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
+_LAST = 1 << 60
+"""The turn of a halt."""
 
 
 @dataclass(frozen=True)
 class RegionWork:
-    """An NPU region to emit: its graph and the number of its first operator."""
+    """What a core does in an NPU region: its graph, and of each node operator and turn.
+
+    Nodes of all cores in the order of their turns are in topological order.
+    """
 
     graph: Graph
-    first_operator: int
+    operators: Sequence[int]
+    turns: Sequence[int] = ()
+
+    @classmethod
+    def of_all(cls, graph: Graph, first_operator: int) -> RegionWork:
+        """Return the work of a chip's only core, whose operators are numbered in order."""
+        return cls(graph, range(first_operator, first_operator + len(graph.nodes)))
 
 
 @dataclass(frozen=True)
@@ -97,41 +109,59 @@ def emit_regions(
     crossing: dict[str, int],
     choices: Choices | None = None,
     staging: Staging | None = None,
+    views: Mapping[str, View] | None = None,
 ) -> Emission:
     """Emit all NPU regions of a model.
 
     Args:
-        regions: the NPU regions in order.
+        regions: the NPU regions in order, of each the work of every core.
         chip: the chip to emit for.
-        crossing: size in bytes of every tensor that crosses the edge of a region, by name.
+        crossing: size in bytes of every tensor that crosses the edge of a region, by name, and of
+            those that go from core to core.
         choices: those of earlier emissions of the same regions for this chip.
         staging: leaves a channel each way and part of the scratchpad to copies of weights.
+        views: tensors that are part of a crossing one, by name.
 
     Raises:
         CompileError: the chip cannot hold a step of the work.
     """
     locations, ends = place_crossing(chip, crossing)
-    chosen = choices or Choices(chip)
+    for name, view in (views or {}).items():
+        base = locations[view.of]
+        locations[name] = Location(base.memory, base.address + view.offset)
+    core = core_of(chip)
+    chosen = choices or Choices(core)
 
-    emitter_of = partial(_emitter, chip, locations, chosen, staging)
+    # what one core stores and another loads: the names that no model's tensor has
+    exchanged = frozenset(name for name in crossing if name.endswith(EXCHANGED))
+    emitter_of = partial(_emitter, core, locations, chosen, staging, exchanged)
     best = [_best_region(work, emitter_of, ends) for work in regions]
     # all regions share one constant segment: emit again, in order, with the chosen shares
     emitter = emitter_of()
     emitter.constants_base = constants_base(chip, crossing, (work.graph for work in regions))
+    ends_after = dict(ends)
     memories: list[RegionMemory] = []
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
-    for work, share in zip(regions, best, strict=True):
-        begin = len(emitter.instructions)
-        memories.append(_emit_region(work, emitter, share, ends))
-        emitter.emit(Halt())
+    for first in range(0, len(regions), chip.cores):
+        begin, turns = len(emitter.instructions), list[int]()
+        free = dict(ends)
+        for work, share in zip(regions[first:], best[first : first + chip.cores], strict=False):
+            memories.append(_emit_region(work, emitter, share, free, turns))
+            emitter.emit(Halt())
+            turns.append(_LAST)
+            for item, place in memories[-1].spills:
+                top = place.address + -(-item.size // ALIGN) * ALIGN
+                free[place.memory] = max(free[place.memory], top)
         if staging is not None and staging.dispatch is not None:
-            _stage(work, emitter, memories[-1].spills, ends, staging)
-        stream += synchronize(emitter.instructions[begin:], chip, numbers)
+            _stage(regions[first], emitter, memories[-1].spills, ends, staging)
+        order = np.argsort(turns, kind="stable") if chip.cores > 1 else None
+        stream += synchronize(emitter.instructions[begin:], chip, numbers, order)
         spans.append((begin, len(emitter.instructions)))
+        ends_after = {memory: max(end, free[memory]) for memory, end in ends_after.items()}
     words = encode_all(stream)
-    address = _program_address(emitter, words, ends)
+    address = _program_address(emitter, words, ends_after)
     return Emission(
         instructions=words,
         operator_of=np.array(emitter.operator_of, np.uint32),
@@ -175,10 +205,11 @@ def _program_address(emitter: Emitter, words: bytes, ends: dict[int, int]) -> in
 
 
 def _emitter(
-    chip: Chip, locations: dict[str, Location], choices: Choices, staging: Staging | None
-) -> Emitter:
+    chip: Chip, locations: dict[str, Location], choices: Choices, staging: Staging | None,
+    exchanged: frozenset[str],
+) -> Emitter:  # fmt: skip
     """Return an emitter that leaves to copies of weights what they need."""
-    emitter = Emitter(chip, dict(locations), choices)
+    emitter = Emitter(chip, dict(locations), choices, exchanged=exchanged)
     if staging is not None:
         emitter.kept_channels = 1
         emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
@@ -219,10 +250,18 @@ def _usable(emitter: Emitter) -> int:
 
 
 def _emit_region(
-    work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]
+    work: RegionWork,
+    emitter: Emitter,
+    share: float,
+    ends: dict[int, int],
+    turns: list[int] | None = None,
 ) -> RegionMemory:
-    """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
+    """Emit one region with a share of the scratchpad for tiles and the rest for residents.
+
+    The turn of every instruction is appended to `turns`.
+    """
     graph, chip = work.graph, emitter.chip
+    begin = len(emitter.instructions) - len(turns or ())
     storage = storage_of(graph)
     size = _usable(emitter)
     working = int(size * share) // ALIGN * ALIGN
@@ -240,16 +279,18 @@ def _emit_region(
     number = 0
     while number < len(graph.nodes):
         node, group = graph.nodes[number], groups.get(number)
-        emitter.operator = work.first_operator + number
+        emitter.operator = work.operators[number]
         if group is not None:
             lower_cascade(group.cascade, group.plan, emitter)
             reasons = group.reasons.items()
-            emitter.reasons |= {work.first_operator + member: text for member, text in reasons}
+            emitter.reasons |= {work.operators[member]: text for member, text in reasons}
             number += len(group.cascade.members)
-            continue
-        if not is_free(node, storage):
-            _lower(node, emitter)
-        number += 1
+        else:
+            if not is_free(node, storage):
+                _lower(node, emitter)
+            number += 1
+        if turns is not None and work.turns:
+            turns += [work.turns[number - 1]] * (len(emitter.instructions) - begin - len(turns))
     stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)
     return RegionMemory(working, residents, tuple(spills))
@@ -269,7 +310,7 @@ def _stage(
 ) -> None:
     """Put the copies that find a place among the instructions of the only region."""
     assert staging.dispatch is not None
-    operators = np.asarray(emitter.operator_of) - work.first_operator
+    operators = np.asarray(emitter.operator_of) - work.operators[0]
     memory = emitter.activation_memory
     base = ends[memory]
     there = [(item, place.address - base) for item, place in spills if place.memory == memory]

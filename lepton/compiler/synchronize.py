@@ -11,7 +11,7 @@ from lepton.chip import Chip
 from lepton.errors import CompileError
 from lepton.isa import records
 from lepton.isa.declaration import SEMAPHORES, Instruction
-from lepton.isa.footprints import footprints, queue_count, queues
+from lepton.isa.footprints import first_shared, footprints, queue_count, queues
 from lepton.jit import njit
 
 __all__ = ["synchronize"]
@@ -94,29 +94,84 @@ def _dependencies(  # noqa: C901 (one compiled loop)
     return waits
 
 
+def _ordered(boxes: I64, order: I64) -> I64:
+    """Return boxes of instructions that are numbered by their places in an order."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    moved = boxes.copy()
+    moved[:, 0] = place[boxes[:, 0]]
+    return moved[np.argsort(moved[:, 0], kind="stable")]
+
+
+def _waits(table: I64, queue: I64, chip: Chip, order: I64 | None) -> I64:
+    """Return `[n, queues]`: the instruction of each queue that one must wait for, or -1."""
+    count = queue_count(chip.dma.load_channels, chip.dma.store_channels) * chip.cores
+    boxes = footprints(table, chip.cores)
+    if order is None:
+        return _dependencies(queue, boxes, count)
+    found = _dependencies(queue[order], _ordered(boxes, order), count)
+    waits = np.empty_like(found)
+    waits[order] = np.where(found >= 0, order[found], -1)
+    return waits
+
+
+class _Numbers:
+    """Semaphores by the pair of queues that they order; two cores' own have the same numbers."""
+
+    def __init__(self, chip: Chip, known: dict[tuple[int, int], int]) -> None:
+        self._known = known
+        self._queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+        self._first_shared = first_shared(chip.cores)
+
+    def of(self, giver: int, taker: int) -> int:
+        """Return the semaphore of a pair of queues.
+
+        Raises:
+            CompileError: there are too few.
+        """
+        if (giver, taker) not in self._known:
+            self._known[giver, taker] = self._next(giver // self._queues, taker // self._queues)
+        return self._known[giver, taker]
+
+    def _next(self, core: int, other: int) -> int:
+        cores = [(g // self._queues, t // self._queues) for g, t in self._known]
+        if core == other:
+            number, end = cores.count((core, core)), self._first_shared
+        else:
+            number, end = self._first_shared + sum(a != b for a, b in cores), SEMAPHORES
+        if number >= end:
+            raise CompileError(f"the chip's {SEMAPHORES} semaphores do not suffice for its queues")
+        return number
+
+
 def synchronize(
-    instructions: list[Instruction], chip: Chip, numbers: dict[tuple[int, int], int] | None = None
+    instructions: list[Instruction],
+    chip: Chip,
+    numbers: dict[tuple[int, int], int] | None = None,
+    order: I64 | None = None,
 ) -> list[Instruction]:
     """Return the instructions of one region with their waits and signals.
 
     before: load x; matmul x          after: load x signal=1; matmul x wait=1
+
+    Args:
+        instructions: the streams of all cores, each with its `halt`.
+        chip: whose queues run them.
+        numbers: semaphores of pairs of queues, added to.
+        order: in which they could run one by one; by default the one in which they are given.
 
     Raises:
         CompileError: more pairs of queues need ordering than there are semaphores.
     """
     table = records(instructions)
     dma = chip.dma
-    queue = queues(table, dma.load_channels, dma.store_channels)
-    count = queue_count(dma.load_channels, dma.store_channels)
-    waits = _dependencies(queue, footprints(table), count)
+    queue = queues(table, dma.load_channels, dma.store_channels, chip.cores)
+    waits = _waits(table, queue, chip, order)
     wait_mask = [0] * len(instructions)
     signal_mask = [0] * len(instructions)
-    numbers = {} if numbers is None else numbers
+    semaphores = _Numbers(chip, {} if numbers is None else numbers)
     for consumer, giver_queue in zip(*np.nonzero(waits >= 0), strict=True):
-        pair = (int(giver_queue), int(queue[consumer]))
-        number = numbers.setdefault(pair, len(numbers))
-        if number >= SEMAPHORES:
-            raise CompileError(f"the chip's {SEMAPHORES} semaphores do not suffice for its queues")
+        number = semaphores.of(int(giver_queue), int(queue[consumer]))
         wait_mask[consumer] |= 1 << number
         signal_mask[int(waits[consumer, giver_queue])] |= 1 << number
     return [

@@ -51,6 +51,10 @@ class PartArea:
     def mm2(self) -> float:
         return self.logic_mm2 + self.sram_mm2
 
+    def times(self, count: int) -> PartArea:
+        """Return so many of it."""
+        return PartArea(self.logic_mm2 * count, self.sram_kib * count, self.sram_mm2 * count)
+
     def leakage_mw(self, technology: Node) -> float:
         """Return what the part draws without doing anything."""
         logic = self.logic_mm2 * technology.logic_density * technology.logic_leakage_mw_per_mm2
@@ -144,14 +148,15 @@ def part_areas(chip: Chip) -> dict[str, PartArea]:
         ChipError: no such technology node.
     """
     t = node(chip.technology.node)
-    elements = chip.peak_macs_per_cycle * element_mm2(t) * t.logic_density * 1e6
+    macs = chip.peak_macs_per_cycle // chip.cores
+    elements = macs * element_mm2(t) * t.logic_density * 1e6
     dma, control = chip.dma, chip.control
     channels = dma.load_channels + dma.store_channels + 1
     queued = (channels + 2) * control.queue_depth * 64
     fetched = control.fetch_outstanding * control.fetch_bytes
     if control.packed:
         fetched += REFERENCES * len(REGISTRY) * WORD_BYTES
-    return {
+    one = {
         "array": _part(t, elements + _array_um2(chip, t), 0),
         "accumulators": _part(t, 0, chip.accumulators.size_kib),
         "weight_buffer": _part(t, _decoder_um2(chip, t), chip.weight_buffer.size_kib),
@@ -160,3 +165,4 @@ def part_areas(chip: Chip) -> dict[str, PartArea]:
         "dma": _part(t, 0, channels * dma.outstanding * dma.burst_bytes / 1024),
         "control": _part(t, 0, (queued + fetched) / 1024),
     }
+    return {name: part.times(chip.cores) for name, part in one.items()}

@@ -26,8 +26,9 @@ from lepton.cost.service import memory_rows, service
 from lepton.cost.work import work_of
 from lepton.errors import CheckError
 from lepton.isa.declaration import BY_MNEMONIC
+from lepton.isa.footprints import first_shared
 from lepton.program import Program
-from lepton.program.fetch import G_ADDRESS, G_BYTES, fetch_groups
+from lepton.program.fetch import G_ADDRESS, G_BYTES, fetch_streams
 
 __all__ = ["Estimate", "estimate_program"]
 
@@ -96,20 +97,22 @@ def estimate_program(program: Program) -> Estimate:
     for region in program.regions:
         if region.device != "npu":
             continue
+        streams, groups = fetch_streams(program, region)
         scalars = Scalars(
+            cores=chip.cores,
             transfer_queues=chip.dma.load_channels + chip.dma.store_channels + 1,
             queue_depth=chip.control.queue_depth,
             outstanding=chip.dma.outstanding,
             setup_cycles=chip.dma.setup_cycles,
             program_memory=program.program_memory,
+            first_shared=first_shared(chip.cores),
             start=region.start,
             stop=region.stop,
             base=cycle,
         )
-        groups = fetch_groups(program, region)
         asked = _fetches(program, groups, rows)
         end, stuck = schedule_region(
-            scalars, facts, times, needs, groups, asked, program.table, rows
+            scalars, streams, facts, times, needs, groups, asked, program.table, rows
         )
         if stuck >= 0:
             raise CheckError(

@@ -7,18 +7,25 @@ import numpy as np
 from lepton.cost.schedule_state import (
     ACTIVE,
     ARRIVE,
+    CORE,
     DISPATCH,
+    DISPATCH_TIME,
+    DISPATCHED,
     DONE,
     DRAIN,
     END,
     EVENT,
+    FETCH_TIME,
     FIRST_EDGE,
     FREE,
+    GROUP,
     HEAD,
     LAST,
     LATEST,
+    LOCAL,
     NEVER,
     NEXT,
+    NEXT_FETCH,
     OPEN,
     PRELOAD,
     QUEUE,
@@ -26,6 +33,8 @@ from lepton.cost.schedule_state import (
     READY,
     RETIRE,
     START,
+    STOP,
+    STOP_GROUP,
     STREAM,
     STREAMING,
     TAKES,
@@ -45,8 +54,8 @@ __all__ = ["arm", "begin_unit", "can_fetch", "dispatch", "mark_done"]
 def arm(c: Scalars, s: Run, q: int) -> None:
     """Take the head of a queue as soon as everything that it waits for is known."""
     i = s.q[q, HEAD]
-    is_transfer = q < c.transfer_queues
-    if i < 0 or i >= s.front[1] or s.facts[i, OPEN] > 0:
+    is_transfer = s.q[q, LOCAL] < c.transfer_queues
+    if i < 0 or i >= s.front[s.q[q, CORE], DISPATCHED] or s.facts[i, OPEN] > 0:
         return
     if s.q[q, ACTIVE] >= 0 or s.q[q, WAITING] >= 0:
         return
@@ -64,29 +73,32 @@ def arm(c: Scalars, s: Run, q: int) -> None:
 
 
 @njit(allocates=False, error_model="numpy", inlined=True)
-def can_fetch(s: Run) -> bool:
-    return s.front[0] < len(s.groups) and s.front[1] >= s.groups[s.front[0], G_ROOM]
+def can_fetch(s: Run, core: int) -> bool:
+    front = s.front[core]
+    group = front[GROUP]
+    return group < front[STOP_GROUP] and front[DISPATCHED] >= s.groups[group, G_ROOM]
 
 
 @njit(allocates=False, error_model="numpy")
-def dispatch(c: Scalars, s: Run) -> None:
-    """Dispatch and arm all that can be; set the next fetch."""
+def dispatch(c: Scalars, s: Run, core: int) -> None:
+    """Dispatch and arm all of a core that can be; set its next fetch."""
+    front, last = s.front[core], s.last[core]
     while True:
-        i = s.front[1]
-        if i >= c.stop or s.times[i, ARRIVE] < 0:
+        i = front[DISPATCHED]
+        if i >= front[STOP] or s.times[i, ARRIVE] < 0:
             break
         q = s.facts[i, QUEUE]
-        cycle = max(s.times[i, ARRIVE], s.last[1] + 1)
+        cycle = max(s.times[i, ARRIVE], last[DISPATCH_TIME] + 1)
         if q >= 0:
             if s.dispatched[q] - s.taken[q] >= c.queue_depth:
                 break
             if s.dispatched[q] >= c.queue_depth:
                 cycle = max(cycle, s.held[q, s.dispatched[q] % c.queue_depth] + 1)
             s.dispatched[q] += 1
-        s.times[i, DISPATCH] = s.last[1] = cycle
-        s.front[1] = i + 1
-        if s.last[2] == NEVER and can_fetch(s):
-            s.last[2] = max(cycle, s.last[0]) + 1
+        s.times[i, DISPATCH] = last[DISPATCH_TIME] = cycle
+        front[DISPATCHED] = i + 1
+        if last[NEXT_FETCH] == NEVER and can_fetch(s, core):
+            last[NEXT_FETCH] = max(cycle, last[FETCH_TIME]) + 1
         if q < 0:
             s.times[i, START] = s.times[i, END] = s.times[i, RETIRE] = cycle
         elif s.q[q, HEAD] == i:
@@ -116,7 +128,7 @@ def mark_done(c: Scalars, s: Run, i: int, cycle: float) -> None:
 def begin_unit(c: Scalars, s: Run, q: int, now: float) -> None:
     """Let an instruction stream in the matrix or the vector unit."""
     i = s.q[q, WAITING]
-    other = 2 * c.transfer_queues + 1 - q
+    other = q + 2 * (c.transfer_queues - s.q[q, LOCAL]) + 1
     j = s.q[other, STREAMING]
     lost = 0.0
     if j >= 0 and s.at[other, FREE] > now:

@@ -30,7 +30,16 @@ TIMES = 9
 (HEAD, TO_RETIRE, SERVING, ACTIVE, WAITING, STREAMING) = range(6)
 """Instructions or -1: next to be taken, next to retire, oldest whose service has not ended, the one
 whose requests are not all made, the one that waits to stream, the last that streamed."""
-QUEUE_COLUMNS = 6
+(CORE, LOCAL) = range(6, 8)
+"""Its core, and its number among those of the core."""
+QUEUE_COLUMNS = 8
+# columns of a core's front end
+(GROUP, DISPATCHED, SERVED_GROUP, STOP, STOP_GROUP) = range(5)
+"""Next group to fetch, next instruction to dispatch, group being served; where instructions and
+groups end."""
+FRONT_COLUMNS = 5
+# columns of its times
+(FETCH_TIME, DISPATCH_TIME, NEXT_FETCH) = range(3)
 # columns of a queue's times
 (FREE, TAKES, LATEST, EVENT) = range(4)
 """When its unit is free, can take the next; latest retirement; its next step."""
@@ -39,11 +48,15 @@ QUEUE_COLUMNS = 6
 class Scalars(NamedTuple):
     """Scalars of the chip and the region."""
 
+    cores: int
     transfer_queues: int
+    """Of a core."""
     queue_depth: int
     outstanding: int
     setup_cycles: int
     program_memory: int
+    first_shared: int
+    """The first semaphore that all cores have in common."""
     start: int
     stop: int
     base: float
@@ -57,7 +70,7 @@ class Run(NamedTuple):
     needs: F64
     """[n, 3] of `lepton.cost.service.service`"""
     groups: I64
-    """[groups, GROUP_COLUMNS] of `lepton.program.fetch_groups`"""
+    """[groups, GROUP_COLUMNS] of `lepton.program.fetch`"""
     fetches: F64
     """[groups, 3] what fetches ask for, as `needs`"""
     edges: I64
@@ -71,7 +84,7 @@ class Run(NamedTuple):
     taken: I64
     """[queues] instructions taken"""
     front: I64
-    """[3] groups fetched, instructions dispatched, group being served"""
+    """[cores, FRONT_COLUMNS]"""
     last: F64
-    """[3] latest fetch, latest dispatch, next fetch"""
+    """[cores, 3] latest fetch, latest dispatch, next fetch"""
     clients: Clients

@@ -30,6 +30,7 @@ from lepton.isa.footprints import (
     REQUANTIZE_BYTES,
     RESIZE_HEADER_BYTES,
     SOFTMAX_PARAMETER_BYTES,
+    queue_count,
     queue_lanes,
 )
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
@@ -61,7 +62,7 @@ _DEPTHWISE, _REQUANTIZE = BY_MNEMONIC["depthwise"].opcode, BY_MNEMONIC["requanti
 _BINARY, _LUT = BY_MNEMONIC["binary"].opcode, BY_MNEMONIC["lut"].opcode
 _COPY, _FILL = BY_MNEMONIC["copy"].opcode, BY_MNEMONIC["fill"].opcode
 _POOL, _SOFTMAX = BY_MNEMONIC["pool"].opcode, BY_MNEMONIC["softmax"].opcode
-_RESIZE = BY_MNEMONIC["resize"].opcode
+_RESIZE, _HALT = BY_MNEMONIC["resize"].opcode, BY_MNEMONIC["halt"].opcode
 _PLAIN, _TURNED = int(Stationary.SCRATCHPAD), int(Stationary.SCRATCHPAD_TRANSPOSED)
 _MAXIMUM, _MINIMUM = int(BinaryMode.MAXIMUM), int(BinaryMode.MINIMUM)
 _AVERAGE_FLOAT, _NEAREST = int(PoolMode.AVERAGE_FLOAT32), int(ResizeMode.NEAREST)
@@ -222,11 +223,20 @@ def _mark_transfer(r: I64, m: I64, bank: int) -> None:
 
 
 @njit
-def _fill(p: CostScalars, bank: int, sums_bank: int, lanes: I64, table: I64, out: I64) -> None:
-    """Fill the columns of `WORK`."""
+def _fill(
+    p: CostScalars, bank: int, sums_bank: int, lanes: I64, queues: tuple[int, int], table: I64,
+    out: I64,
+) -> None:  # fmt: skip
+    """Fill the columns of `WORK`; there are so many `queues`, of a core and of all."""
+    first = 0
     for i in range(len(table)):
         r, w = table[i], out[i]
-        w[W_QUEUE] = lanes[0, r[0]] + r[_CHANNEL] if r[_CHANNEL] < lanes[1, r[0]] else -2
+        local = lanes[0, r[0]] + r[_CHANNEL] if r[_CHANNEL] < lanes[1, r[0]] else -2
+        w[W_QUEUE] = local if local < 0 else first + local
+        if r[0] == _HALT:
+            first += queues[0]
+            if first == queues[1]:
+                first = 0
         masks, walk = w[W_READS:W_MEMORY], w[W_MEMORY:]
         if r[0] == _MATMUL or r[0] == _DEPTHWISE:
             w[W_PRELOAD], w[W_STREAM], w[W_LAST], w[W_DRAIN] = matrix_cost(p, r)
@@ -247,8 +257,10 @@ def _fill(p: CostScalars, bank: int, sums_bank: int, lanes: I64, table: I64, out
 def fill_work(table: I64, chip: Chip, out: I64) -> None:
     """Fill the columns of `WORK` of an array of zeros, `[at least n, at least len(WORK)]`."""
     bank, sums_bank = chip.scratchpad.bank_bytes, chip.accumulators.bank_elements
-    lanes = queue_lanes(chip.dma.load_channels, chip.dma.store_channels)
-    _fill(chip.derived(cost_scalars), bank, sums_bank, lanes, table, out)
+    channels = chip.dma.load_channels, chip.dma.store_channels
+    count = queue_count(*channels)
+    queues = (count, count * chip.cores)
+    _fill(chip.derived(cost_scalars), bank, sums_bank, queue_lanes(*channels), queues, table, out)
 
 
 def work_of(table: I64, chip: Chip) -> I64:

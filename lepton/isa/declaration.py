@@ -23,7 +23,13 @@ OPCODE_BITS = 6
 """Bits of the first byte that opcodes use; packed streams use the others."""
 
 SEMAPHORES = 56
-"""Semaphores of the chip; a bit each in `wait` and `signal`."""
+"""Semaphores of a core; a bit each in `wait` and `signal`."""
+
+FIRST_SHARED = 40
+"""The first of the semaphores that the cores of a chip have in common, where it has several."""
+
+MOST_MEMORIES = 8
+"""Memories that an instruction can name."""
 
 _HEADER = (("opcode", 8), ("wait", SEMAPHORES), ("signal", SEMAPHORES))
 

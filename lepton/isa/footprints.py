@@ -13,23 +13,29 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.isa.declaration import BY_MNEMONIC, REGISTRY, Unit
+from lepton.isa.declaration import BY_MNEMONIC, FIRST_SHARED, MOST_MEMORIES, REGISTRY, Unit
+from lepton.isa.declaration import SEMAPHORES as _SEMAPHORES
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 
-__all__ = ["BOX", "Space", "ends", "footprints", "queue_count", "queue_lanes", "queue_names"]
-__all__ += ["queues"]
+__all__ = ["BOX", "Space", "cores_of", "ends", "first_shared", "footprints", "queue_count"]
+__all__ += ["queue_lanes", "queue_names", "queues", "space_of"]
 
 Records = NDArray[np.int64]
 
 
 class Space(IntEnum):
-    """Address spaces; memory m of the chip is `MEMORY + m`."""
+    """Address spaces of core 0, and the memories: memory m of the chip is `MEMORY + m`."""
 
     SCRATCHPAD = 0
     ACCUMULATORS = 1
     WEIGHT_BUFFER = 2
     MEMORY = 3
+
+
+def space_of(core: int, space: Space) -> int:
+    """Return the number of a space of a core; those of cores beyond 0 come behind the memories."""
+    return space if core == 0 else MOST_MEMORIES + Space.MEMORY * core + space
 
 
 BOX = ("instruction", "space", "write", "base", "run", "n0", "s0", "n1", "s1", "n2", "s2")
@@ -296,10 +302,22 @@ _FOOTPRINTS: dict[str, Callable[[Records], list[Records]]] = {
 }
 
 
-def footprints(table: Records) -> Records:
+def cores_of(table: Records, cores: int) -> Records:
+    """Return the core of each instruction: a region is a stream for each, ended by its `halt`."""
+    halts = table[:, 0] == BY_MNEMONIC["halt"].opcode
+    return (np.cumsum(halts) - halts) % cores
+
+
+def first_shared(cores: int) -> int:
+    """Return the first semaphore that all cores of a chip have in common."""
+    return _SEMAPHORES if cores == 1 else FIRST_SHARED
+
+
+def footprints(table: Records, cores: int = 1) -> Records:
     """Return the boxes of all instructions of `records`, `[m, len(BOX)]`, in their order.
 
-    A box of no units (a count or run of 0) is left out.
+    A box of no units (a count or run of 0) is left out. The table begins with a region's first
+    instruction where there are several `cores`.
     """
     parts: list[Records] = []
     for mnemonic, function in _FOOTPRINTS.items():
@@ -313,6 +331,10 @@ def footprints(table: Records) -> Records:
         return np.zeros((0, len(BOX)), np.int64)
     boxes = _merge(np.concatenate(parts))
     boxes = boxes[(boxes[:, 4] > 0) & (boxes[:, 5] > 0) & (boxes[:, 7] > 0) & (boxes[:, 9] > 0)]
+    if cores > 1:
+        core = cores_of(table, cores)[boxes[:, 0]]
+        is_elsewhere = (core > 0) & (boxes[:, 1] < Space.MEMORY)
+        boxes[:, 1] += np.where(is_elsewhere, MOST_MEMORIES + Space.MEMORY * core, 0)
     return boxes[np.argsort(boxes[:, 0], kind="stable")]
 
 
@@ -345,14 +367,16 @@ def _merge(boxes: Records) -> Records:
     return made
 
 
-def queue_names(load_channels: int, store_channels: int) -> list[str]:
-    """Return the names of a chip's queues in the order of their numbers."""
+def queue_names(load_channels: int, store_channels: int, cores: int = 1) -> list[str]:
+    """Return the names of a chip's queues in the order of their numbers, core by core."""
     loads = [f"load{channel}" for channel in range(load_channels)]
     stores = [f"store{channel}" for channel in range(store_channels)]
-    return [*loads, *stores, "weights", "matrix", "vector"]
+    names = [*loads, *stores, "weights", "matrix", "vector"]
+    return names if cores == 1 else [f"{core}.{name}" for core in range(cores) for name in names]
 
 
 def queue_count(load_channels: int, store_channels: int) -> int:
+    """Return the queues of a core."""
     return load_channels + store_channels + 3
 
 
@@ -370,8 +394,17 @@ def queue_lanes(load_channels: int, store_channels: int) -> Records:
     return lanes
 
 
-def queues(table: Records, load_channels: int, store_channels: int) -> NDArray[np.int64]:
-    """Return the queue number of each instruction, -1 for control, -2 for a missing channel."""
+def queues(
+    table: Records, load_channels: int, store_channels: int, cores: int = 1
+) -> NDArray[np.int64]:
+    """Return the queue number of each instruction, -1 for control, -2 for a missing channel.
+
+    The table begins with a region's first instruction where there are several `cores`.
+    """
     first, count = queue_lanes(load_channels, store_channels)
     opcode, channel = table[:, 0], table[:, COLUMNS["channel"]]
-    return np.where(channel < count[opcode], first[opcode] + channel, -2)
+    local = np.where(channel < count[opcode], first[opcode] + channel, -2)
+    if cores == 1:
+        return local
+    begin = cores_of(table, cores) * queue_count(load_channels, store_channels)
+    return np.where(local < 0, local, local + begin)

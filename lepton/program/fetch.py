@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.isa import WORD_BYTES
+from lepton.isa.declaration import BY_MNEMONIC
 from lepton.jit import njit
 from lepton.program.records import Program, Region
 
-__all__ = ["GROUP_COLUMNS", "fetch_block_bytes", "fetch_groups"]
+__all__ = ["GROUP_COLUMNS", "STREAM_COLUMNS", "fetch_block_bytes", "fetch_streams", "streams_of"]
 
 I64 = NDArray[np.int64]
 
 GROUP_COLUMNS = (G_FIRST, G_STOP, G_ROOM, G_ADDRESS, G_BYTES) = range(5)
 """Instructions [first, stop) that arrive with the group, the instruction before which all must have
 been dispatched for it to be fetched, and its bytes in memory."""
+
+
+STREAM_COLUMNS = (E_START, E_STOP, E_FIRST_GROUP, E_STOP_GROUP) = range(4)
+"""A core's instructions [start, stop) of a region, and its groups."""
 
 
 def fetch_block_bytes(fetch_bytes: int) -> int:
@@ -46,11 +53,36 @@ def _fill_groups(
     groups[-1, G_STOP] = stop
 
 
-def fetch_groups(program: Program, region: Region) -> I64:
-    """Return a region's groups, `[groups, len(GROUP_COLUMNS)]`; docs/timing.md, 5."""
+def streams_of(program: Program, region: Region) -> list[tuple[int, int]]:
+    """Return the instructions [start, stop) of each core in a region."""
+    if program.chip.cores == 1:
+        return [(region.start, region.stop)]
+    halt = BY_MNEMONIC["halt"].opcode
+    halts = np.flatnonzero(program.table[region.start : region.stop, 0] == halt)
+    stops = (region.start + halts + 1).tolist()
+    return list(zip([region.start, *stops[:-1]], stops, strict=True))
+
+
+def fetch_streams(program: Program, region: Region) -> tuple[I64, I64]:
+    """Return how the cores fetch a region; docs/timing.md, 5.
+
+    Returns:
+        `[cores, len(STREAM_COLUMNS)]`, `[groups, len(GROUP_COLUMNS)]`, those of core 0 first.
+    """
+    spans = streams_of(program, region)
+    parts = [_groups(program, span) for span in spans]
+    ends = list(accumulate(len(part) for part in parts))
+    rows = [
+        (*span, end - len(part), end) for span, part, end in zip(spans, parts, ends, strict=True)
+    ]
+    return np.array(rows, np.int64), parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _groups(program: Program, span: tuple[int, int]) -> I64:
+    """Return the groups of a core's stream."""
     control = program.chip.control
     block = fetch_block_bytes(control.fetch_bytes)
-    ends, start, stop = program.stream_ends, region.start, region.stop
+    ends, (start, stop) = program.stream_ends, span
     begin = int(ends[start - 1]) if start else 0
     made = np.empty((-(-(int(ends[stop - 1]) - begin) // block), len(GROUP_COLUMNS)), np.int64)
     outstanding, address = control.fetch_outstanding, program.program_address

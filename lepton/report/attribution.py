@@ -2,7 +2,7 @@
 
 Each cycle of [0, total) belongs to exactly one layer, the first of these that applies:
 
-1. the layer whose instruction occupies the matrix unit;
+1. the layer whose instruction occupies the matrix unit, that of the first core which is busy;
 2. else the layer whose instruction occupies the vector unit;
 3. else a layer of transfers alone (a copy, say) whose load or store is under way;
 4. else nothing computes, and the cycle is a stall of the layer whose instruction starts next:
@@ -67,13 +67,15 @@ def cause_group(cause: str) -> str:
         return "compute"
     if cause in ("vector", "fetch"):
         return cause
-    return "latency" if cause in ("wait_matrix", "wait_vector", "wait_start") else "memory"
+    waits = cause.removeprefix("wait_").rpartition(".")[2]
+    return "latency" if waits in ("matrix", "vector", "start") else "memory"
 
 
 def _carriers(trace: Trace) -> tuple[I64, I64]:
     """Return the instructions that may own cycles, and the class (index into `BUSY`) of each."""
     queue = trace.records["queue"]
-    names = np.array([*trace.queues, "control"])[queue]
+    units = [name.rpartition(".")[2] for name in trace.queues]
+    names = np.array([*units, "control"])[queue]
     kind = np.full(len(queue), -1, np.int64)
     kind[names == "matrix"] = 0
     kind[names == "vector"] = 1

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.program import Program, Region
-from lepton.program.fetch import G_FIRST, G_ROOM, G_STOP, fetch_groups
+from lepton.program.fetch import E_START, G_FIRST, G_ROOM, G_STOP, fetch_streams
 from lepton.trace import Trace
 
 __all__ = ["Kind", "PathStep", "critical_path", "path_cycles"]
@@ -46,8 +46,10 @@ class _Walk:
             name: mine[name].tolist()
             for name in ("arrive", "dispatch", "taken", "start", "end", "retire", "cause")
         }
-        groups = fetch_groups(program, region) - region.start
+        streams, groups = fetch_streams(program, region)
+        groups = groups - region.start
         self._room = np.repeat(groups[:, G_ROOM], groups[:, G_STOP] - groups[:, G_FIRST])
+        self._firsts = set((streams[:, E_START] - region.start).tolist())
         self._depth = program.chip.control.queue_depth
         self._before = _earlier_in_queue(mine["queue"])
         self._retires = mine["retire"]
@@ -101,7 +103,8 @@ class _Walk:
 
     def _from_dispatch(self, i: int) -> tuple[str, int] | None:
         dispatch = self._at("dispatch", i)
-        if i > 0 and self._at("dispatch", i - 1) + 1 == dispatch:
+        is_first = i in self._firsts
+        if not is_first and self._at("dispatch", i - 1) + 1 == dispatch:
             self._add(i, dispatch - 1, dispatch, "dispatch")
             return "dispatch", i - 1
         if self._at("arrive", i) != dispatch:
@@ -110,7 +113,7 @@ class _Walk:
                 self._add(i, dispatch - 1, dispatch, "dispatch")
                 return "taken", blocker
         room = int(self._room[i]) - 1
-        if room < 0:
+        if room < 0 or int(self._room[i]) in self._firsts:
             self._add(i, self._base, dispatch, "fetch")
             return None
         self._add(i, self._at("dispatch", room), dispatch, "fetch")

@@ -25,18 +25,18 @@ I64 = NDArray[np.int64]
 
 def estimated_trace(program: Program, estimate: Estimate) -> Trace:
     """Return the estimated times in the form of a trace, as far as attribution needs it."""
-    dma = program.chip.dma
+    dma, cores = program.chip.dma, program.chip.cores
     records = np.zeros(len(program.table), RECORD)
     records["instruction"] = np.arange(len(records))
     records["operator"] = program.operator_of
-    records["queue"] = queues(program.table, dma.load_channels, dma.store_channels)
+    records["queue"] = queues(program.table, dma.load_channels, dma.store_channels, cores)
     records["cause"] = records["cause_queue"] = -1
     named = (("arrive", ARRIVE), ("dispatch", DISPATCH), ("start", START), ("end", END))
     for name, column in (*named, ("retire", RETIRE)):
         records[name] = estimate.times[:, column]
     return Trace(
         records=records,
-        queues=tuple(queue_names(dma.load_channels, dma.store_channels)),
+        queues=tuple(queue_names(dma.load_channels, dma.store_channels, cores)),
         cycles=estimate.cycles,
         regions=estimate.regions,
         memories=(),

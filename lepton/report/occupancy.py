@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import CheckError
-from lepton.isa.footprints import Space, ends, footprints
+from lepton.isa.footprints import Space, ends, footprints, space_of
 from lepton.program import Program
 from lepton.trace import Trace
 
@@ -17,19 +17,24 @@ __all__ = ["Occupancy", "occupancy", "touched_bytes"]
 I64 = NDArray[np.int64]
 
 
-def _boxes(program: Program) -> I64:
-    """Return the boxes of the scratchpad."""
-    boxes = footprints(program.table)
-    return boxes[boxes[:, 1] == Space.SCRATCHPAD]
+def _boxes(program: Program, core: int) -> I64:
+    """Return the boxes of a core's scratchpad."""
+    boxes = footprints(program.table, program.chip.cores)
+    return boxes[boxes[:, 1] == space_of(core, Space.SCRATCHPAD)]
 
 
 def touched_bytes(program: Program) -> int:
-    """Return how many different bytes of the scratchpad the program reads or writes.
+    """Return how many different bytes of its scratchpad the core reads or writes that needs most.
 
     Raises:
         CheckError: an instruction reaches beyond the scratchpad.
     """
-    boxes = _boxes(program)
+    return max(_touched(program, core) for core in range(program.chip.cores))
+
+
+def _touched(program: Program, core: int) -> int:
+    """Return how many different bytes of its scratchpad a core reads or writes."""
+    boxes = _boxes(program, core)
     touched = np.zeros(program.chip.scratchpad.size_bytes, np.bool_)
     if ends(boxes).max(initial=0) > len(touched):
         raise CheckError("an instruction reaches beyond the scratchpad; `lepton check` names it")
@@ -115,13 +120,13 @@ def _merge(parts: tuple[I64, ...]) -> tuple[I64, ...]:
     return low[first], high[last], start[first], end[first], operator[first], writer[first]
 
 
-def occupancy(program: Program, trace: Trace) -> Occupancy:
-    """Return the live rectangles of a run, each box taken as its hull.
+def occupancy(program: Program, trace: Trace, core: int = 0) -> Occupancy:
+    """Return the live rectangles of a run in a core's scratchpad, each box taken as its hull.
 
     A write after a read begins a new rectangle; a write that nobody reads lives as long as its
     instruction.
     """
-    boxes = _boxes(program)
+    boxes = _boxes(program, core)
     if not len(boxes):
         none = np.zeros(0, np.int64)
         return Occupancy(none, none, none, none, none, none)

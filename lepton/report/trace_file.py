@@ -202,7 +202,7 @@ def _validate(program: Program, trace: Trace) -> None:
     from lepton.isa.footprints import queue_names
 
     r, chip = trace.records, program.chip
-    queues = queue_names(chip.dma.load_channels, chip.dma.store_channels)
+    queues = queue_names(chip.dma.load_channels, chip.dma.store_channels, chip.cores)
     times = np.stack([r[name] for name in _FIELDS if name not in _SIGNED], axis=1)
     rules = {
         "it must have one record per instruction": len(r) == len(program.operator_of),

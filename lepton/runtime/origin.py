@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from lepton.arith.records import unpack_requantize
 from lepton.isa import Instruction, disassemble_one
 from lepton.isa import instructions as isa
-from lepton.isa.footprints import REQUANTIZE_BYTES, Space, footprints
+from lepton.isa.footprints import REQUANTIZE_BYTES, Space, cores_of, footprints, space_of
 from lepton.program import Program, ProgramTensor
 from lepton.simulator.check import execution_order
 from lepton.simulator.functional import execute
-from lepton.simulator.machine import Machine, machine_for
+from lepton.simulator.machine import Machine, machines_for
 
 __all__ = ["Origin", "Sum"]
 
@@ -102,7 +102,9 @@ class Origin:
         self._operator = program.operator_of[finish]
         self._order = execution_order(program, self._region)
         self._position = {index: at for at, index in enumerate(self._order)}
-        boxes = footprints(program.table[self._region.start : self._region.stop])
+        table, cores = program.table, program.chip.cores
+        boxes = footprints(table[self._region.start : self._region.stop], cores)
+        self._core_of = cores_of(table, cores).tolist()
         self._writes = boxes[boxes[:, 2] == 1]
 
     def explain(
@@ -137,7 +139,9 @@ class Origin:
                 return index, unit
             if self._program.operator_of[index] != self._operator:
                 return None
-            before, (space, unit) = self._position[index], source
+            before, (kind, unit) = self._position[index], source
+            is_own = kind < Space.MEMORY
+            space = space_of(self._core_of[index], Space(kind)) if is_own else kind
 
     def _writer(self, space: int, unit: int, before: int) -> int | None:
         """Return the last instruction before a position that writes a unit."""
@@ -156,16 +160,16 @@ class Origin:
     def _machine_before(self, index: int) -> Machine:
         """Return the machine as an instruction of the region finds it."""
         program = self._program
-        machine = machine_for(program, footprints(program.table))
+        machines = machines_for(program, footprints(program.table, program.chip.cores))
         for name in self._region.inputs:
             tensor = program.tensor_by_name[name]
             content = np.ascontiguousarray(self._values[name])
             if tensor.memory >= 0:
                 raw = np.frombuffer(content.tobytes(), np.uint8)
-                machine.write(tensor.memory, tensor.address, raw)
+                machines[0].write(tensor.memory, tensor.address, raw)
         for item in self._order[: self._position[index]]:
-            execute(machine, program.decoded[item])
-        return machine
+            execute(machines[self._core_of[item]], program.decoded[item])
+        return machines[self._core_of[index]]
 
 
 def _sum(machine: Machine, i: isa.Requantize, where: tuple[int, ...]) -> Sum:

@@ -10,10 +10,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.chip import Chip
 from lepton.errors import CheckError
 from lepton.isa import disassemble_one
 from lepton.isa.declaration import SEMAPHORES
-from lepton.isa.footprints import Space, ends, footprints, queue_count, queue_names, queues
+from lepton.isa.footprints import (
+    Space,
+    cores_of,
+    ends,
+    first_shared,
+    footprints,
+    queue_count,
+    queue_names,
+    queues,
+    space_of,
+)
 from lepton.isa.instructions import Halt, WeightFormat, Weights
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check_kernels as kernels
@@ -35,10 +46,9 @@ def check(program: Program) -> None:
     Raises:
         CheckError: naming the instruction, its source operator and the bytes.
     """
-    table = program.table
-    boxes = footprints(table)
-    dma = program.chip.dma
-    queue = queues(table, dma.load_channels, dma.store_channels)
+    table, chip = program.table, program.chip
+    boxes = footprints(table, chip.cores)
+    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels, chip.cores)
     _check_queues(program, queue)
     _check_fields(program)
     _check_halts(program)
@@ -60,16 +70,19 @@ def check(program: Program) -> None:
 
 def execution_order(program: Program, region: Region) -> list[int]:
     """Return the instructions of an NPU region in an order that its semaphores allow."""
-    table = program.table[region.start : region.stop]
-    dma = program.chip.dma
-    order, _, _ = kernels.happens_before(
-        queues(table, dma.load_channels, dma.store_channels),
-        table[:, 1],
-        table[:, 2],
-        queue_count(dma.load_channels, dma.store_channels),
-        program.chip.control.queue_depth,
-    )
+    table, chip = program.table[region.start : region.stop], program.chip
+    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels, chip.cores)
+    order, _, _ = _happens_before(chip, table, queue)
     return [region.start + int(index) for index in order]
+
+
+def _happens_before(chip: Chip, table: I64, queue: I64) -> tuple[I64, I64, int]:
+    """Return `happens_before` of a region's part of the table."""
+    dma = chip.dma
+    count = queue_count(dma.load_channels, dma.store_channels) * chip.cores
+    sizes = (count, chip.control.queue_depth, chip.cores, first_shared(chip.cores))
+    masks = np.ascontiguousarray(table[:, 1:3])
+    return kernels.happens_before(queue, masks, cores_of(table, chip.cores), sizes)
 
 
 def place(program: Program, index: int) -> str:
@@ -97,14 +110,23 @@ def _check_fields(program: Program) -> None:
 
 
 def _check_halts(program: Program) -> None:
-    """Raise unless each NPU region ends at its only halt."""
-    ends_at = {region.stop - 1 for region in program.regions if region.device == "npu"}
-    for index, item in enumerate(program.decoded):
-        if isinstance(item, Halt) and index not in ends_at:
-            raise CheckError(f"{place(program, index)}: halts before the end of its region")
-    for index in sorted(ends_at):
-        if not isinstance(program.decoded[index], Halt):
-            raise CheckError(f"{place(program, index)}: ends its region without a halt")
+    """Raise unless each NPU region ends at a halt and has one for each core."""
+    cores = program.chip.cores
+    for region in program.regions:
+        if region.device != "npu":
+            continue
+        items = program.decoded[region.start : region.stop]
+        halts = [region.start + at for at, item in enumerate(items) if isinstance(item, Halt)]
+        if halts[-1:] != [region.stop - 1]:
+            raise CheckError(f"{place(program, region.stop - 1)}: ends its region without a halt")
+        if len(halts) > cores:
+            extra = place(program, halts[0 if cores == 1 else cores - 1])
+            raise CheckError(f"{extra}: halts before the end of its region")
+        if len(halts) < cores:
+            raise CheckError(
+                f"{place(program, region.stop - 1)}: ends its region, which halts for "
+                f"{len(halts)} of {cores} cores"
+            )
 
 
 def _check_boxes(program: Program, boxes: I64) -> None:
@@ -135,10 +157,13 @@ def _check_streams(program: Program) -> None:
 def _check_bounds(program: Program, boxes: I64) -> None:
     """Raise for a box outside of its space, or a store into the constants or the program."""
     chip = program.chip
-    sizes = [chip.scratchpad.size_bytes, chip.accumulators.elements, chip.weight_buffer.elements]
-    sizes += [memory.size_bytes for memory in chip.memories]
+    limits = np.zeros(space_of(chip.cores, Space.SCRATCHPAD), np.int64)
+    for space, size in _core_spaces(chip):
+        limits[space] = size
+    for number, memory in enumerate(chip.memories):
+        limits[Space.MEMORY + number] = memory.size_bytes
     past = ends(boxes)
-    limits = np.array(sizes, np.int64)[boxes[:, 1]]
+    limits = limits[boxes[:, 1]]
     outside = np.flatnonzero(past > limits)
     if len(outside):
         row = int(outside[0])
@@ -162,19 +187,39 @@ def _check_bounds(program: Program, boxes: I64) -> None:
             raise CheckError(f"{place(program, index)}: stores into the {name} segment")
 
 
+def _core_spaces(chip: Chip) -> list[tuple[int, int]]:
+    """Return number and size of the spaces that each core has to itself."""
+    sizes = [chip.scratchpad.size_bytes, chip.accumulators.elements, chip.weight_buffer.elements]
+    own = (Space.SCRATCHPAD, Space.ACCUMULATORS, Space.WEIGHT_BUFFER)
+    return [
+        (space_of(core, space), size)
+        for core in range(chip.cores)
+        for space, size in zip(own, sizes, strict=True)
+    ]
+
+
 def _space_name(program: Program, space: int) -> str:
     names = ["the scratchpad", "the accumulators", "the weight buffer"]
+    own = len(names)
     names += [f"memory '{memory.name}'" for memory in program.chip.memories]
-    return names[space]
+    if space < len(names):
+        return names[space]
+    core, kind = divmod(space - space_of(1, Space.SCRATCHPAD), own)
+    return f"{names[kind]} of core {core + 1}"
 
 
 def _check_semaphores(program: Program, table: I64, queue: I64) -> None:
     """Raise unless each semaphore has one signalling and one waiting queue."""
-    dma = program.chip.dma
-    names = queue_names(dma.load_channels, dma.store_channels)
+    dma, cores = program.chip.dma, program.chip.cores
+    names = queue_names(dma.load_channels, dma.store_channels, cores)
+    core_of = cores_of(table, cores)
+    every = [(bit, core) for bit in range(first_shared(cores)) for core in range(cores)]
+    every += [(bit, -1) for bit in range(first_shared(cores), SEMAPHORES)]
     for verb, column in (("signalled", 2), ("awaited", 1)):
-        for bit in range(SEMAPHORES):
+        for bit, core in every:
             users = np.flatnonzero((table[:, column] >> bit) & 1)
+            if cores > 1 and core >= 0:
+                users = users[core_of[users] == core]
             found = np.unique(queue[users])
             if len(found) > 1:
                 first = [int(users[queue[users] == q][0]) for q in found[:2]]
@@ -197,12 +242,7 @@ def _check_region(
     start, stop = span
     mine = boxes[(boxes[:, 0] >= start) & (boxes[:, 0] < stop)].copy()
     mine[:, 0] -= start
-    rows = table[start:stop]
-    dma = program.chip.dma
-    count = queue_count(dma.load_channels, dma.store_channels)
-    order, clocks, stuck = kernels.happens_before(
-        queue[start:stop], rows[:, 1], rows[:, 2], count, program.chip.control.queue_depth
-    )
+    order, clocks, stuck = _happens_before(program.chip, table[start:stop], queue[start:stop])
     if stuck >= 0:
         raise CheckError(
             f"{place(program, start + stuck)}: deadlock, it waits for a signal that never comes"
@@ -270,10 +310,9 @@ def _check_initialized(
 
     The chip's own memories are cold at the start of a region, the others keep what they hold.
     """
-    chip = program.chip
-    sizes = [chip.scratchpad.size_bytes, chip.accumulators.elements, chip.weight_buffer.elements]
-    cold = [np.zeros(size, np.uint8) for size in sizes]
-    for space, marks in enumerate((*cold, *written.memories)):
+    every = [(space, np.zeros(size, np.uint8)) for space, size in _core_spaces(program.chip)]
+    every += [(Space.MEMORY + number, marks) for number, marks in enumerate(written.memories)]
+    for space, marks in every:
         mine = boxes[boxes[:, 1] == space]
         row, at = kernels.first_unwritten(mine, order, marks)
         if row >= 0:

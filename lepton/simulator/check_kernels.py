@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.cost.dependences import semaphore
 from lepton.isa.declaration import SEMAPHORES
 from lepton.jit import njit
 
@@ -15,9 +16,15 @@ I64 = NDArray[np.int64]
 
 @njit
 def happens_before(  # noqa: C901 (a compiled loop)
-    queue: I64, wait: I64, signal: I64, queues: int, depth: int
+    queue: I64, masks: I64, core_of: I64, sizes: tuple[int, int, int, int]
 ) -> tuple[I64, I64, int]:
-    """Run the queues without time.
+    """Run the queues of a region without time.
+
+    Args:
+        queue: `[n]`.
+        masks: `[n, 2]` semaphores that each waits for, and signals.
+        core_of: `[n]`, ascending.
+        sizes: queues of all cores, depth of each, cores, first semaphore they have in common.
 
     Returns:
         A legal order of execution `[n]`, the vector clocks `[n, queues]` (how many instructions of
@@ -25,6 +32,7 @@ def happens_before(  # noqa: C901 (a compiled loop)
         that can never run, or -1.
     """
     n = len(queue)
+    queues, depth, cores, first_shared = sizes
     order = np.empty(n, np.int64)
     clocks = np.zeros((n, queues), np.int64)
     fifo = np.zeros((queues, depth), np.int64)
@@ -32,57 +40,71 @@ def happens_before(  # noqa: C901 (a compiled loop)
     count = np.zeros(queues, np.int64)
     latest = np.full(queues, -1, np.int64)
     ran = np.zeros(queues, np.int64)
+    given = np.zeros(cores * SEMAPHORES, np.int64)
+    taken = np.zeros(cores * SEMAPHORES, np.int64)
     most = 1
-    for bit in range(SEMAPHORES):
-        most = max(most, int(((signal >> bit) & 1).sum()))
-    givers = np.zeros((SEMAPHORES, most), np.int64)
-    given = np.zeros(SEMAPHORES, np.int64)
-    taken = np.zeros(SEMAPHORES, np.int64)
-    dispatched = 0
+    for i in range(n):
+        for bit in range(SEMAPHORES):
+            if masks[i, 1] >> bit & 1:
+                b = semaphore(bit, core_of[i], first_shared)
+                given[b] += 1
+                most = max(most, given[b])
+    given[:] = 0
+    givers = np.zeros((cores * SEMAPHORES, most), np.int64)
+    dispatched = np.searchsorted(core_of, np.arange(cores))
+    stops = np.searchsorted(core_of, np.arange(cores), "right")
     done = 0
     progress = True
     while progress:
         progress = False
-        while dispatched < n:
-            q = queue[dispatched]
-            if q < 0:
-                order[done] = dispatched
-                done += 1
-            elif count[q] < depth:
-                fifo[q, (head[q] + count[q]) % depth] = dispatched
-                count[q] += 1
-            else:
-                break
-            dispatched += 1
-            progress = True
+        for core in range(cores):
+            while dispatched[core] < stops[core]:
+                i = int(dispatched[core])
+                q = queue[i]
+                if q < 0:
+                    order[done] = i
+                    done += 1
+                elif count[q] < depth:
+                    fifo[q, (head[q] + count[q]) % depth] = i
+                    count[q] += 1
+                else:
+                    break
+                dispatched[core] += 1
+                progress = True
         for q in range(queues):
             while count[q] > 0:
                 i = int(fifo[q, head[q]])
-                if not _may_run(int(wait[i]), given, taken):
+                core = core_of[i]
+                if not _may_run(int(masks[i, 0]), core, first_shared, given, taken):
                     break
                 clock = clocks[i]
                 if latest[q] >= 0:
                     for other in range(queues):
                         clock[other] = clocks[latest[q], other]
                 for bit in range(SEMAPHORES):
-                    if wait[i] >> bit & 1:
-                        giver = givers[bit, taken[bit]]
-                        taken[bit] += 1
+                    if masks[i, 0] >> bit & 1:
+                        b = semaphore(bit, core, first_shared)
+                        giver = givers[b, taken[b]]
+                        taken[b] += 1
                         for other in range(queues):
                             clock[other] = max(clock[other], clocks[giver, other])
                 ran[q] += 1
                 clock[q] = ran[q]
                 for bit in range(SEMAPHORES):
-                    if signal[i] >> bit & 1:
-                        givers[bit, given[bit]] = i
-                        given[bit] += 1
+                    if masks[i, 1] >> bit & 1:
+                        b = semaphore(bit, core, first_shared)
+                        givers[b, given[b]] = i
+                        given[b] += 1
                 latest[q] = i
                 head[q] = (head[q] + 1) % depth
                 count[q] -= 1
                 order[done] = i
                 done += 1
                 progress = True
-    stuck = dispatched if dispatched < n else -1
+    stuck = -1
+    for core in range(cores):
+        if dispatched[core] < stops[core] and stuck < 0:
+            stuck = int(dispatched[core])
     for q in range(queues):
         if count[q] > 0:
             i = fifo[q, head[q]]
@@ -91,11 +113,13 @@ def happens_before(  # noqa: C901 (a compiled loop)
 
 
 @njit(inlined=True)
-def _may_run(mask: int, given: I64, taken: I64) -> bool:
-    """Return whether every semaphore of the mask has a signal left."""
-    for bit in range(SEMAPHORES):  # noqa: SIM110 (compiled)
-        if mask >> bit & 1 and taken[bit] >= given[bit]:
-            return False
+def _may_run(mask: int, core: int, first_shared: int, given: I64, taken: I64) -> bool:
+    """Return whether every semaphore of a core's mask has a signal left."""
+    for bit in range(SEMAPHORES):
+        if mask >> bit & 1:
+            b = semaphore(bit, core, first_shared)
+            if taken[b] >= given[b]:
+                return False
     return True
 
 

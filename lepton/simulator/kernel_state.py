@@ -21,19 +21,19 @@ __all__ += ["dispatch_ahead", "head_cycle", "mark_done", "step_ahead"]
 I64 = NDArray[np.int64]
 NEVER = 1 << 52
 
-# columns of a region: its instructions and its groups of `fetch_groups`; when it begins and ends
-(E_START, E_STOP, E_FIRST_GROUP, E_STOP_GROUP, E_BEGIN, E_END) = range(6)
-REGION_COLUMNS = 6
-
 
 class Settings(NamedTuple):
     """Scalars of the chip and of the region."""
 
     ticks: int
     """Base ticks of an NPU cycle."""
+    cores: int
     queues: int
+    """Of all cores."""
+    core_queues: int
+    """Of each core."""
     transfer_queues: int
-    """Queues below this number move bytes; the last of them is the weight decoder's."""
+    """A core's queues below this number move bytes; the last of them is the weight decoder's."""
     queue_depth: int
     burst_bytes: int
     outstanding: int
@@ -42,6 +42,10 @@ class Settings(NamedTuple):
     bank_bytes: int
     program_memory: int
     fetch_outstanding: int
+    first_shared: int
+    """The first semaphore that all cores have in common."""
+    first_queue: int
+    """Actor of the first queue: before them come each core's fetch, then each core's dispatch."""
     first_channel: int
     """Actor of the first DRAM channel."""
     start: int
@@ -77,20 +81,21 @@ unit is free; the latest retirement."""
 (Q_WAITING, Q_BEGIN, Q_STREAMING, Q_TAKES) = range(10, 14)
 """Of a unit: instruction that waits to stream or -1, and when it does; instruction that streams or
 streamed last or -1; when the unit can take the next."""
-Q_SLOTS = 14
+(Q_CORE, Q_LOCAL) = range(14, 16)
+"""Its core, and its number among those of the core."""
+Q_SLOTS = 16
 """The first of the slots: cycle at which the request in it finished, -1 while in flight."""
 
-# columns of the front end's state
-(F_FETCHED, F_FETCH, F_DISPATCHED, F_DISPATCH) = range(4)
-"""Groups fetched, cycle of the latest fetch; instructions dispatched, cycle of the latest."""
+# columns of a core's front end
+(F_FETCHED, F_FETCH, F_DISPATCHED, F_DISPATCH, F_STOP, F_STOP_GROUP) = range(6)
+"""Next group to fetch, cycle of the latest fetch; next instruction to dispatch, cycle of the
+latest; where its instructions and its groups end."""
+FRONT_COLUMNS = 6
 
 # columns of the state of requests in flight
 (T_OPEN, T_FINISH, T_OWNER, T_MEMORY, T_SIZE, T_ACCESSES) = range(6)
 """Parts still open, latest cycle at which one finished, instruction or group of a fetch, memory,
 bytes, accesses."""
-
-(FETCH, DISPATCHER, FIRST_QUEUE) = range(3)
-"""Actors: fetch, dispatch, the queues; behind them the channels of the DRAMs."""
 
 
 class State(NamedTuple):
@@ -103,13 +108,13 @@ class State(NamedTuple):
     q: I64
     """[queues, Q_SLOTS + outstanding]"""
     front: I64
-    """[4]"""
+    """[cores, FRONT_COLUMNS]"""
     fetches: I64
-    """[groups, GROUP_COLUMNS] of `lepton.program.fetch_groups`"""
+    """[groups, GROUP_COLUMNS] of `lepton.program.fetch`"""
     next: I64
     """[actors] tick of the next action of each"""
     tags: I64
-    """[queues * slots + groups, 6] requests in flight, those of the queues first"""
+    """[queues * slots + cores * groups, 6] requests in flight, those of the queues first"""
     memories: MemoryState
     bins: I64
     """[memories + 1, bins] bytes per span of 2^k cycles; the last row begins with k"""
@@ -135,8 +140,9 @@ def step_ahead(c: Settings, s: State, q: int) -> None:
     else:
         cycle = head_cycle(s, q)
         if cycle != NEVER:
-            cycle = max(cycle, s.q[q, Q_TAKES if q >= c.transfer_queues else Q_FREE])
-    s.next[FIRST_QUEUE + q] = NEVER if cycle == NEVER else cycle * c.ticks
+            is_unit = s.q[q, Q_LOCAL] >= c.transfer_queues
+            cycle = max(cycle, s.q[q, Q_TAKES if is_unit else Q_FREE])
+    s.next[c.first_queue + q] = NEVER if cycle == NEVER else cycle * c.ticks
 
 
 @njit(allocates=False, inlined=True)
@@ -183,17 +189,17 @@ def _count(bins: I64, m: int, cycle: int, size: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def dispatch_ahead(c: Settings, s: State, earliest: int) -> None:
-    """Set the tick of the next dispatch, not before cycle `earliest`."""
-    i = s.front[F_DISPATCHED]
-    s.next[DISPATCHER] = NEVER
-    if i >= c.stop:
+def dispatch_ahead(c: Settings, s: State, core: int, earliest: int) -> None:
+    """Set the tick of a core's next dispatch, not before cycle `earliest`."""
+    i = s.front[core, F_DISPATCHED]
+    s.next[c.cores + core] = NEVER
+    if i >= s.front[core, F_STOP]:
         return
     arrival = s.i[i, ARRIVE]
     q = s.i[i, W_QUEUE]
     if arrival < 0 or (q >= 0 and s.q[q, Q_HELD] >= c.queue_depth):
         return
-    s.next[DISPATCHER] = max(arrival, s.front[F_DISPATCH] + 1, earliest) * c.ticks
+    s.next[c.cores + core] = max(arrival, s.front[core, F_DISPATCH] + 1, earliest) * c.ticks
 
 
 @njit(allocates=False, inlined=True)
@@ -211,8 +217,9 @@ def finish_request(c: Settings, s: State, tag: int, cycle: int) -> None:
     if q >= c.queues:
         for i in range(s.fetches[owner, G_FIRST], s.fetches[owner, G_STOP]):
             s.i[i, ARRIVE] = cycle
-        if s.next[DISPATCHER] == NEVER:
-            dispatch_ahead(c, s, 0)
+        core = (tag - c.queues * c.outstanding) // c.fetch_outstanding
+        if s.next[c.cores + core] == NEVER:
+            dispatch_ahead(c, s, core, 0)
         return
     s.q[q, Q_SLOTS + tag % c.outstanding] = cycle
     s.i[owner, I_LEFT] -= 1

@@ -28,10 +28,9 @@ from lepton.jit import njit
 from lepton.simulator.channels import send_accesses
 from lepton.simulator.kernel_state import (
     BANK,
-    DISPATCHER,
     END,
     F_DISPATCHED,
-    FIRST_QUEUE,
+    F_STOP,
     I_DONE,
     I_LEFT,
     I_NEXT,
@@ -40,9 +39,11 @@ from lepton.simulator.kernel_state import (
     Q_ACTIVE,
     Q_BEGIN,
     Q_BYTE,
+    Q_CORE,
     Q_FREE,
     Q_HEAD,
     Q_HELD,
+    Q_LOCAL,
     Q_PLANE,
     Q_ROW,
     Q_SLOT,
@@ -105,9 +106,10 @@ def _take(c: Settings, s: State, q: int, cycle: int) -> int:
     s.q[q, Q_HEAD] = s.i[i, I_NEXT]
     s.q[q, Q_HELD] -= 1
     s.i[i, TAKEN] = cycle
-    waiting = s.front[F_DISPATCHED]
-    if s.next[DISPATCHER] == NEVER and waiting < c.stop and s.i[waiting, W_QUEUE] == q:
-        dispatch_ahead(c, s, cycle + 1)
+    core = s.q[q, Q_CORE]
+    waiting, stop = s.front[core, F_DISPATCHED], s.front[core, F_STOP]
+    if s.next[c.cores + core] == NEVER and waiting < stop and s.i[waiting, W_QUEUE] == q:
+        dispatch_ahead(c, s, core, cycle + 1)
     return i
 
 
@@ -123,12 +125,13 @@ def _take_transfer(c: Settings, s: State, q: int, cycle: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _bank_busy(c: Settings, s: State, address: int, cycle: int, column: int) -> bool:
-    """Return whether a unit that streams uses the port of the bank that holds `address`."""
+def _bank_busy(c: Settings, s: State, q: int, address: int, cycle: int, column: int) -> bool:
+    """Return whether a unit of the queue's core streams from or to the bank of `address`."""
     bank = address // c.bank_bytes
-    for q in range(c.transfer_queues, c.queues):
-        i = s.q[q, Q_STREAMING]
-        if i >= 0 and s.q[q, Q_FREE] > cycle and s.i[i, column] >> bank & 1:
+    matrix = q - s.q[q, Q_LOCAL] + c.transfer_queues
+    for unit in range(matrix, matrix + 2):
+        i = s.q[unit, Q_STREAMING]
+        if i >= 0 and s.q[unit, Q_FREE] > cycle and s.i[i, column] >> bank & 1:
             return True
     return False
 
@@ -165,14 +168,14 @@ def _send(c: Settings, s: State, q: int, cycle: int) -> None:
     s.i[i, MEMORY] += cycle - s.q[q, Q_FREE]
     cycles = (size + c.port_bytes - 1) // c.port_bytes
     is_store = 1 if s.i[i, W_READS] else 0
-    if q < c.transfer_queues - 1:
+    if s.q[q, Q_LOCAL] < c.transfer_queues - 1:
         inside = (
             s.i[i, W_SCRATCHPAD]
             + offset
             + s.q[q, Q_ROW] * s.i[i, W_ROW_PITCH]
             + s.q[q, Q_PLANE] * s.i[i, W_PLANE_PITCH]
         )
-        if _bank_busy(c, s, inside, cycle, W_READS if is_store else W_WRITES):
+        if _bank_busy(c, s, q, inside, cycle, W_READS if is_store else W_WRITES):
             s.i[i, BANK] += cycles
             cycles *= 2
     s.q[q, Q_FREE] = cycle + cycles
@@ -201,7 +204,7 @@ def _end_transfer(c: Settings, s: State, q: int, i: int) -> None:
 @njit(allocates=False, inlined=True)
 def _lost(c: Settings, s: State, i: int, q: int, cycle: int) -> int:
     """Return the cycles lost to the other unit if it uses the same port of a bank."""
-    other = 2 * c.transfer_queues + 1 - q
+    other = q + 2 * (c.transfer_queues - s.q[q, Q_LOCAL]) + 1
     j = s.q[other, Q_STREAMING]
     if j < 0 or s.q[other, Q_FREE] <= cycle:
         return 0
@@ -246,12 +249,12 @@ def _step_unit(c: Settings, s: State, q: int, cycle: int) -> None:
 @njit(allocates=False, inlined=True)
 def step(c: Settings, s: State, q: int, cycle: int) -> None:
     """Take the next step of a queue and set the tick of the one after."""
-    if q >= c.transfer_queues:
+    if s.q[q, Q_LOCAL] >= c.transfer_queues:
         _step_unit(c, s, q, cycle)
     elif s.q[q, Q_ACTIVE] >= 0:
         _send(c, s, q, cycle)
     else:
         _take_transfer(c, s, q, cycle)
     step_ahead(c, s, q)
-    if s.next[FIRST_QUEUE + q] <= cycle * c.ticks:
-        s.next[FIRST_QUEUE + q] = (cycle + 1) * c.ticks
+    if s.next[c.first_queue + q] <= cycle * c.ticks:
+        s.next[c.first_queue + q] = (cycle + 1) * c.ticks

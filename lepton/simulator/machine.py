@@ -12,14 +12,14 @@ from lepton.isa.footprints import Space, ends
 from lepton.program import Program
 from lepton.simulator.matrix_kernels import Packed
 
-__all__ = ["Machine", "machine_for", "reach"]
+__all__ = ["Machine", "machines_for", "reach"]
 
 MAXIMUM_REACH_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The bytes of the chip and its memories; each array is as large as the program reaches.
+    """The bytes of a core and its memories; each array is as large as the program reaches.
 
     Attributes:
         packed: parts of the weight buffer as a product reads them, by first element, rows,
@@ -74,14 +74,21 @@ def reach(program: Program, boxes: NDArray[np.int64]) -> list[int]:
     return found
 
 
-def machine_for(program: Program, boxes: NDArray[np.int64]) -> Machine:
-    """Return a machine with the program's constants in place and all else zero."""
+def machines_for(program: Program, boxes: NDArray[np.int64]) -> list[Machine]:
+    """Return a machine for each core, with the program's constants in place and all else zero.
+
+    They share the memories.
+    """
     chip = program.chip
-    machine = Machine(
-        np.zeros(chip.scratchpad.size_bytes, np.uint8),
-        np.zeros(chip.accumulators.elements, np.int32),
-        np.zeros(chip.weight_buffer.elements, np.uint8),
-        tuple(np.zeros(size, np.uint8) for size in reach(program, boxes)),
-    )
-    machine.write(program.constants_memory, program.constants_address, program.constants)
-    return machine
+    memories = tuple(np.zeros(size, np.uint8) for size in reach(program, boxes))
+    machines = [
+        Machine(
+            np.zeros(chip.scratchpad.size_bytes, np.uint8),
+            np.zeros(chip.accumulators.elements, np.int32),
+            np.zeros(chip.weight_buffer.elements, np.uint8),
+            memories,
+        )
+        for _ in range(chip.cores)
+    ]
+    machines[0].write(program.constants_memory, program.constants_address, program.constants)
+    return machines

@@ -100,7 +100,7 @@ def _flat_row(memory: Flat, ticks: int) -> I64:
 def _tags(chip: Chip) -> int:
     """Return how many requests can be in flight."""
     queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
-    return queues * chip.dma.outstanding + chip.control.fetch_outstanding
+    return chip.cores * (queues * chip.dma.outstanding + chip.control.fetch_outstanding)
 
 
 def _parts(chip: Chip) -> int:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import CheckError, InputError, ProgramError
-from lepton.isa.footprints import footprints
+from lepton.isa.footprints import cores_of, footprints
 from lepton.program import Program, ProgramTensor, Region, as_array
 from lepton.simulator.check import check, execution_order, place
 from lepton.simulator.functional import execute
-from lepton.simulator.machine import Machine, machine_for
+from lepton.simulator.machine import Machine, machines_for
 from lepton.simulator.timing import simulate_timing
 from lepton.trace import Trace
 
@@ -72,13 +72,14 @@ def run_values(
 ) -> Arrays:
     """Return the outputs (or the tensors of `keep`) of a checked program, without timing."""
     checked_inputs = check_inputs(program, inputs)
-    machine = machine_for(program, footprints(program.table))
+    machines = machines_for(program, footprints(program.table, program.chip.cores))
+    machine = machines[0]
     host: Arrays = {}
     for name, array in checked_inputs.items():
         _place(machine, program.tensor_by_name[name], array, host)
     for region in program.regions:
         if region.device == "npu":
-            _run_npu(machine, program, region)
+            _run_npu(machines, program, region)
         else:
             _run_host(machine, program, region, run_host, host)
     names = program.outputs if keep is None else keep
@@ -132,11 +133,12 @@ def _fetch(machine: Machine, tensor: ProgramTensor, host: Arrays) -> NDArray[np.
     return raw.view(np.dtype(tensor.dtype)).reshape(tensor.shape)
 
 
-def _run_npu(machine: Machine, program: Program, region: Region) -> None:
+def _run_npu(machines: list[Machine], program: Program, region: Region) -> None:
     """Execute a region's instructions in an order that its queues and semaphores allow."""
+    core_of = cores_of(program.table, len(machines)).tolist()
     for index in execution_order(program, region):
         try:
-            execute(machine, program.decoded[index])
+            execute(machines[core_of[index]], program.decoded[index])
         except CheckError as error:
             raise CheckError(f"{place(program, index)}: {error}") from None
 

@@ -10,17 +10,14 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.cost.work import fill_work
 from lepton.errors import CheckError
-from lepton.isa.footprints import queue_names
+from lepton.isa.footprints import first_shared, queue_count, queue_names
 from lepton.program import Program
-from lepton.program.fetch import GROUP_COLUMNS, fetch_groups
+from lepton.program.fetch import E_FIRST_GROUP, GROUP_COLUMNS, STREAM_COLUMNS, fetch_streams
 from lepton.simulator.kernel import LONGEST, run_program
 from lepton.simulator.kernel_records import R_OPERATOR
 from lepton.simulator.kernel_state import (
-    E_BEGIN,
-    FIRST_QUEUE,
     INSTRUCTION_COLUMNS,
     NEVER,
-    REGION_COLUMNS,
     Settings,
 )
 from lepton.simulator.memories import TOTAL_BINS, TOTALS, cold_memories
@@ -37,11 +34,14 @@ _NO_GROUPS = np.zeros((0, len(GROUP_COLUMNS)), np.int64)
 
 def _settings(chip: Chip) -> Settings:
     """Return the scalars of a chip."""
-    transfers = chip.dma.load_channels + chip.dma.store_channels + 1
+    queues = queue_count(chip.dma.load_channels, chip.dma.store_channels)
+    first_queue = 2 * chip.cores
     return Settings(
         ticks=chip.cycle_ticks,
-        queues=transfers + 2,
-        transfer_queues=transfers,
+        cores=chip.cores,
+        queues=queues * chip.cores,
+        core_queues=queues,
+        transfer_queues=queues - 2,
         queue_depth=chip.control.queue_depth,
         burst_bytes=chip.dma.burst_bytes,
         outstanding=chip.dma.outstanding,
@@ -50,7 +50,9 @@ def _settings(chip: Chip) -> Settings:
         bank_bytes=chip.scratchpad.bank_bytes,
         program_memory=chip.memory_index(chip.placement.program),
         fetch_outstanding=chip.control.fetch_outstanding,
-        first_channel=FIRST_QUEUE + transfers + 2,
+        first_shared=first_shared(chip.cores),
+        first_queue=first_queue,
+        first_channel=first_queue + queues * chip.cores,
         start=0,
         stop=0,
         base=0,
@@ -58,22 +60,21 @@ def _settings(chip: Chip) -> Settings:
 
 
 def _queue_names(chip: Chip) -> tuple[str, ...]:
-    return tuple(queue_names(chip.dma.load_channels, chip.dma.store_channels))
+    return tuple(queue_names(chip.dma.load_channels, chip.dma.store_channels, chip.cores))
 
 
-def _regions(program: Program) -> tuple[I64, I64]:
+def _streams(program: Program) -> tuple[I64, I64]:
     """Return the NPU's regions as the kernel takes them, and the groups of all."""
-    rows: list[tuple[int, ...]] = []
-    groups: list[I64] = []
+    found = [fetch_streams(program, r) for r in program.regions if r.device == "npu"]
+    if len(found) == 1:
+        return found[0][0][None], found[0][1]
+    made = np.zeros((len(found), program.chip.cores, len(STREAM_COLUMNS)), np.int64)
     fetched = 0
-    for region in program.regions:
-        if region.device != "npu":
-            continue
-        groups.append(fetch_groups(program, region))
-        rows.append((region.start, region.stop, fetched, fetched + len(groups[-1]), 0, 0))
-        fetched += len(groups[-1])
-    made = np.array(rows, np.int64).reshape(-1, REGION_COLUMNS)
-    return made, groups[0] if len(groups) == 1 else np.concatenate([_NO_GROUPS, *groups])
+    for row, (streams, groups) in zip(made, found, strict=True):
+        row[:] = streams
+        row[:, E_FIRST_GROUP:] += fetched
+        fetched += len(groups)
+    return made, np.concatenate([_NO_GROUPS, *(groups for _, groups in found)])
 
 
 def simulate_timing(program: Program) -> Trace:
@@ -92,11 +93,12 @@ def simulate_timing(program: Program) -> Trace:
     fields = np.zeros((len(table), RECORD.itemsize // 8), np.int64)
     fields[:, R_OPERATOR] = program.operator_of
     settings, cold = chip.derived(_settings), chip.derived(cold_memories)
-    regions, groups = _regions(program)
-    stuck = run_program(settings, regions, work, groups, table, cold, bins, fields, totals)
+    streams, groups = _streams(program)
+    cycles = np.zeros((len(streams), 2), np.int64)
+    stuck = run_program(settings, streams, work, groups, table, cold, bins, cycles, fields, totals)
     if stuck != -1:
         raise _failure(settings, stuck)
-    spans = tuple((begin, end) for begin, end in regions[:, E_BEGIN:].tolist())
+    spans = tuple((begin, end) for begin, end in cycles.tolist())
     return Trace(
         records=fields.view(RECORD)[:, 0],
         queues=chip.derived(_queue_names),

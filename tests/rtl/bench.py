@@ -22,7 +22,7 @@ from lepton.isa.footprints import footprints
 from lepton.program import Program
 from lepton.simulator.check import execution_order
 from lepton.simulator.functional import execute
-from lepton.simulator.machine import Machine, machine_for
+from lepton.simulator.machine import Machine, machines_for
 from lepton.trace import Trace
 
 RTL = Path(__file__).parents[2] / "rtl"
@@ -130,7 +130,7 @@ def build(shape: Shape) -> Path:
 
 def run_values(program: Program) -> Machine:
     """Return the machine after all instructions, by the functional simulator."""
-    machine = machine_for(program, footprints(records(program.decoded)))
+    machine = machines_for(program, footprints(records(program.decoded)))[0]
     for index in execution_order(program, program.regions[0]):
         execute(machine, program.decoded[index])
     return machine

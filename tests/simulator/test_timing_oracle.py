@@ -23,7 +23,6 @@ from lepton.isa import instructions as isa
 from lepton.isa.footprints import Space, ends, footprints, queue_count
 from lepton.simulator import simulate_timing
 from lepton.simulator.kernel import ACTOR_BITS
-from lepton.simulator.kernel_state import FIRST_QUEUE
 from lepton.simulator.memories import cold_memories
 from tests.naive_banks import ACCUMULATORS, SCRATCHPAD, Span, spans
 from tests.naive_memory import FlatMemory, Request
@@ -319,8 +318,9 @@ def test_a_run_leaves_nothing_to_the_next() -> None:
 
 
 def test_every_actor_of_the_largest_chip_has_a_number() -> None:
-    most_memories, most_channels = 8, 64
-    assert FIRST_QUEUE + queue_count(8, 8) + most_memories * most_channels <= 1 << ACTOR_BITS
+    most_cores, most_memories, most_channels = 4, 8, 64
+    actors = most_cores * (2 + queue_count(8, 8)) + most_memories * most_channels
+    assert actors <= 1 << ACTOR_BITS
 
 
 def test_signals_do_not_outlive_their_region() -> None:
