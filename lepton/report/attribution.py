@@ -2,13 +2,15 @@
 
 Each cycle of [0, total) belongs to exactly one layer, the first of these that applies:
 
-1. the layer whose instruction occupies the matrix unit, that of the first core which is busy;
+1. the layer whose instruction occupies the matrix unit;
 2. else the layer whose instruction occupies the vector unit;
 3. else a layer of transfers alone (a copy, say) whose load or store is under way;
 4. else nothing computes, and the cycle is a stall of the layer whose instruction starts next:
    `fetch` before that instruction has been dispatched, `wait_<queue>` for the queue whose signal
    it needed after that;
 5. after the last of them `write_back`, of the layer that retires last.
+
+Where the same unit of several cores works at a time, each core's layer has an equal part of it.
 
 So the layers add up to the total exactly, and no layer's array is used above its peak. What runs
 hidden behind another layer's computation (prefetched weights) costs a layer nothing.
@@ -93,19 +95,51 @@ def _running(starts: I64, ends: I64, at: I64) -> I64:
     return np.where(covered, found, -1)
 
 
-def _owners(trace: Trace, chosen: I64, kind: I64, at: I64) -> tuple[I64, I64]:
-    """Return the instruction and cause of each time of `at` at which something runs, else -1."""
-    owner, cause = np.full(len(at), -1, np.int64), np.full(len(at), -1, np.int64)
+def _runners(trace: Trace, mine: I64, at: I64) -> I64:
+    """Return which of a queue's instructions runs at each time, or -1."""
     records = trace.records
-    queue = records["queue"][chosen]
+    mine = mine[records["end"][mine] > records["start"][mine]]
+    found = _running(records["start"][mine], records["end"][mine], at)
+    return np.where(found >= 0, mine[found], -1) if len(mine) else found
+
+
+def _owners(trace: Trace, chosen: I64, kind: I64, edges: I64) -> tuple[I64, I64, I64]:
+    """Return edges, and instruction and cause of each segment in which something runs, else -1.
+
+    A segment in which units of several cores run is cut into one for each.
+    """
+    at = edges[:-1]
+    owner, cause = np.full(len(at), -1, np.int64), np.full(len(at), -1, np.int64)
+    parts, part = np.ones(len(at), np.int64), np.zeros((0, len(at)), np.int64)
+    queue = trace.records["queue"][chosen]
     for one in range(len(BUSY)):
-        for number in np.unique(queue[kind == one]):
-            mine = chosen[(kind == one) & (queue == number)]
-            mine = mine[records["end"][mine] > records["start"][mine]]
-            found = _running(records["start"][mine], records["end"][mine], at)
-            fresh = (found >= 0) & (owner < 0)
-            owner[fresh], cause[fresh] = mine[found[fresh]], one
-    return owner, cause
+        numbers = np.unique(queue[kind == one])
+        if not len(numbers):
+            continue
+        runs = np.array(
+            [_runners(trace, chosen[(kind == one) & (queue == q)], at) for q in numbers]
+        )
+        fresh = (owner < 0) & (runs >= 0).any(axis=0)
+        # those that run come first, in the order of their queues
+        runs = np.take_along_axis(runs, np.argsort(runs < 0, axis=0, kind="stable"), axis=0)
+        owner[fresh], cause[fresh] = runs[0][fresh], one
+        if BUSY[one] != "transfer" and len(runs) > 1:
+            parts = np.where(fresh, (runs >= 0).sum(axis=0), parts)
+            part = np.where(fresh, runs, part) if len(part) else np.where(fresh, runs, -1)
+    return (
+        _divided(edges, owner, cause, (parts, part)) if parts.max() > 1 else (edges, owner, cause)
+    )
+
+
+def _divided(edges: I64, owner: I64, cause: I64, among: tuple[I64, I64]) -> tuple[I64, I64, I64]:
+    """Cut segments into so many parts; the k-th row of the other array owns the k-th of each."""
+    parts, part = among
+    segment = np.repeat(np.arange(len(owner)), parts)
+    number = np.arange(len(segment)) - np.repeat(np.cumsum(parts) - parts, parts)
+    begins = edges[segment] + (edges[segment + 1] - edges[segment]) * number // parts[segment]
+    is_shared = parts[segment] > 1
+    owners = np.where(is_shared, part[number * is_shared, segment], owner[segment])
+    return np.append(begins, edges[-1]), owners, cause[segment]
 
 
 def _fill_gaps(trace: Trace, chosen: I64, at: I64, owner: I64, cause: I64) -> None:
@@ -136,7 +170,7 @@ def attribute(trace: Trace, operators: int) -> Attribution:
     times = [records[name][chosen] for name in ("dispatch", "start", "end")]
     edges = np.unique(np.concatenate([*times, [0, trace.cycles]]))
     edges = edges[(edges >= 0) & (edges <= trace.cycles)]
-    owner, cause = _owners(trace, chosen, kind, edges[:-1])
+    edges, owner, cause = _owners(trace, chosen, kind, edges)
     _fill_gaps(trace, chosen, edges[:-1], owner, cause)
     length = np.diff(edges)
     operator = records["operator"][owner].astype(np.int64)
