@@ -74,7 +74,8 @@ def _chips(options: argparse.Namespace) -> None:
 def _full(chip: Chip) -> str:
     """Return every constant of a chip with its source."""
     lines = [one_line(f"{chip.name}: {chip.description}")]
-    lines += [f"peak {chip.peak_macs_per_cycle} MAC/cycle", *_area(chip), ""]
+    cores = "" if chip.cores == 1 else f" of {chip.cores} cores"
+    lines += [f"peak {chip.peak_macs_per_cycle} MAC/cycle{cores}", *_area(chip), ""]
     table = chip_to_table(chip)
     for section, content in table.items():
         if isinstance(content, dict) and section != "sources":

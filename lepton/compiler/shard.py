@@ -15,7 +15,7 @@ import numpy as np
 from lepton.chip import Chip
 from lepton.chip.description import Flat, Memory
 from lepton.compiler import graph as ir
-from lepton.compiler.parts import Part, cut, needs, part_of
+from lepton.compiler.parts import AXES, Part, cut, is_stretch, needs, part_of
 
 __all__ = ["EXCHANGED", "CoreGraph", "Layout", "Sharded", "View", "core_of", "shard"]
 
@@ -113,7 +113,7 @@ class _Cutter:
             None if part is None else self._gather_all(node, k, part)
             for k, part in enumerate(layout)
         ]
-        lies_together = all(p is None or _is_stretch(node.output, p) for p in layout)
+        lies_together = all(p is None or is_stretch(node.output.shape, p) for p in layout)
         for k, (part, inputs) in enumerate(zip(layout, ready, strict=True)):
             if part is None or inputs is None:
                 continue
@@ -147,15 +147,17 @@ class _Cutter:
         if part == part_of(tensor):
             return tensor
         _, h, w, c = tensor.shape
-        name = f"{tensor.name}@{part.n[0]}.{part.y[0]}:{part.n[1]}.{part.y[1]}"
-        self._views[name] = View(tensor.name, (part.n[0] * h + part.y[0]) * w * c)
+        name = f"{tensor.name}@{part.text}"
+        first = ((part.n[0] * h + part.y[0]) * w + part.x[0]) * c + part.c[0]
+        self._views[name] = View(tensor.name, first)
         return _renamed(tensor, name, part)
 
     def _gather_all(self, node: ir.Node, k: int, part: Part) -> tuple[ir.Tensor, ...]:
         """Return what a core needs for its part of a node."""
+        wanted = needs(node, part)
+        assert wanted is not None
         return tuple(
-            self._gather(tensor, k, need)
-            for tensor, need in zip(node.inputs, needs(node, part), strict=True)
+            self._gather(tensor, k, need) for tensor, need in zip(node.inputs, wanted, strict=True)
         )
 
     def _gather(self, tensor: ir.Tensor, k: int, part: Part) -> ir.Tensor:
@@ -169,14 +171,9 @@ class _Cutter:
 
     def _gathered(self, tensor: ir.Tensor, k: int, part: Part) -> ir.Tensor:
         if tensor.constant is not None:
-            content = np.ascontiguousarray(
-                tensor.constant[slice(*part.n), slice(*part.y), :, slice(*part.c)]
-            )
-            name = f"{tensor.name}@{'.'.join(str(edge) for span in part for edge in span)}"
-            return ir.Tensor(
-                name, part.shape(tensor.shape[2]), tensor.unsigned, tensor.scale,
-                tensor.zero_point, content,
-            )  # fmt: skip
+            content = np.ascontiguousarray(tensor.constant[tuple(slice(*span) for span in part)])
+            made = _renamed(tensor, f"{tensor.name}@{part.text}", part)
+            return replace(made, constant=content)
         if tensor.name in self._inputs:
             return self._of_input(tensor, k, part)
         pieces: list[tuple[Part, ir.Tensor]] = []
@@ -190,7 +187,7 @@ class _Cutter:
 
     def _of_input(self, tensor: ir.Tensor, k: int, part: Part) -> ir.Tensor:
         """Return a part of a tensor that enters the region."""
-        stretch = part if _is_stretch(tensor, part) else part_of(tensor)
+        stretch = part if is_stretch(tensor.shape, part) else part_of(tensor)
         view = self._view(tensor, stretch)
         self._cores[k].inputs[view.name] = view
         return view if stretch == part else self._sliced(view, stretch, k, part)
@@ -201,16 +198,16 @@ class _Cutter:
         return held if part == whole else self._sliced(held, whole, j, part)
 
     def _sliced(self, held: ir.Tensor, whole: Part, j: int, part: Part) -> ir.Tensor:
-        name = f"{held.name}/{'.'.join(str(edge) for span in part for edge in span)}"
+        name = f"{held.name}/{part.text}"
         if (name, part) in self._cores[j].gathered:
             return self._cores[j].gathered[name, part]
         made = _renamed(held, name, part)
-        n, y, c = (mine[0] - all_of[0] for mine, all_of in zip(part, whole, strict=True))
+        n, y, x, c = (mine[0] - every[0] for mine, every in zip(part, whole, strict=True))
         self._add(
             j,
             ir.Slice(
                 name=self._graph.nodes[self._source].name, inputs=(held,), output=made,
-                begin=(n, y, 0, c), step=(1, 1, 1, 1),
+                begin=(n, y, x, c), step=(1, 1, 1, 1),
             ),
         )  # fmt: skip
         self._cores[j].gathered[name, part] = made
@@ -243,9 +240,8 @@ class _Cutter:
         if len(pieces) == 1:
             return pieces[0][1]
         pieces.sort(key=lambda piece: piece[0])
-        differs = [len({piece[0][dim] for piece in pieces}) > 1 for dim in range(3)]
-        axis = (0, 1, 3)[differs.index(True)]
-        name = f"{tensor.name}@{k}/{'.'.join(str(edge) for span in part for edge in span)}"
+        axis = next(axis for axis in AXES if len({piece[axis] for piece, _ in pieces}) > 1)
+        name = f"{tensor.name}@{k}/{part.text}"
         made = _renamed(tensor, name, part)
         self._add(
             k,
@@ -258,17 +254,9 @@ class _Cutter:
         return made
 
 
-def _is_stretch(tensor: ir.Tensor, part: Part) -> bool:
-    """Return whether a part of a row-major tensor lies in one piece."""
-    whole = part_of(tensor)
-    return part.c == whole.c and (part.y == whole.y or part.n[1] - part.n[0] == 1)
-
-
 def _renamed(tensor: ir.Tensor, name: str, part: Part) -> ir.Tensor:
     """Return a part of a tensor under its own name."""
-    return ir.Tensor(
-        name, part.shape(tensor.shape[2]), tensor.unsigned, tensor.scale, tensor.zero_point
-    )
+    return ir.Tensor(name, part.shape, tensor.unsigned, tensor.scale, tensor.zero_point)
 
 
 def _like(found: ir.Tensor, tensor: ir.Tensor) -> ir.Tensor:

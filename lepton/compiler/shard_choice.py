@@ -1,8 +1,7 @@
-"""How the nodes of a graph are split over the cores: along images, rows or channels, or not."""
+"""How the nodes of a graph are split over the cores: along a dimension of the output, or not."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lepton.chip import Chip
@@ -10,7 +9,7 @@ from lepton.compiler import graph as ir
 from lepton.compiler.parts import AXES, axes_of, needs, part_of, split_evenly
 from lepton.compiler.shard import Layout
 
-__all__ = ["layouts_of"]
+__all__ = ["choices_of", "layout_of", "layouts_of"]
 
 _SWEEPS = 4
 _CROSSING_CYCLES = 800
@@ -37,6 +36,7 @@ class _Costs:
                 if tensor.name in self._makers:
                     self.readers.setdefault(self._makers[tensor.name], []).append(number)
         self._layouts: dict[tuple[int, Choice], Layout | None] = {}
+        self._choices: dict[int, list[Choice]] = {}
         self._known: dict[tuple[int, ...], float] = {}
 
     def maker(self, tensor: str) -> int | None:
@@ -47,27 +47,26 @@ class _Costs:
         """Return the parts of a node for a choice, or None if it cannot be split so."""
         key = (number, choice)
         if key not in self._layouts:
-            self._layouts[key] = _layout(self.nodes[number], choice, self._chip)
+            self._layouts[key] = layout_of(self.nodes[number], choice, self._chip)
         return self._layouts[key]
 
     def choices(self, number: int) -> list[Choice]:
-        """Return the ways to split a node, the likeliest first."""
-        found: list[Choice] = [
-            axis for axis in axes_of(self.nodes[number]) if self.layout(number, axis) is not None
-        ]
-        return [*found, None]
+        """Return the ways to split a node, not at all the last."""
+        if number not in self._choices:
+            self._choices[number] = choices_of(self.nodes[number], self._chip)
+        return self._choices[number]
 
     def work(self, number: int, choice: Choice) -> float:
         """Return the cycles of a node's largest part."""
         node, layout = self.nodes[number], self.layout(number, choice)
         assert layout is not None
         chip = self._chip
-        whole = math.prod(node.output.shape)
+        whole = node.output.size_bytes
         longest = 0.0
         for part in layout:
             if part is None:
                 continue
-            size = math.prod(part.shape(node.output.shape[2]))
+            size = part.size
             array = node.macs * size / whole / (chip.peak_macs_per_cycle / chip.cores)
             share = 1.0
             weights = 0
@@ -96,22 +95,27 @@ class _Costs:
         for k, part in enumerate(wanted):
             if part is None:
                 continue
-            need = needs(node, part)[position]
+            wanted_parts = needs(node, part)
+            assert wanted_parts is not None
+            need = wanted_parts[position]
             foreign = 0
             for j, other in enumerate(held):
                 common = None if other is None or j == k else other.met(need)
-                if common is not None:
-                    foreign += math.prod(common.shape(tensor.shape[2]))
+                foreign += 0 if common is None else common.size
             if foreign:
-                most = max(most, foreign)
-                copied = max(copied, math.prod(need.shape(tensor.shape[2])))
+                most, copied = max(most, foreign), max(copied, need.size)
         if not most:
             return 0.0
         moved = 2 * most / self._bytes_per_cycle
         return _CROSSING_CYCLES + moved + copied / self._chip.vector.lanes
 
 
-def _layout(node: ir.Node, choice: Choice, chip: Chip) -> Layout | None:
+def choices_of(node: ir.Node, chip: Chip) -> list[Choice]:
+    """Return the dimensions along which a chip's cores can split a node, and None."""
+    return [*(axis for axis in axes_of(node) if layout_of(node, axis, chip) is not None), None]
+
+
+def layout_of(node: ir.Node, choice: Choice, chip: Chip) -> Layout | None:
     """Return the parts of a node, or None if one of them would be empty or read nothing."""
     whole = part_of(node.output)
     if choice is None:
@@ -121,10 +125,7 @@ def _layout(node: ir.Node, choice: Choice, chip: Chip) -> Layout | None:
     if spans is None:
         return None
     parts = [whole.with_span(choice, span) for span in spans]
-    for part in parts:
-        if any(start >= stop for need in needs(node, part) for start, stop in need):
-            return None
-    return parts
+    return None if any(needs(node, part) is None for part in parts) else parts
 
 
 def _first_choices(costs: _Costs, preferred: Sequence[int]) -> list[Choice]:
@@ -175,7 +176,7 @@ def _improved(costs: _Costs, choices: list[Choice]) -> list[Choice]:
 def layouts_of(graph: ir.Graph, chip: Chip) -> list[Layout]:
     """Return the parts of every node on every core: those with the least estimated cycles."""
     costs = _Costs(graph, chip)
-    starts = [_first_choices(costs, order) for order in (AXES, (1, 3, 0), (3, 1, 0))]
+    starts = [_first_choices(costs, order) for order in (AXES, (1, 2, 3), (3, 1, 2), ())]
     best = min(
         (_improved(costs, start) for start in starts), key=lambda found: _total(costs, found)
     )

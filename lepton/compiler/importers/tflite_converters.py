@@ -107,6 +107,13 @@ class TfliteConverter(tflite_frontend.OperatorConverter):
         quantization = self.quantization(input_tensor_idx) if self._float else None
         return value if quantization is None else self._dequantized(value, quantization)
 
+    def get_input_tensors(self, op: Any) -> list[Any]:
+        """Return an operator's inputs; one left out at the end is not one."""
+        found = list(super().get_input_tensors(op))
+        while found and found[-1].tensor_idx < 0:
+            found.pop()
+        return found
+
     def get_tensor_expr(self, tensor: Any, is_sparse: bool = False) -> Any:
         """Return a wrapped tensor's value in the current view."""
         if is_sparse:
