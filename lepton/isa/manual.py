@@ -32,8 +32,8 @@ when it retires. Each semaphore has one signalling and one waiting queue.
 
 A region of a chip with several cores holds a stream for each, one behind the other, each ended by
 its only `halt`: the first is core 0's. An address of the scratchpad, the accumulators or the weight
-buffer is one of the core's own. Semaphores 0 to {FIRST_SHARED - 1} are then each core's own too, and
-{FIRST_SHARED} to {SEMAPHORES - 1} common to all of them.
+buffer is one of the core's own. Semaphores 0 to {FIRST_SHARED - 1} are then each core's own too,
+and {FIRST_SHARED} to {SEMAPHORES - 1} common to all of them.
 
 ## Packed streams
 

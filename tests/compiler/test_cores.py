@@ -90,7 +90,6 @@ def test_a_program_of_several_cores_has_a_stream_for_each(tmp_path: Path) -> Non
     assert encode_all(assemble(disassemble(made.decoded))) == made.instructions
     trace = simulate_timing(made)
     assert trace.queues[0] == "0.load0" and trace.queues[-1] == "3.vector"
-    assert abs(estimate_program(made).cycles - trace.cycles) < 0.2 * trace.cycles
 
 
 @pytest.mark.parametrize("cores", [2, 4])
@@ -112,10 +111,12 @@ def test_visual_wake_words_on_several_cores(cores: int) -> None:
 def test_resnet_50_scales_with_cores(tmp_path: Path) -> None:
     path = tmp_path / "resnet50.tflite"
     path.write_bytes(resnet50())
-    one, two, four = (
-        simulate_timing(compiled(path, scaled(load_chip("edge"), cores))).cycles
-        for cores in (1, 2, 4)
-    )
+    cycles: list[int] = []
+    for cores in (1, 2, 4):
+        made = compiled(path, scaled(load_chip("edge"), cores))
+        cycles.append(simulate_timing(made).cycles)
+        assert abs(estimate_program(made).cycles - cycles[-1]) < 0.05 * cycles[-1]
+    one, two, four = cycles
     assert one >= 1.8 * two
     assert one >= 3.2 * four
 
