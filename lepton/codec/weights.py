@@ -20,6 +20,8 @@ from lepton.codec.kernels import (
     LEAST_GROUP,
     PADDING,
     TOO_SHORT,
+    fold_distances,
+    fold_symbols,
     group_bits,
     read_groups,
     write_groups,
@@ -39,6 +41,7 @@ from lepton.isa.instructions import WeightFormat
 __all__ = ["WeightStream", "decode_weights", "decoder_fault", "encode_weights", "stored_bytes"]
 
 U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
 
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
@@ -75,10 +78,22 @@ def _least_group(decoder_bytes_per_cycle: int) -> int:
     return group
 
 
+def _folds(block: U8, symbols: Symbols) -> I64:
+    """Return what of each least group of a block its bits follow from, `[3, groups]`."""
+    folds = np.empty((3, -(-block.size // LEAST_GROUP)), np.int64)
+    if symbols.zero is None:
+        fold_symbols(block, symbols.symbol_of, folds)
+        return folds
+    whole = block.size // LEAST_GROUP * LEAST_GROUP
+    fold_distances(block[:whole].view(np.uint64), symbols.zero, folds)
+    fold_symbols(block[whole:], symbols.symbol_of, folds[:, whole // LEAST_GROUP :])
+    return folds
+
+
 def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> _Coding:
     """Return a coding with the size of group that suits it best."""
     bits = np.empty(GROUP_SIZES, np.int64)
-    group_bits(block, symbols.symbol_of, bits)
+    group_bits(_folds(block, symbols), block.size, bits)
     first = (least // LEAST_GROUP).bit_length() - 1
     level = first + int(bits[first:].argmin())
     size = len(symbols.header) - (-int(bits[level]) // 8)
