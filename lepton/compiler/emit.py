@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 
-__all__ = ["Box", "Emitter", "Location", "Tile"]
+__all__ = ["Box", "Emitter", "Location", "Mark", "Tile"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Tile:
     """Whether it has a buffer of its own to release."""
 
 
+class Mark(NamedTuple):
+    """How far an emission has come."""
+
+    instructions: int
+    constants: int
+    contents: int
+    turn: int
+    locations: dict[str, Location]
+
+
 @dataclass
 class Emitter:
     """State of emission of one program."""
@@ -105,6 +116,25 @@ class Emitter:
         self.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
         self._constant_at: dict[bytes, int] = {}
         self._turn = 0
+
+    def mark(self) -> Mark:
+        """Return where `rewind` can go back to before the next operator."""
+        return Mark(
+            len(self.instructions), len(self.constants), len(self._constant_at), self._turn,
+            dict(self.locations),
+        )  # fmt: skip
+
+    def rewind(self, mark: Mark, first_operator: int) -> None:
+        """Forget what was emitted from a mark on, of operators from the first one on."""
+        del self.instructions[mark.instructions :]
+        del self.operator_of[mark.instructions :]
+        del self.constants[mark.constants :]
+        while len(self._constant_at) > mark.contents:
+            self._constant_at.popitem()
+        self._turn, self.locations = mark.turn, dict(mark.locations)
+        for notes in (self.stored_bytes, self.reasons):
+            for operator in [number for number in notes if number >= first_operator]:
+                del notes[operator]
 
     def emit(self, instruction: Instruction) -> None:
         """Append an instruction of the current operator."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -42,7 +41,7 @@ from lepton.compiler.memory_map import (
 )
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
-from lepton.isa import encode_all, pack
+from lepton.isa import pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
@@ -113,24 +112,21 @@ def emit_regions(
     locations, ends = place_crossing(chip, crossing)
     chosen = choices or Choices(chip)
 
-    emitter_of = partial(_emitter, chip, locations, chosen, staging)
-    best = [_best_region(work, emitter_of, ends) for work in regions]
-    # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = emitter_of()
+    emitter = _emitter(chip, locations, chosen, staging)
     emitter.constants_base = constants_base(chip, crossing, (work.graph for work in regions))
     memories: list[RegionMemory] = []
     spans: list[tuple[int, int]] = []
-    stream: list[Instruction] = []
+    stream: list[bytes] = []
     numbers: dict[tuple[int, int], int] = {}
-    for work, share in zip(regions, best, strict=True):
+    for work in regions:
         begin = len(emitter.instructions)
-        memories.append(_emit_region(work, emitter, share, ends))
+        memories.append(_emit_best(work, emitter, ends))
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
             _stage(work, emitter, memories[-1].spills, ends, staging)
-        stream += synchronize(emitter.instructions[begin:], chip, numbers)
+        stream.append(synchronize(emitter.instructions[begin:], chip, numbers))
         spans.append((begin, len(emitter.instructions)))
-    words = encode_all(stream)
+    words = b"".join(stream)
     address = _program_address(emitter, words, ends)
     return Emission(
         instructions=words,
@@ -185,30 +181,31 @@ def _emitter(
     return emitter
 
 
-def _best_region(
-    work: RegionWork, emitter_of: Callable[[], Emitter], ends: dict[int, int]
-) -> float:
-    """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
+def _emit_best(work: RegionWork, emitter: Emitter, ends: dict[int, int]) -> RegionMemory:
+    """Emit one region with the share of the scratchpad for tiles of least traffic, then most room.
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
     storage = storage_of(work.graph)
-    emitter = emitter_of()
     size, shares = _usable(emitter), emitter.choices.shares
     if (id(work), size) in shares:
-        return shares[id(work), size]
+        return _emit_region(work, emitter, shares[id(work), size], ends)
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
         residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((bytes_crossing(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
     failures: dict[float, CompileError] = {}
+    mark = emitter.mark()
     for _, share in sorted(ranked):
         try:
-            _emit_region(work, emitter_of(), share, dict(ends))
-            return shares.setdefault((id(work), size), share)
+            memory = _emit_region(work, emitter, share, ends)
         except CompileError as error:
             failures[share] = error
+            emitter.rewind(mark, work.first_operator)
+        else:
+            shares[id(work), size] = share
+            return memory
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
 

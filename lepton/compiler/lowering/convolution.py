@@ -312,7 +312,12 @@ def _depthwise_estimate(
     blocks = -(-ifm.shape[3] // channels)
     tiles = images * -(-oh // size[0]) * -(-ow // size[1]) * blocks
     stream, _ = depthwise_cycles(
-        cost_scalars(chip), window.kernel, window.stride[1], window.dilation[1], size, outputs
+        chip.derived(cost_scalars),
+        window.kernel,
+        window.stride[1],
+        window.dilation[1],
+        size,
+        outputs,
     )
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
     traffic = Traffic(chip)

@@ -414,7 +414,7 @@ def _unit_cycles(
     run = plan.channels * (node.window.kernel[1] if dense else 1)
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
     distance = node.window.stride[1] * node.inputs[0].shape[3]
-    stream = matmul_cycles(cost_scalars(chip), size, reduction, plan.columns, run, distance)
+    stream = matmul_cycles(chip.derived(cost_scalars), size, reduction, plan.columns, run, distance)
     compute = n.steps * (stream + chip.array.issue_cycles)
     vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
     return compute, vector
