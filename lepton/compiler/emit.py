@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -116,6 +117,12 @@ class Emitter:
         self.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
         self._constant_at: dict[bytes, int] = {}
         self._turn = 0
+
+    def on(self, chip: Chip) -> Emitter:
+        """Return what plans see of this emitter on a chip equal to its own."""
+        seen = copy(self)
+        seen.chip = chip
+        return seen
 
     def mark(self) -> Mark:
         """Return where `rewind` can go back to before the next operator."""

@@ -266,9 +266,8 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> D
     """Return the tile with the least estimated cycles."""
     plan = emitter.choices.plan(
         node,
-        (multiplier, *memory_key(node, emitter)),
-        lambda: _depthwise_plans(node, emitter, multiplier),
-        likeness(node, emitter),
+        (likeness(node, emitter), multiplier, *memory_key(node, emitter)),
+        lambda chip: _depthwise_plans(node, emitter.on(chip), multiplier),
     )
     if plan is not None:
         return plan

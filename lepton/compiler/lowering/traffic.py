@@ -17,7 +17,7 @@ PACKED_BYTES = 10
 
 
 class _Port(NamedTuple):
-    """A memory as transfers see it; rates are in bytes per cycle of the NPU, times in its cycles."""
+    """A memory as transfers see it; rates are in bytes per cycle, times in cycles of the NPU."""
 
     rate: float
     access_bytes: int
