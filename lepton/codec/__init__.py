@@ -2,18 +2,24 @@
 
 from lepton.codec.decoder import Decoder
 from lepton.codec.weights import (
+    Coding,
     WeightStream,
+    codings,
     decode_weights,
     decoder_fault,
     encode_weights,
+    soonest,
     stored_bytes,
 )
 
 __all__ = [
+    "Coding",
     "Decoder",
     "WeightStream",
+    "codings",
     "decode_weights",
     "decoder_fault",
     "encode_weights",
+    "soonest",
     "stored_bytes",
 ]

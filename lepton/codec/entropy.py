@@ -25,6 +25,7 @@ from lepton.isa.entropy_format import (
 __all__ = ["EntropyCoding", "distance_coding", "expand_entropy", "lanes_of", "palette_coding"]
 
 U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
 _COUNTS = np.array(LEVEL_COUNTS, np.int64)
@@ -33,6 +34,7 @@ _MIDDLES = np.sqrt(_COUNTS[1:-1] * _COUNTS[2:])
 _SLOTS = 1 << SLOT_BITS
 _EXTRA = np.array(EXTRA_BITS, np.int64)
 _FIRST = np.array(FIRST_SYMBOLS, np.int64)
+_FIRST_U8 = _FIRST.astype(np.uint8)
 _BUCKET_OF = np.repeat(np.arange(BUCKETS, dtype=np.uint8), 1 << _EXTRA)[:256]
 
 
@@ -57,7 +59,7 @@ class EntropyCoding:
     header: bytes
     first_bit: int
     """The place of the first element."""
-    fields: U8
+    fields: U32
     size_bytes: int
 
     def content(self) -> U8:
@@ -119,9 +121,11 @@ def palette_coding(block: U8, counts: I64, palette: Symbols, lanes: int) -> Entr
 
 def _coding(block: U8, symbols: Symbols, model: _Model, lanes: int) -> EntropyCoding:
     """Return a block coded by a model of its symbols."""
-    states, fields = np.full(lanes, 1 << STATE_BITS), np.empty((block.size, 3), np.uint8)
+    states, fields = np.full(lanes, 1 << STATE_BITS), np.empty(block.size, np.uint32)
+    buckets = _BUCKET_OF[symbols.symbol_of]
+    extras = symbols.symbol_of - _FIRST_U8[buckets]
     counts = _with_starts(model.counts)
-    bits = code_symbols(symbols.symbol_of[block], _BUCKET_OF, counts, states, fields)
+    bits = code_symbols(block, buckets, extras, counts, states, fields)
     head = int.from_bytes(symbols.header.tobytes(), "little") | lanes.bit_length() - 1
     place = 8 * len(symbols.header)
     levels = model.levels.tolist()

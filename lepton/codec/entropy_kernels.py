@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec.kernels import EXCESS_SYMBOL, PADDING, TOO_SHORT, get_bits, put_bits
+from lepton.codec.kernels import EXCESS_SYMBOL, PADDING, TOO_SHORT, get_bits
 from lepton.isa.entropy_format import (
     BUCKETS,
     EXTRA_BITS,
@@ -26,52 +26,73 @@ __all__ = [
 ]
 
 U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
 _LEAST = 1 << STATE_BITS
 _SLOTS = (1 << SLOT_BITS) - 1
 _SHIFT = STATE_BITS - SLOT_BITS + 1
+_INVERSE_BITS = 32
+"""Of a fraction so exact that a state times it is a state divided, rounded down."""
 
 
 @njit
-def code_symbols(symbols: U8, bucket_of: U8, counts: I64, states: I64, fields: U8) -> int:
+def code_symbols(block: U8, buckets: U8, extras: U8, counts: I64, states: I64, fields: U32) -> int:
     """Fill what an encoder writes for each element, last to first; return the bits in all.
 
     Args:
-        symbols: `[n]`.
-        bucket_of: `[256]` the bucket of each symbol.
+        block: `[n]` bytes.
+        buckets: `[256]` the bucket of each byte.
+        extras: `[256]` the number of each byte in its bucket.
         counts: `[2, BUCKETS]` the count of each bucket, and the sum of those before it.
         states: `[lanes]` the result: before the first elements; kept where there is none.
-        fields: `[n, 3]` the result: each element's width in bits, and its 16 bits.
+        fields: `[n]` the result: each element's width in bits, times 2 ** 16, and its 16 bits.
     """
-    n, lanes, total = len(symbols), len(states), 0
+    n, last_lane, total = len(block), len(states) - 1, 0
+    fewest, limits = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
+    inverses = np.zeros(BUCKETS, np.int64)
+    for b in range(BUCKETS):
+        count = max(counts[0, b], 1)
+        # a state, below 2 * _LEAST, gives up these bits, or one more from this limit on
+        while _LEAST >> fewest[b] >= count << _SHIFT:
+            fewest[b] += 1
+        limits[b] = count << _SHIFT << fewest[b]
+        inverses[b] = (1 << _INVERSE_BITS) // count + 1
     for i in range(n - 1, -1, -1):
-        symbol = int(symbols[i])
-        b = int(bucket_of[symbol])
-        width, field = EXTRA_BITS[b], symbol - FIRST_SYMBOLS[b]
-        lane, count, start = i % lanes, counts[0, b], counts[1, b]
-        if i >= n - lanes:
+        b = buckets[block[i]]
+        width, field = EXTRA_BITS[b], int(extras[block[i]])
+        lane, start = i & last_lane, counts[1, b]
+        if i >= n - last_lane - 1:
             states[lane] = _LEAST | start
         else:
-            x, bits = states[lane], 0
-            while x >> bits >= count << _SHIFT:
-                bits += 1
+            x = states[lane]
+            bits = fewest[b] + (x >= limits[b])
             field = field << bits | (x & ((1 << bits) - 1))
             width += bits
             x >>= bits
-            quotient = x // count
-            states[lane] = (quotient << SLOT_BITS) + start + x - quotient * count
-        fields[i, 0], fields[i, 1], fields[i, 2] = width, field & 255, field >> 8
+            quotient = x * inverses[b] >> _INVERSE_BITS
+            states[lane] = (quotient << SLOT_BITS) + start + x - quotient * counts[0, b]
+        fields[i] = width << 16 | field
         total += width
     return total
 
 
-@njit
-def write_fields(fields: U8, stream: U8, bit: int) -> None:
+@njit(allocates=False)
+def write_fields(fields: U32, stream: U8, bit: int) -> None:
     """Write `code_symbols`'s fields from `bit` on into a stream of zeros."""
+    byte, filled = bit >> 3, bit & 7
+    waiting = int(stream[byte]) if byte < len(stream) else 0
     for i in range(len(fields)):
-        field = int(fields[i, 1]) | int(fields[i, 2]) << 8
-        bit = put_bits(stream, bit, field, int(fields[i, 0]))
+        field = int(fields[i])
+        waiting |= (field & 0xFFFF) << filled
+        filled += field >> 16
+        while filled >= 8:
+            stream[byte] = waiting & 255
+            waiting >>= 8
+            filled -= 8
+            byte += 1
+    if filled:
+        stream[byte] = waiting
 
 
 @njit

@@ -18,6 +18,8 @@ __all__ = [
     "LEAST_GROUP",
     "PADDING",
     "TOO_SHORT",
+    "fold_distances",
+    "fold_symbols",
     "get_bits",
     "group_bits",
     "put_bits",
@@ -27,6 +29,7 @@ __all__ = [
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
 
 LEAST_GROUP = 8
 GROUP_SIZES = 6
@@ -43,18 +46,18 @@ _TO_CODE = _DENSE + 1 - _LEAST_MASKED
 PADDING = 3
 """Bytes behind a stream that `get_bits` may look at."""
 
+_U64 = np.uint64
+_ONES = np.uint64(0x0101010101010101)
+_TOPS = np.uint64(0x8080808080808080)
+"""The lowest and the highest bit of each of eight bytes."""
+
 TOO_SHORT = -1
 EXCESS_SYMBOL = -2
 """What `read_groups` returns for a damaged stream."""
 
 
-@njit
-def _width(value: int) -> int:
-    """Return the bits that a symbol needs."""
-    bits = 0
-    while value >> bits:
-        bits += 1
-    return bits
+_WIDTHS = np.array([value.bit_length() for value in range(256)], np.int64)
+"""Bits that each symbol needs."""
 
 
 @njit
@@ -67,35 +70,78 @@ def _bits_of(size: int, every: int, masked: int, count: int) -> tuple[int, int]:
         masked: the bitwise or of its symbols that are not 0, each less 1.
         count: how many are not 0.
     """
-    dense, width = _width(every), max(_width(masked), _LEAST_MASKED)
+    dense, width = _WIDTHS[every], max(_WIDTHS[masked], _LEAST_MASKED)
     if size + count * width < size * dense:
         return size + count * width, width + _TO_CODE
     return size * dense, dense
 
 
-@njit
-def group_bits(block: U8, symbol_of: U8, bits: I64) -> None:
-    """Fill `bits` `[GROUP_SIZES]` with the bits of a block in groups of each size.
+@njit(allocates=False)
+def fold_symbols(block: U8, symbol_of: U8, folds: I64) -> None:
+    """Fill `[3, groups]` with what `_bits_of` takes of each least group of a block.
 
     Args:
         block: `[n]` bytes.
         symbol_of: `[256]` the symbol of each byte.
+        folds: the result: every, masked, count.
+    """
+    folds[:] = 0
+    for i in range(len(block)):
+        symbol, group = int(symbol_of[block[i]]), i // LEAST_GROUP
+        if symbol:
+            folds[0, group] |= symbol
+            folds[1, group] |= symbol - 1
+            folds[2, group] += 1
+
+
+@njit(inlined=True)
+def _fold(word: np.uint64) -> np.uint64:
+    """Return the bitwise or of the bytes of a word."""
+    word |= word >> _U64(32)
+    word |= word >> _U64(16)
+    return (word | word >> _U64(8)) & _U64(0xFF)
+
+
+@njit(allocates=False)
+def fold_distances(words: U64, zero: int, folds: I64) -> None:
+    """Fill `[3, groups]` like `fold_symbols`, with distances from a byte as symbols.
+
+    Eight bytes are worked on side by side, each in its part of a word.
+
+    Args:
+        words: `[groups]` eight bytes each.
+        zero: the byte of the distance 0.
+        folds: the result.
+    """
+    subtrahend = _U64(zero) * _ONES
+    for group in range(len(words)):
+        word = words[group]
+        # each byte less `zero`, without a borrow from the next
+        distance = ((word | _TOPS) - (subtrahend & ~_TOPS)) ^ ((word ^ ~subtrahend) & _TOPS)
+        negative = ((distance & _TOPS) >> _U64(7)) * _U64(0xFF)
+        symbols = ((distance & ~_TOPS) << _U64(1)) ^ negative
+        is_some = ((((symbols & ~_TOPS) + ~_TOPS) | symbols) & _TOPS) >> _U64(7)
+        folds[0, group] = _fold(symbols)
+        folds[1, group] = _fold(symbols - is_some)
+        folds[2, group] = (is_some * _ONES) >> _U64(56)
+
+
+@njit(allocates=False)
+def group_bits(folds: I64, size: int, bits: I64) -> None:
+    """Fill `bits` `[GROUP_SIZES]` with the bits of a block in groups of each size.
+
+    Args:
+        folds: `[3, groups]` of the block; overwritten.
+        size: of the block.
         bits: the result.
     """
-    groups = (len(block) + LEAST_GROUP - 1) // LEAST_GROUP
-    every, masked = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
-    count = np.zeros(groups, np.int64)
-    for i in range(len(block)):
-        symbol = symbol_of[block[i]]
-        if symbol:
-            every[i // LEAST_GROUP] |= symbol
-            masked[i // LEAST_GROUP] |= symbol - 1
-            count[i // LEAST_GROUP] += 1
+    every, masked, count = folds[0], folds[1], folds[2]
+    groups = len(every)
     for level in range(GROUP_SIZES):
-        size = LEAST_GROUP << level
+        most = LEAST_GROUP << level
         total = groups * CODE_BITS
         for g in range(groups):
-            own = min(size, len(block) - g * size)
+            own = min(most, size - g * most)
             total += _bits_of(own, every[g], masked[g], count[g])[0]
         bits[level] = total
         for g in range(groups // 2):

@@ -49,12 +49,14 @@ class Symbols:
     """`[256]`."""
     count: int
     """Symbols are below this."""
+    zero: int | None = None
+    """The byte that symbols are distances from, if they are distances."""
 
 
 def by_distance(zero: int) -> Symbols:
     """Return symbols that are distances from the byte `zero`."""
     header = np.array([0, zero], np.uint8)
-    return Symbols(header, _SYMBOL_OF_DISTANCE[_BYTES - np.uint8(zero)], 256)
+    return Symbols(header, _SYMBOL_OF_DISTANCE[_BYTES - np.uint8(zero)], 256, zero)
 
 
 def by_palette(counts: I64) -> Symbols | None:

@@ -6,7 +6,7 @@ group needs, or entropy-coded for decoders that can expand that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from lepton.codec.kernels import (
     LEAST_GROUP,
     PADDING,
     TOO_SHORT,
+    fold_distances,
+    fold_symbols,
     group_bits,
     read_groups,
     write_groups,
@@ -36,9 +38,19 @@ from lepton.codec.symbols import (
 from lepton.errors import CheckError
 from lepton.isa.instructions import WeightFormat
 
-__all__ = ["WeightStream", "decode_weights", "decoder_fault", "encode_weights", "stored_bytes"]
+__all__ = [
+    "Coding",
+    "WeightStream",
+    "codings",
+    "decode_weights",
+    "decoder_fault",
+    "encode_weights",
+    "soonest",
+    "stored_bytes",
+]
 
 U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
 
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
@@ -56,7 +68,7 @@ class WeightStream:
 
 
 @dataclass(frozen=True)
-class _Coding:
+class Coding:
     """One way to store a block, and what it comes to."""
 
     format: WeightFormat
@@ -75,10 +87,22 @@ def _least_group(decoder_bytes_per_cycle: int) -> int:
     return group
 
 
-def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> _Coding:
+def _folds(block: U8, symbols: Symbols) -> I64:
+    """Return what of each least group of a block its bits follow from, `[3, groups]`."""
+    folds = np.empty((3, -(-block.size // LEAST_GROUP)), np.int64)
+    if symbols.zero is None:
+        fold_symbols(block, symbols.symbol_of, folds)
+        return folds
+    whole = block.size // LEAST_GROUP * LEAST_GROUP
+    fold_distances(block[:whole].view(np.uint64), symbols.zero, folds)
+    fold_symbols(block[whole:], symbols.symbol_of, folds[:, whole // LEAST_GROUP :])
+    return folds
+
+
+def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> Coding:
     """Return a coding with the size of group that suits it best."""
     bits = np.empty(GROUP_SIZES, np.int64)
-    group_bits(block, symbols.symbol_of, bits)
+    group_bits(_folds(block, symbols), block.size, bits)
     first = (least // LEAST_GROUP).bit_length() - 1
     level = first + int(bits[first:].argmin())
     size = len(symbols.header) - (-int(bits[level]) // 8)
@@ -91,43 +115,66 @@ def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> _
         write_groups(block, symbols.symbol_of, LEAST_GROUP << level, stream, start)
         return stream
 
-    return _Coding(format, size, content)
+    return Coding(format, size, content)
 
 
-def _codings(block: U8, decoder: Decoder) -> Iterator[_Coding]:
+def _compressed(block: U8, decoder: Decoder) -> Iterator[Coding]:
     """Yield the codings of a block of at least one byte, but for raw."""
     counts = np.bincount(block, minlength=256)
     palette, centre = by_palette(counts), middle(counts)
     least = _least_group(decoder.bytes_per_cycle)
     if least <= _LARGEST_GROUP:
-        for zero in dict.fromkeys((int(counts.argmax()), centre)):
-            yield _grouped(WeightFormat.GROUPED, by_distance(zero), block, least)
+        zeros = dict.fromkeys((int(counts.argmax()), centre))
+        grouped = (_grouped(WeightFormat.GROUPED, by_distance(z), block, least) for z in zeros)
+        yield min(grouped, key=lambda coding: coding.size_bytes)
         if palette is not None:
             yield _grouped(WeightFormat.PALETTE, palette, block, least)
     if decoder.entropy_lanes:
         coding = distance_coding(block, counts, centre, decoder.entropy_lanes)
-        yield _Coding(WeightFormat.ENTROPY, coding.size_bytes, coding.content)
+        yield Coding(WeightFormat.ENTROPY, coding.size_bytes, coding.content)
         if palette is not None:
             coding = palette_coding(block, counts, palette, decoder.entropy_lanes)
-            yield _Coding(WeightFormat.ENTROPY_PALETTE, coding.size_bytes, coding.content)
+            yield Coding(WeightFormat.ENTROPY_PALETTE, coding.size_bytes, coding.content)
 
 
-def _best_coding(block: U8, decoder: Decoder) -> _Coding:
-    """Return the coding that comes soonest, and of those the shortest; raw if none is shorter."""
-    raw = _Coding(WeightFormat.RAW, block.size, lambda: block)
-    others = _codings(block, decoder) if block.size else ()
-    shorter = [coding for coding in others if coding.size_bytes < block.size]
+def codings(block: U8, decoder: Decoder) -> tuple[Coding, ...]:
+    """Return the ways to store a block, raw first, then those that are shorter.
 
-    def cost(coding: _Coding) -> tuple[int, int]:
-        cycles = decoder.cycles(coding.format, coding.size_bytes, block.size)
-        return cycles, coding.size_bytes
+    They depend on the decoder, but not on the memory in front of it.
+    """
+    flat = np.ascontiguousarray(block).reshape(-1)
+    others = _compressed(flat, decoder) if flat.size else ()
+    raw = Coding(WeightFormat.RAW, flat.size, lambda: flat)
+    return raw, *(coding for coding in others if coding.size_bytes < flat.size)
 
-    return min((raw, *shorter), key=cost)
+
+def soonest(
+    sizes: Iterable[tuple[WeightFormat, int]], elements: int, decoder: Decoder
+) -> WeightFormat:
+    """Return the format of the stream that comes soonest, and of those of the shortest.
+
+    Args:
+        sizes: format and bytes of each.
+        elements: bytes of the block.
+        decoder: what they are for.
+    """
+
+    def cost(stream: tuple[WeightFormat, int]) -> tuple[int, int]:
+        return decoder.cycles(*stream, elements), stream[1]
+
+    return min(sizes, key=cost)[0]
+
+
+def _best_coding(block: U8, decoder: Decoder) -> Coding:
+    """Return the coding that comes soonest."""
+    made = {coding.format: coding for coding in codings(block, decoder)}
+    sizes = ((coding.format, coding.size_bytes) for coding in made.values())
+    return made[soonest(sizes, block.size, decoder)]
 
 
 def stored_bytes(block: U8, decoder: Decoder) -> int:
     """Return the bytes of `encode_weights` without making them."""
-    return _best_coding(block.reshape(-1), decoder).size_bytes
+    return _best_coding(block, decoder).size_bytes
 
 
 def encode_weights(block: U8, decoder: Decoder) -> WeightStream:
@@ -137,7 +184,7 @@ def encode_weights(block: U8, decoder: Decoder) -> WeightStream:
         block: `[reduction, columns]` raw bytes.
         decoder: what it is for.
     """
-    best = _best_coding(np.ascontiguousarray(block).reshape(-1), decoder)
+    best = _best_coding(block, decoder)
     return WeightStream(best.format, best.content())
 
 

@@ -6,13 +6,14 @@ As in `rules`, a predicate's docstring is the rule for the user.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from lepton.chip import Chip
 from lepton.compiler.operation import Operation
 from lepton.compiler.rules import rule_text
 from lepton.isa.footprints import POOL_PARAMETER_BYTES
 
-__all__ = ["CHIP_RULES", "ChipRule", "first_chip_failure"]
+__all__ = ["CHIP_RULES", "ChipRule", "Verdict", "first_chip_failure"]
 
 ChipRule = Callable[[Operation, Chip], bool]
 
@@ -35,6 +36,18 @@ CHIP_RULES: dict[str, tuple[ChipRule, ...]] = {
     "nn.max_pool2d": (window_fits_scratchpad,),
 }
 """Rules of each Relax operator, checked behind those of `rules`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules that depend on a chip say of an operation."""
+
+    operation: Operation
+    failure: str
+
+    def holds_for(self, chip: Chip) -> bool:
+        """Return whether they say the same for another chip."""
+        return first_chip_failure(self.operation, chip) == self.failure
 
 
 def first_chip_failure(operation: Operation, chip: Chip) -> str:

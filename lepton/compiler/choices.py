@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, TypeVar, cast
 
 from lepton.chip import Chip
 from lepton.codec import Decoder
+from lepton.compiler.cache import CompilerCache, Plans
 from lepton.compiler.graph import Node
 from lepton.compiler.stored import StoredWeights
 
@@ -29,14 +30,18 @@ class Ranking(NamedTuple):
 class Choices:
     """Encoded weights, ranked plans, shares of the scratchpad, and which plan each node takes."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.streams = StoredWeights(Decoder.of(chip))
+    def __init__(self, chip: Chip, cache: CompilerCache | None = None) -> None:
+        """Make choices for a chip, with what earlier compilations found."""
+        known = cache or CompilerCache()
+        self.streams = StoredWeights(Decoder.of(chip), known.streams)
         self.shares: dict[Hashable, float] = {}
         """Of the scratchpad for tiles, by what it was chosen for."""
         self.apart = False
         """Whether every layer is computed by itself."""
         self._ranks: dict[int, int] = {}
-        self._plans: dict[Hashable, tuple[Node, Sequence[tuple[float, object]]]] = {}
+        self._chip = chip
+        self._schedules = known.schedules
+        self._plans: dict[Hashable, Plans] = {}
         self._last: dict[int, Hashable] = {}
 
     def take(self, node: Node, rank: int) -> None:
@@ -51,26 +56,21 @@ class Choices:
         self,
         node: Node,
         key: tuple[Hashable, ...],
-        candidates: Callable[[], Iterable[tuple[float, Hashable, P]]],
-        likeness: Hashable | None = None,
+        candidates: Callable[[Chip], Iterable[tuple[float, Hashable, P]]],
     ) -> P | None:
         """Return the plan that a node takes, None if it has none.
 
         Args:
             node: whose plan.
-            key: what the candidates depend on besides the node.
+            key: all that the candidates depend on but for the chip; nodes of one key are alike.
             candidates: gives cost, shape and plan of each; of one shape only the cheapest counts.
-            likeness: nodes of the same one have the same candidates; by default none are alike.
         """
-        whole = (id(node) if likeness is None else likeness, *key)
-        if whole not in self._plans:
-            cheapest: dict[Hashable, tuple[float, P]] = {}
-            for cycles, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):
-                cheapest.setdefault(shape, (cycles, plan))
-            # the node is kept, so that no other can have its id
-            self._plans[whole] = node, list(cheapest.values())[:MOST_RANKS]
-        self._last[id(node)] = whole
-        plans = self._plans[whole][1]
+        if key not in self._plans:
+            self._plans[key] = self._schedules.plans(
+                key, self._chip, lambda chip: _ranked(candidates(chip))
+            )
+        self._last[id(node)] = key
+        plans = self._plans[key]
         return cast(P, plans[min(self.rank(node), len(plans) - 1)][1]) if plans else None
 
     def ranking(self, node: Node) -> Ranking | None:
@@ -80,5 +80,13 @@ class Choices:
         """
         if id(node) not in self._last:
             return None
-        plans = tuple(self._plans[self._last[id(node)]][1])
+        plans = tuple(self._plans[self._last[id(node)]])
         return Ranking(plans, min(self.rank(node), len(plans) - 1)) if plans else None
+
+
+def _ranked(candidates: Iterable[tuple[float, Hashable, P]]) -> Plans:
+    """Return the cheapest plan of each shape, the cheapest of all first, as many as are ranked."""
+    cheapest: dict[Hashable, tuple[float, P]] = {}
+    for cycles, shape, plan in sorted(candidates, key=lambda candidate: candidate[0]):
+        cheapest.setdefault(shape, (cycles, plan))
+    return list(cheapest.values())[:MOST_RANKS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
+from lepton.compiler.cache import CompilerCache, process_cache
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import Staging
 from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
@@ -33,7 +35,10 @@ __all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_mode
 
 
 def compile_model(
-    model: str | Path | object, chip: Chip, options: CompileOptions | None = None
+    model: str | Path | object,
+    chip: Chip,
+    options: CompileOptions | None = None,
+    cache: CompilerCache | None = None,
 ) -> Program:
     """Compile a model in this process.
 
@@ -42,26 +47,57 @@ def compile_model(
             Relax `IRModule`.
         chip: the chip to compile for.
         options: shapes and what to expose.
+        cache: what earlier compilations found; by default the process's own.
 
     Raises:
         ImportFailure: the model cannot be read.
         CompileError: the chip cannot hold it, or an operator runs nowhere.
     """
-    return compile_explained(model, chip, options).program
+    return compile_explained(model, chip, options, cache).program
 
 
 def compile_explained(
-    model: str | Path | object, chip: Chip, options: CompileOptions | None = None
+    model: str | Path | object,
+    chip: Chip,
+    options: CompileOptions | None = None,
+    cache: CompilerCache | None = None,
 ) -> Compiled:
     """Compile a model like `compile_model`, and say which schedules there were to choose from."""
+    chosen = options or CompileOptions()
+    known = process_cache() if cache is None else cache
+    dump = dump_of(chosen.dump)
+    front = _front(model, chip, chosen, known, dump)
+    front = expose_all(front) if chosen.keep_all else front
+    return compile_front(front, chip, chosen, dump, known)
+
+
+def _front(
+    model: str | Path | object,
+    chip: Chip,
+    options: CompileOptions,
+    cache: CompilerCache,
+    dump: Dump,
+) -> FrontModel:
+    """Return the front of a model, of a file from the cache unless its way there is to be dumped.
+
+    Raises:
+        ImportFailure: the model cannot be read.
+    """
     from lepton.compiler.front import front_model
     from lepton.compiler.importers import import_model
 
-    chosen = options or CompileOptions()
-    dump = dump_of(chosen.dump)
-    front = front_model(import_model(model, plain_shapes(chosen.shapes), dump), chip, dump)
-    front = expose_all(front) if chosen.keep_all else front
-    return compile_front(front, chip, chosen, dump)
+    shapes = plain_shapes(options.shapes)
+
+    def make() -> FrontModel:
+        return front_model(import_model(model, shapes, dump), chip, dump)
+
+    if not isinstance(model, str | Path) or options.dump is not None:
+        return make()
+    try:
+        content = hashlib.sha256(Path(model).read_bytes()).digest()
+    except OSError:
+        return make()  # which says what is wrong with the file
+    return cache.fronts.front((content, Path(model).name, str(shapes)), chip, make)
 
 
 def expose_all(front: FrontModel) -> FrontModel:
@@ -79,16 +115,22 @@ def expose_all(front: FrontModel) -> FrontModel:
     outputs = (*front.outputs, *(name for name in extra if name not in front.outputs))
     return FrontModel(
         front.name, front.golden, tuple(steps), crossings, front.inputs, outputs,
-        front.quantizations,
+        front.quantizations, front.verdicts,
     )  # fmt: skip
 
 
-def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: Dump) -> Compiled:
+def compile_front(
+    front: FrontModel,
+    chip: Chip,
+    options: CompileOptions,
+    dump: Dump,
+    cache: CompilerCache | None = None,
+) -> Compiled:
     """Return the program of a model that has been partitioned, and its schedules if asked for."""
     graphs, operators = _graphs(front)
     crossing = _crossing_bytes(front)
     works, exchanged, views = _works(graphs, chip)
-    choices = Choices(core_of(chip))
+    choices = Choices(core_of(chip), cache)
 
     stagings: dict[bytes, Staging] = {}
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 
-__all__ = ["Box", "Emitter", "Location", "Tile"]
+__all__ = ["Box", "Emitter", "Location", "Mark", "Tile"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,18 @@ class Tile:
     """Whether it has a buffer of its own to release."""
 
 
+class Mark(NamedTuple):
+    """How far an emission has come."""
+
+    instructions: int
+    constants: int
+    contents: int
+    turn: int
+    locations: dict[str, Location]
+    stored_bytes: dict[int, int]
+    reasons: dict[int, str]
+
+
 @dataclass
 class Emitter:
     """State of emission of one program."""
@@ -107,6 +121,29 @@ class Emitter:
         self.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
         self._constant_at: dict[bytes, int] = {}
         self._turn = 0
+
+    def on(self, chip: Chip) -> Emitter:
+        """Return what plans see of this emitter on a chip equal to its own."""
+        seen = copy(self)
+        seen.chip = chip
+        return seen
+
+    def mark(self) -> Mark:
+        """Return where `rewind` can go back to before the next operator."""
+        return Mark(
+            len(self.instructions), len(self.constants), len(self._constant_at), self._turn,
+            dict(self.locations), dict(self.stored_bytes), dict(self.reasons),
+        )  # fmt: skip
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was emitted from a mark on."""
+        del self.instructions[mark.instructions :]
+        del self.operator_of[mark.instructions :]
+        del self.constants[mark.constants :]
+        while len(self._constant_at) > mark.contents:
+            self._constant_at.popitem()
+        self._turn, self.locations = mark.turn, dict(mark.locations)
+        self.stored_bytes, self.reasons = dict(mark.stored_bytes), dict(mark.reasons)
 
     def emit(self, instruction: Instruction) -> None:
         """Append an instruction of the current operator."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tvm
@@ -11,6 +11,7 @@ from tvm import relax
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
 from lepton.compiler.build import RegionBuilder
+from lepton.compiler.chip_rules import Verdict
 from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.host import HostGraph, HostWriter
 from lepton.compiler.host_macs import host_macs
@@ -75,12 +76,31 @@ class FrontModel:
     quantizations: dict[str, tuple[float, int]] = field(
         default_factory=dict[str, tuple[float, int]]
     )
+    verdicts: tuple[Verdict, ...] = ()
+    """What a chip had a say in."""
+
+    def suits(self, chip: Chip) -> bool:
+        """Return whether the model would be cut into the same steps for another chip."""
+        return all(verdict.holds_for(chip) for verdict in self.verdicts)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Of the weights and the host's models."""
+        total = 0
+        for step in self.steps:
+            if isinstance(step, HostStep):
+                total += len(step.graph.model)
+                continue
+            nodes = step.graph.nodes
+            total += sum(n.weights.nbytes for n in nodes if isinstance(n, ir.Convolution))
+        return total
 
 
 def front_model(imported: ImportedModel, chip: Chip, dump: Dump = no_dump) -> FrontModel:
     """Partition an imported model for a chip and build its steps."""
-    module, reasons = partition(imported.module, imported.golden, chip, dump)
-    return _Front(imported, module, reasons).build()
+    made = partition(imported.module, imported.golden, chip, dump)
+    front = _Front(imported, made.module, made.reasons).build()
+    return replace(front, verdicts=tuple(made.verdicts))
 
 
 def _shape_and_type(expr: Any) -> tuple[tuple[int, ...], str]:

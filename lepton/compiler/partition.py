@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
 from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeFunctions
 
 from lepton.chip import Chip
-from lepton.compiler.chip_rules import first_chip_failure
+from lepton.compiler.chip_rules import CHIP_RULES, Verdict, first_chip_failure
 from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
@@ -23,10 +24,20 @@ from lepton.compiler.rules import first_failure
 from lepton.compiler.tabulate import tabulate
 from lepton.errors import CompileError
 
-__all__ = ["Reasons", "golden_of", "partition"]
+__all__ = ["Partition", "Reasons", "golden_of", "partition"]
 
 Reasons = dict[str, str]
 """Source operator -> the rule that keeps it off the NPU."""
+
+
+@dataclass
+class Partition:
+    """A module with its regions, and what was decided about its operators."""
+
+    module: tvm.IRModule
+    reasons: Reasons = field(default_factory=Reasons)
+    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+    """On which the partition depends and a chip has a say."""
 
 
 def golden_of(kind: str) -> Golden:
@@ -49,7 +60,7 @@ def _probe(golden: Golden, operation: Operation) -> str:
     return ""
 
 
-def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bool]:
+def _checker(golden: Golden, chip: Chip, made: Partition) -> Callable[[Any], bool]:
     """Return the predicate that accepts a match and notes why another is refused."""
 
     def check(context: Any) -> bool:
@@ -58,10 +69,13 @@ def _checker(golden: Golden, chip: Chip, reasons: Reasons) -> Callable[[Any], bo
         operation = read_operation(bindings, root, root)
         heart = source_of(operation.call) or source_of(root)
         name = heart.operator if heart is not None else operation.name
-        reason = first_failure(operation) or first_chip_failure(operation, chip)
+        reason = first_failure(operation)
+        if not reason and operation.op in CHIP_RULES:
+            reason = first_chip_failure(operation, chip)
+            made.verdicts.append(Verdict(operation, reason))
         reason = reason or _probe(golden, operation)
         if reason:
-            reasons.setdefault(name, f"{operation.op}: {reason}")
+            made.reasons.setdefault(name, f"{operation.op}: {reason}")
             return False
         return True
 
@@ -77,9 +91,7 @@ def _operators(module: tvm.IRModule) -> set[str]:
     }
 
 
-def partition(
-    module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump
-) -> tuple[tvm.IRModule, Reasons]:
+def partition(module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump) -> Partition:
     """Group the operators that the NPU supports into region functions.
 
     before: main is a flat list of Relax calls
@@ -93,10 +105,10 @@ def partition(
         dump: takes the module after each pass.
     """
     golden = golden_of(kind)
-    reasons: Reasons = {}
     module = tabulate(module, golden, kind)
     dump_module(dump, "tabulate", module)
-    checker = _checker(golden, chip, reasons)
+    made = Partition(module)
+    checker = _checker(golden, chip, made)
     entries: list[FusionPattern | tuple[Any, ...]] = [*patterns(checker, _operators(module))]
     module = FuseOpsByPattern(entries, bind_constants=True)(module)
     dump_module(dump, "fuse_operators", module)
@@ -105,4 +117,5 @@ def partition(
     if kind == "tflite":
         module = average_codes(module)
         dump_module(dump, "average_codes", module)
-    return module, reasons
+    made.module = module
+    return made

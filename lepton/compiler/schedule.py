@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -43,7 +42,7 @@ from lepton.compiler.memory_map import (
 from lepton.compiler.shard import EXCHANGED, View, core_of
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
-from lepton.isa import encode_all, pack
+from lepton.isa import pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
 
@@ -134,21 +133,18 @@ def emit_regions(
 
     # what one core stores and another loads: the names that no model's tensor has
     exchanged = frozenset(name for name in crossing if name.endswith(EXCHANGED))
-    emitter_of = partial(_emitter, core, locations, chosen, staging, exchanged)
-    best = [_best_region(work, emitter_of, ends) for work in regions]
-    # all regions share one constant segment: emit again, in order, with the chosen shares
-    emitter = emitter_of()
+    emitter = _emitter(core, locations, chosen, staging, exchanged)
     emitter.constants_base = constants_base(chip, crossing, (work.graph for work in regions))
     ends_after = dict(ends)
     memories: list[RegionMemory] = []
     spans: list[tuple[int, int]] = []
-    stream: list[Instruction] = []
+    stream: list[bytes] = []
     numbers: dict[tuple[int, int], int] = {}
     for first in range(0, len(regions), chip.cores):
         begin, turns = len(emitter.instructions), list[int]()
         free = dict(ends)
-        for work, share in zip(regions[first:], best[first : first + chip.cores], strict=False):
-            memories.append(_emit_region(work, emitter, share, free, turns))
+        for work in regions[first : first + chip.cores]:
+            memories.append(_emit_best(work, emitter, free, turns))
             emitter.emit(Halt())
             turns.append(_LAST)
             for item, place in memories[-1].spills:
@@ -157,10 +153,10 @@ def emit_regions(
         if staging is not None and staging.dispatch is not None:
             _stage(regions[first], emitter, memories[-1].spills, ends, staging)
         order = np.argsort(turns, kind="stable") if chip.cores > 1 else None
-        stream += synchronize(emitter.instructions[begin:], chip, numbers, order)
+        stream.append(synchronize(emitter.instructions[begin:], chip, numbers, order))
         spans.append((begin, len(emitter.instructions)))
         ends_after = {memory: max(end, free[memory]) for memory, end in ends_after.items()}
-    words = encode_all(stream)
+    words = b"".join(stream)
     address = _program_address(emitter, words, ends_after)
     return Emission(
         instructions=words,
@@ -216,30 +212,34 @@ def _emitter(
     return emitter
 
 
-def _best_region(
-    work: RegionWork, emitter_of: Callable[[], Emitter], ends: dict[int, int]
-) -> float:
-    """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
+def _emit_best(
+    work: RegionWork, emitter: Emitter, ends: dict[int, int], turns: list[int]
+) -> RegionMemory:
+    """Emit one region with the share of the scratchpad for tiles of least traffic, then most room.
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
     storage = storage_of(work.graph)
-    emitter = emitter_of()
     size, shares = _usable(emitter), emitter.choices.shares
     if (id(work), size) in shares:
-        return shares[id(work), size]
+        return _emit_region(work, emitter, shares[id(work), size], ends, turns)
     ranked: list[tuple[float, float]] = []
     for share in _WORKING_SHARES:
         residents = _residents(work.graph, storage, size - int(size * share), {})
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((bytes_crossing(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
     failures: dict[float, CompileError] = {}
+    mark, turn = emitter.mark(), len(turns)
     for _, share in sorted(ranked):
         try:
-            _emit_region(work, emitter_of(), share, dict(ends))
-            return shares.setdefault((id(work), size), share)
+            memory = _emit_region(work, emitter, share, ends, turns)
         except CompileError as error:
             failures[share] = error
+            emitter.rewind(mark)
+            del turns[turn:]
+        else:
+            shares[id(work), size] = share
+            return memory
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
 
@@ -254,14 +254,14 @@ def _emit_region(
     emitter: Emitter,
     share: float,
     ends: dict[int, int],
-    turns: list[int] | None = None,
+    turns: list[int],
 ) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents.
 
     The turn of every instruction is appended to `turns`.
     """
     graph, chip = work.graph, emitter.chip
-    begin = len(emitter.instructions) - len(turns or ())
+    begin = len(emitter.instructions) - len(turns)
     storage = storage_of(graph)
     size = _usable(emitter)
     working = int(size * share) // ALIGN * ALIGN
@@ -289,7 +289,7 @@ def _emit_region(
             if not is_free(node, storage):
                 _lower(node, emitter)
             number += 1
-        if turns is not None and work.turns:
+        if work.turns:
             turns += [work.turns[number - 1]] * (len(emitter.instructions) - begin - len(turns))
     stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)

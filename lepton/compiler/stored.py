@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec import Decoder, WeightStream, encode_weights, stored_bytes
+from lepton.codec import Decoder, WeightStream
+from lepton.compiler.cache import Streams, content_digest
 
 __all__ = ["StoredWeights", "stored_part"]
 
@@ -16,19 +17,26 @@ _PIECE, _PIECES = 4096, 16
 
 
 class StoredWeights:
-    """Streams for one decoder, by the block's bytes."""
+    """Streams for one decoder."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, known: Streams | None = None) -> None:
+        """Make a store.
+
+        Args:
+            decoder: what the streams are for.
+            known: streams of earlier compilations.
+        """
         self._decoder = decoder
+        self._known = known or Streams()
         self._streams: dict[bytes, WeightStream] = {}
         self._shares: dict[int, tuple[U8, float]] = {}
 
     def stream(self, block: U8) -> WeightStream:
         """Return the stream of a block."""
-        raw = block.tobytes()
-        if raw not in self._streams:
-            self._streams[raw] = encode_weights(block, self._decoder)
-        return self._streams[raw]
+        digest = content_digest(block)
+        if digest not in self._streams:
+            self._streams[digest] = self._known.stream(block, digest, self._decoder)
+        return self._streams[digest]
 
     def share(self, weights: U8) -> float:
         """Return stored bytes over raw bytes of a layer's weights, in hundredths.
@@ -38,7 +46,8 @@ class StoredWeights:
         known = self._shares.get(id(weights))
         if known is None:
             sample = _sample(np.ascontiguousarray(weights).reshape(-1))
-            share = stored_bytes(sample, self._decoder) / max(sample.size, 1)
+            stored = self._known.size(sample, content_digest(sample), self._decoder)
+            share = stored / max(sample.size, 1)
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)
         return known[1]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.errors import CompileError
-from lepton.isa import records
+from lepton.isa import encode_all, records_of, with_semaphores
 from lepton.isa.declaration import SEMAPHORES, Instruction
 from lepton.isa.footprints import first_shared, footprints, queue_count, queues
 from lepton.jit import njit
@@ -149,8 +147,8 @@ def synchronize(
     chip: Chip,
     numbers: dict[tuple[int, int], int] | None = None,
     order: I64 | None = None,
-) -> list[Instruction]:
-    """Return the instructions of one region with their waits and signals.
+) -> bytes:
+    """Return the encoded instructions of one region with their waits and signals.
 
     before: load x; matmul x          after: load x signal=1; matmul x wait=1
 
@@ -163,7 +161,8 @@ def synchronize(
     Raises:
         CompileError: more pairs of queues need ordering than there are semaphores.
     """
-    table = records(instructions)
+    stream = encode_all(instructions)
+    table = records_of(stream)
     dma = chip.dma
     queue = queues(table, dma.load_channels, dma.store_channels, chip.cores)
     waits = _waits(table, queue, chip, order)
@@ -174,7 +173,4 @@ def synchronize(
         number = semaphores.of(int(giver_queue), int(queue[consumer]))
         wait_mask[consumer] |= 1 << number
         signal_mask[int(waits[consumer, giver_queue])] |= 1 << number
-    return [
-        replace(item, wait=wait, signal=signal)
-        for item, wait, signal in zip(instructions, wait_mask, signal_mask, strict=True)
-    ]
+    return with_semaphores(stream, wait_mask, signal_mask)

@@ -10,7 +10,15 @@ from lepton.isa.declaration import (
     Instruction,
     Unit,
 )
-from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records, records_of
+from lepton.isa.encoding import (
+    COLUMNS,
+    decode,
+    decode_all,
+    encode_all,
+    records,
+    records_of,
+    with_semaphores,
+)
 from lepton.isa.manual import manual
 from lepton.isa.stream import pack, unpack
 from lepton.isa.text import assemble, assemble_line, disassemble, disassemble_one
@@ -39,4 +47,5 @@ __all__ = [
     "records",
     "records_of",
     "unpack",
+    "with_semaphores",
 ]

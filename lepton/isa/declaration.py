@@ -8,11 +8,12 @@ its field table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
+from operator import and_, attrgetter, le, lshift
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast, dataclass_transform
 
 from lepton.errors import EncodingError
 
@@ -93,6 +94,30 @@ def bits(
     return dataclasses.field(default=default, metadata={"field": declared})
 
 
+class FieldColumns(NamedTuple):
+    """The fields of an instruction, property by property: one call looks at all of them."""
+
+    values: Callable[[object], tuple[int, ...]]
+    """Gives those of an instruction."""
+    minima: tuple[int, ...]
+    maxima: tuple[int, ...]
+    masks: tuple[int, ...]
+    offsets: tuple[int, ...]
+    choices: tuple[tuple[str, Collection[int]], ...]
+    """Fields that have only some of the values between."""
+
+    @classmethod
+    def of(cls, fields: tuple[Field, ...]) -> FieldColumns:
+        return cls(
+            attrgetter(*(field.name for field in fields)),
+            tuple(field.minimum for field in fields),
+            tuple(field.maximum for field in fields),
+            tuple((1 << field.bits) - 1 for field in fields),
+            tuple(field.offset for field in fields),
+            tuple((f.name, f.choices._value2member_map_) for f in fields if f.choices is not None),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
     """Base of all instructions: the semaphores every one of them can wait for and signal."""
@@ -104,18 +129,23 @@ class Instruction:
     opcode: ClassVar[int]
     unit: ClassVar[Unit]
     fields: ClassVar[tuple[Field, ...]]
+    field_columns: ClassVar[FieldColumns]
 
     def __post_init__(self) -> None:
-        for field in self.fields:
-            field.check(self.mnemonic, getattr(self, field.name))
+        rule = self.field_columns
+        values = rule.values(self)
+        legal = all(map(le, rule.minima, values)) and all(map(le, values, rule.maxima))
+        if legal and all(getattr(self, name) in known for name, known in rule.choices):
+            return
+        for field, value in zip(self.fields, values, strict=True):
+            field.check(self.mnemonic, value)
 
     def encode(self) -> bytes:
         """Return the `WORD_BYTES` bytes of this instruction, little-endian."""
-        word = self.opcode
-        for field in self.fields:
-            value = int(getattr(self, field.name))
-            word |= (value & ((1 << field.bits) - 1)) << field.offset
-        return word.to_bytes(WORD_BYTES, "little")
+        rule = self.field_columns
+        values = map(and_, map(int, rule.values(self)), rule.masks)
+        parts = map(lshift, values, rule.offsets)
+        return sum(parts, self.opcode).to_bytes(WORD_BYTES, "little")
 
 
 C = TypeVar("C", bound=type[Instruction])
@@ -156,6 +186,7 @@ def instruction(opcode: int, unit: Unit) -> Callable[[C], C]:
         made.opcode = opcode
         made.unit = unit
         made.fields = _lay_out(made)
+        made.field_columns = FieldColumns.of(made.fields)
         if opcode >> OPCODE_BITS:
             raise TypeError(f"opcode {opcode:#x} does not fit in {OPCODE_BITS} bits")
         if opcode in REGISTRY:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import EncodingError
-from lepton.isa.declaration import REGISTRY, WORD_BYTES, Instruction
+from lepton.isa.declaration import BY_MNEMONIC, REGISTRY, WORD_BYTES, Instruction
 
-__all__ = ["COLUMNS", "decode", "decode_all", "encode_all", "records", "records_of"]
+__all__ = [
+    "COLUMNS",
+    "decode",
+    "decode_all",
+    "encode_all",
+    "records",
+    "records_of",
+    "with_semaphores",
+]
 
 
 def decode(word: bytes, offset: int = 0) -> Instruction:
@@ -58,6 +66,17 @@ def decode_all(stream: bytes) -> list[Instruction]:
 def encode_all(instructions: Iterable[Instruction]) -> bytes:
     """Return the bytes of a sequence of instructions."""
     return b"".join(instruction.encode() for instruction in instructions)
+
+
+def with_semaphores(stream: bytes, waits: Sequence[int], signals: Sequence[int]) -> bytes:
+    """Return a stream of instructions that neither wait nor signal with the semaphores put in."""
+    words = np.frombuffer(stream, "<u8").reshape(-1, WORD_BYTES // 8).copy()
+    # in all instructions these two come first
+    header = BY_MNEMONIC["halt"].fields[:2]
+    for field, values in zip(header, (waits, signals), strict=True):
+        place, shift = divmod(field.offset, 64)
+        words[:, place] |= np.array(values, np.uint64) << np.uint64(shift)
+    return words.tobytes()
 
 
 def _column_names() -> tuple[str, ...]:

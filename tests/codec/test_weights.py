@@ -18,6 +18,8 @@ from lepton.codec import (
     encode_weights,
     stored_bytes,
 )
+from lepton.codec.kernels import fold_distances, fold_symbols
+from lepton.codec.symbols import by_distance
 from lepton.errors import CheckError
 from lepton.isa.instructions import WeightFormat
 from tests.naive_codec import expanded
@@ -50,6 +52,15 @@ def blocks(draw: st.DrawFn) -> U8:
         drawn = zero + np.rint(rng.normal(0, draw(st.sampled_from([0.5, 4, 30, 90])), shape))
     is_zero = rng.random(shape) < draw(st.sampled_from([0.0, 0.3, 0.8, 0.99, 1.0]))
     return np.where(is_zero, zero, drawn).astype(np.int64).astype(np.uint8)
+
+
+@given(st.binary(min_size=8, max_size=64), st.integers(0, 255))
+def test_groups_of_distances_are_folded_eight_bytes_at_a_time(raw: bytes, zero: int) -> None:
+    block = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint8)
+    found, expected = np.empty((2, 3, len(block) // 8), np.int64)
+    fold_distances(block.view(np.uint64), zero, found)
+    fold_symbols(block, by_distance(zero).symbol_of, expected)
+    assert np.array_equal(found, expected)
 
 
 @given(blocks(), DECODERS)

@@ -145,13 +145,13 @@ class _Case:
         product = Product(
             reduction, channels, *size, walk, distance, channels, int(Stationary.BUFFER)
         )
-        _, stream, _, _ = matmul_cost(cost_scalars(self.chip), product)
+        _, stream, _, _ = matmul_cost(self.chip.derived(cost_scalars), product)
         return _Work(stream, self._requantize(node, math.prod(size), channels))
 
     def _depthwise(self) -> _Work:
         node, plan = self.cascade.depthwise, self.plan
         window, size = node.window, (plan.height, plan.width)
-        scalars = cost_scalars(self.chip)
+        scalars = self.chip.derived(cost_scalars)
         stream, _ = depthwise_cycles(
             scalars, window.kernel, window.stride[1], window.dilation[1], size, plan.channels
         )
@@ -164,7 +164,7 @@ class _Case:
         if node is None:
             return _Work(0.0, 0.0)
         oc = node.output.shape[3]
-        scalars = cost_scalars(self.chip)
+        scalars = self.chip.derived(cost_scalars)
         size = self.plan.height, self.plan.width
         matrix = matmul_cycles(scalars, size, channels, oc, channels, channels)
         vector = self._requantize(node, self.pixels, oc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
+from lepton.chip import Chip
 from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Emitter
 from lepton.compiler.lowering.cascade_buffers import buffer_bytes_of
@@ -17,7 +18,7 @@ from lepton.compiler.lowering.cascade_plan import (
     step_sums,
     weights_of,
 )
-from lepton.compiler.lowering.plan import room_for_tiles
+from lepton.compiler.lowering.plan import likeness, rings_key, room_for_tiles
 from lepton.compiler.lowering.rows import rows_of
 
 __all__ = ["cascade_plans", "choose_cascade"]
@@ -31,13 +32,24 @@ _MOST_ADVANCES = 4
 def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
     """Return the plan with the least estimated cycles, None if none fits."""
 
-    def candidates() -> Iterator[tuple[float, Hashable, CascadePlan]]:
-        for plan in cascade_plans(cascade, emitter):
+    def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, CascadePlan]]:
+        for plan in cascade_plans(cascade, emitter.on(chip)):
             yield plan.cycles, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
 
-    inside = tuple(tensor.name in emitter.residents for tensor in (cascade.source, cascade.output))
-    key = ("cascade", len(cascade.members), room_for_tiles(emitter), *inside)
-    return emitter.choices.plan(cascade.members[0], key, candidates)
+    return emitter.choices.plan(cascade.members[0], _key(cascade, emitter), candidates)
+
+
+def _key(cascade: Cascade, emitter: Emitter) -> tuple[Hashable, ...]:
+    """Return what the plans of a cascade depend on but for the chip."""
+    parts = (cascade.expand, cascade.depthwise, cascade.project)
+    combine, outer = cascade.combine, (cascade.source, cascade.other, cascade.output)
+    return (
+        "cascade",
+        *(node and likeness(node, emitter) for node in parts),
+        combine and (combine.parameters.size, *(tensor.shape for tensor in combine.inputs)),
+        *(tensor and tensor.name in emitter.residents for tensor in outer),
+        *rings_key(emitter),
+    )
 
 
 def _even_parts(extent: int) -> list[int]:

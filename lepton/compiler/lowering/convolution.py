@@ -266,9 +266,8 @@ def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> D
     """Return the tile with the least estimated cycles."""
     plan = emitter.choices.plan(
         node,
-        (multiplier, *memory_key(node, emitter)),
-        lambda: _depthwise_plans(node, emitter, multiplier),
-        likeness(node, emitter),
+        (likeness(node, emitter), multiplier, *memory_key(node, emitter)),
+        lambda chip: _depthwise_plans(node, emitter.on(chip), multiplier),
     )
     if plan is not None:
         return plan
@@ -312,7 +311,12 @@ def _depthwise_estimate(
     blocks = -(-ifm.shape[3] // channels)
     tiles = images * -(-oh // size[0]) * -(-ow // size[1]) * blocks
     stream, _ = depthwise_cycles(
-        cost_scalars(chip), window.kernel, window.stride[1], window.dilation[1], size, outputs
+        chip.derived(cost_scalars),
+        window.kernel,
+        window.stride[1],
+        window.dilation[1],
+        size,
+        outputs,
     )
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
     traffic = Traffic(chip)

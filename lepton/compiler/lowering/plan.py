@@ -38,6 +38,7 @@ __all__ = [
     "no_pixel_fits",
     "overlapped",
     "planned_cycles",
+    "rings_key",
     "room_for_tiles",
     "row_buffers",
     "tile_bytes",
@@ -220,13 +221,14 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
         CompileError: not even one pixel fits.
     """
 
-    def candidates() -> Iterator[tuple[float, Hashable, Plan]]:
-        for plan in _plans(node, emitter, channels, columns):
-            cycles = _estimate(node, emitter, plan, (channels, columns))
+    def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, Plan]]:
+        seen = emitter.on(chip)
+        for plan in _plans(node, seen, channels, columns):
+            cycles = _estimate(node, seen, plan, (channels, columns))
             yield cycles, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
-    key = (channels, columns, *memory_key(node, emitter))
-    chosen = emitter.choices.plan(node, key, candidates, likeness(node, emitter))
+    key = (likeness(node, emitter), channels, columns, *memory_key(node, emitter))
+    chosen = emitter.choices.plan(node, key, candidates)
     return chosen or _smallest(node, emitter, channels, columns)
 
 
@@ -245,7 +247,12 @@ def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
     """Return what a plan of a node depends on in the memories."""
     inside = (node.inputs[0].name in emitter.residents, node.output.name in emitter.residents)
-    return room_for_tiles(emitter), *inside
+    return *rings_key(emitter), *inside
+
+
+def rings_key(emitter: Emitter) -> tuple[Hashable, ...]:
+    """Return what a plan depends on in the room of each memory on the chip."""
+    return room_for_tiles(emitter), emitter.sums.size, emitter.weights.size
 
 
 def _plans(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Iterator[Plan]:
@@ -414,7 +421,7 @@ def _unit_cycles(
     run = plan.channels * (node.window.kernel[1] if dense else 1)
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
     distance = node.window.stride[1] * node.inputs[0].shape[3]
-    stream = matmul_cycles(cost_scalars(chip), size, reduction, plan.columns, run, distance)
+    stream = matmul_cycles(chip.derived(cost_scalars), size, reduction, plan.columns, run, distance)
     compute = n.steps * (stream + chip.array.issue_cycles)
     vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
     return compute, vector

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from copy import copy
+from math import gcd
+from typing import NamedTuple
 
 from lepton.chip import Chip, Dram
 from lepton.isa.declaration import WORD_BYTES
@@ -15,81 +16,132 @@ PACKED_BYTES = 10
 """Of a packed instruction, about: 7 in long programs of one pattern, 15 in short ones."""
 
 
-@dataclass
+class _Port(NamedTuple):
+    """A memory as transfers see it; rates are in bytes per cycle, times in cycles of the NPU."""
+
+    rate: float
+    access_bytes: int
+    """Of a column access of a DRAM; 0 for a flat memory."""
+    sustained: float
+    """Rate of a DRAM, refreshes counted."""
+    burst_bytes: int
+    """Of the longest request."""
+    ports: int
+    latencies: tuple[float, float]
+    """Of a read and a write of a flat memory, once it has begun."""
+    in_flight: tuple[int, int]
+    """Reads and writes that a flat memory takes from a channel at a time."""
+    answer: float
+    """Cycles from a load to its first byte."""
+
+
+class _Path(NamedTuple):
+    """What transfers meet on a chip."""
+
+    ports: tuple[_Port, ...]
+    burst_bytes: int
+    """Of a request of the DMA."""
+    port_bytes: int
+    """Of the scratchpad."""
+    program: int
+    """The memory that instructions are fetched from."""
+    fetch_bytes: int
+    instruction_bytes: int
+
+
+def _path(chip: Chip) -> _Path:
+    control = chip.control
+    return _Path(
+        tuple(_port(chip, number) for number in range(len(chip.memories))),
+        chip.dma.burst_bytes,
+        chip.scratchpad.port_bytes,
+        chip.memory_index(chip.placement.program),
+        fetch_block_bytes(control.fetch_bytes),
+        PACKED_BYTES if control.packed else WORD_BYTES,
+    )
+
+
+def _port(chip: Chip, number: int) -> _Port:
+    memory, dma = chip.memories[number], chip.dma
+    rate, scale = chip.memory_bytes_per_cycle[number], chip.cycles_per_memory_cycle[number]
+    if isinstance(memory, Dram):
+        answer = memory.tRCD + memory.tCL + memory.burst_cycles
+        return _Port(
+            rate, memory.access_bytes, rate * (1.0 - memory.tRFC / memory.tREFI), dma.burst_bytes,
+            1, (0.0, 0.0), (1, 1), dma.setup_cycles + answer * scale,
+        )  # fmt: skip
+    latencies = memory.read_latency_cycles * scale, memory.write_latency_cycles * scale
+    in_flight = (
+        min(memory.reads_in_flight, dma.outstanding),
+        min(memory.writes_in_flight, dma.outstanding),
+    )
+    return _Port(
+        rate, 0, rate, min(dma.burst_bytes, memory.burst_bytes), memory.ports, latencies, in_flight,
+        dma.setup_cycles + memory.read_latency_cycles * scale,
+    )  # fmt: skip
+
+
 class Traffic:
     """What a piece of work asks of each memory of a chip, by the memory's number."""
 
-    chip: Chip
-    _port: dict[int, float] = field(default_factory=dict[int, float])
-    _reads: dict[int, float] = field(default_factory=dict[int, float])
-    _writes: dict[int, float] = field(default_factory=dict[int, float])
+    def __init__(self, chip: Chip) -> None:
+        self.chip = chip
+        self._path = chip.derived(_path)
+        count = len(self._path.ports)
+        # cycles of each memory: all, those for reads, those for writes
+        self._sides = [[0.0] * count, [0.0] * count, [0.0] * count]
 
     def read(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
         """Count reads of runs of contiguous bytes, `stride` bytes from one to the next."""
-        self._count(memory, run_bytes, runs, stride, is_write=False)
+        self._count(memory, run_bytes, runs, stride, 0)
 
     def write(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
         """Count writes of runs of contiguous bytes, `stride` bytes from one to the next."""
-        self._count(memory, run_bytes, runs, stride, is_write=True)
+        self._count(memory, run_bytes, runs, stride, 1)
 
     def fetch(self, instructions: float) -> None:
         """Count the fetch of instructions."""
-        control = self.chip.control
-        block = fetch_block_bytes(control.fetch_bytes)
-        each = PACKED_BYTES if control.packed else WORD_BYTES
-        memory = self.chip.memory_index(self.chip.placement.program)
-        self.read(memory, block, instructions * each / block)
+        path = self._path
+        block = path.fetch_bytes
+        self._count(path.program, block, instructions * path.instruction_bytes / block, 0, 0)
 
-    def _count(
-        self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
-    ) -> None:
+    def _count(self, memory: int, run_bytes: int, runs: float, stride: int, side: int) -> None:
+        """Count reads (side 0) or writes (side 1)."""
         if run_bytes <= 0 or runs <= 0:
             return
-        device, dma = self.chip.memories[memory], self.chip.dma
-        side = self._writes if is_write else self._reads
-        rate = self.chip.memory_bytes_per_cycle[memory]
-        if isinstance(device, Dram):
-            accesses = _pieces(run_bytes, stride, device.access_bytes)
-            refreshed = 1.0 - device.tRFC / device.tREFI
-            cycles = accesses * device.access_bytes / (rate * refreshed)
-            requests = _pieces(run_bytes, stride, dma.burst_bytes)
-            in_flight = cycles
+        path = self._path
+        port = path.ports[memory]
+        requests = _pieces(run_bytes, stride, port.burst_bytes)
+        if port.access_bytes:
+            accesses = _pieces(run_bytes, stride, port.access_bytes)
+            longest = cycles = accesses * port.access_bytes / port.sustained
         else:
-            burst = min(dma.burst_bytes, device.burst_bytes)
-            requests = _pieces(run_bytes, stride, burst)
-            cycles = run_bytes / rate
-            scale = self.chip.cycles_per_memory_cycle[memory]
-            latency = device.write_latency_cycles if is_write else device.read_latency_cycles
-            limit = device.writes_in_flight if is_write else device.reads_in_flight
-            limit = min(limit, dma.outstanding)
-            each = latency * scale + run_bytes / requests / rate * device.ports
-            in_flight = requests * each / limit
-        port = self.chip.scratchpad.port_bytes
-        least = requests * -(-min(run_bytes, dma.burst_bytes) // port)
-        self._port[memory] = self._port.get(memory, 0.0) + runs * cycles
-        side[memory] = side.get(memory, 0.0) + runs * max(cycles, in_flight, least)
+            cycles = run_bytes / port.rate
+            each = port.latencies[side] + run_bytes / requests / port.rate * port.ports
+            longest = max(cycles, requests * each / port.in_flight[side])
+        least = requests * -(-min(run_bytes, path.burst_bytes) // path.port_bytes)
+        self._sides[0][memory] += runs * cycles
+        self._sides[side + 1][memory] += runs * (least if least > longest else longest)
 
     def with_others(self, *others: Traffic) -> Traffic:
         """Return the sum of this and other work."""
-        total = Traffic(self.chip)
-        for part in (self, *others):
-            for mine, its in zip(total._sides(), part._sides(), strict=True):
-                for memory, cycles in its.items():
-                    mine[memory] = mine.get(memory, 0.0) + cycles
+        total = copy(self)
+        total._sides = [
+            [sum(cycles) for cycles in zip(*sides, strict=True)]
+            for sides in zip(self._sides, *(other._sides for other in others), strict=True)
+        ]
         return total
-
-    def _sides(self) -> tuple[dict[int, float], ...]:
-        return self._port, self._reads, self._writes
 
     @property
     def cycles(self) -> float:
         """Cycles of the memory that is busy longest."""
-        return max((cycles for side in self._sides() for cycles in side.values()), default=0.0)
+        return max(max(side) for side in self._sides)
 
     @property
     def latency(self) -> float:
         """Cycles until the slowest of the memories answers."""
-        return max((_latency(self.chip, memory) for memory in self._port), default=0.0)
+        used = zip(self._sides[0], self._path.ports, strict=True)
+        return max((port.answer for cycles, port in used if cycles), default=0.0)
 
 
 def _pieces(run_bytes: int, stride: int, burst: int) -> float:
@@ -98,14 +150,5 @@ def _pieces(run_bytes: int, stride: int, burst: int) -> float:
     Runs begin at all multiples of the greatest common divisor of stride and burst; 0 stands for
     runs that begin at edges.
     """
-    return max((run_bytes + burst - math.gcd(stride, burst)) / burst, -(-run_bytes // burst))
-
-
-def _latency(chip: Chip, number: int) -> float:
-    """Return the cycles from a request to its answer in an idle memory."""
-    memory = chip.memories[number]
-    if isinstance(memory, Dram):
-        cycles = memory.tRCD + memory.tCL + memory.burst_cycles
-    else:
-        cycles = memory.read_latency_cycles
-    return chip.dma.setup_cycles + cycles * chip.cycles_per_memory_cycle[number]
+    pieces, least = (run_bytes + burst - gcd(stride, burst)) / burst, -(-run_bytes // burst)
+    return pieces if pieces > least else least

@@ -1,0 +1,197 @@
+"""What compilations in one process share: fronts of models, ranked plans, encoded weights.
+
+An entry holds all that it was made from, so a program is the same with a full cache as with an
+empty one. Plans and fronts serve every chip that agrees in the fields that were read for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.chip import Chip
+from lepton.chip.reading import Path, recorded, value_at
+from lepton.codec import Coding, Decoder, WeightStream, codings, soonest
+from lepton.isa.instructions import WeightFormat
+
+if TYPE_CHECKING:
+    from lepton.compiler.front import FrontModel
+
+__all__ = [
+    "CompilerCache",
+    "Plans",
+    "Recent",
+    "Schedules",
+    "Streams",
+    "content_digest",
+    "process_cache",
+]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Sizes = tuple[tuple[WeightFormat, int], ...]
+"""Format and bytes of the ways to store a block."""
+Plans = Sequence[tuple[float, object]]
+"""Estimated cycles and plan, the cheapest first."""
+
+_FRONT_BYTES = 512 << 20
+_STREAM_BYTES = 256 << 20
+_SIZES = 200_000
+_SCHEDULES = 50_000
+
+
+class Recent(Generic[K, V]):
+    """The values that were used last, as many as a limit admits."""
+
+    def __init__(self, limit: int, weight_of: Callable[[V], int] = lambda _: 1) -> None:
+        self._limit, self._weight_of = limit, weight_of
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._weight = 0
+        self._lock = Lock()
+
+    def get(self, key: K) -> V | None:
+        """Return the value of a key, None if there is none."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def put(self, key: K, value: V) -> None:
+        """Keep a value, and forget those used longest ago where there are too many."""
+        with self._lock:
+            if key in self._values:
+                self._weight -= self._weight_of(self._values.pop(key))
+            self._values[key] = value
+            self._weight += self._weight_of(value)
+            while self._weight > self._limit:
+                _, oldest = self._values.popitem(last=False)
+                self._weight -= self._weight_of(oldest)
+
+
+class Schedules:
+    """The ranked plans of layers, for all chips whose fields agree that were read."""
+
+    def __init__(self) -> None:
+        self._paths: Recent[Hashable, tuple[tuple[Path, ...], ...]] = Recent(_SCHEDULES)
+        self._plans: Recent[Hashable, Plans] = Recent(_SCHEDULES)
+
+    def plans(self, key: Hashable, chip: Chip, search: Callable[[Chip], Plans]) -> Plans:
+        """Return what a search finds, which depends on nothing but the key and the chip.
+
+        Args:
+            key: what the search is for.
+            chip: the chip to search for.
+            search: takes the chip, as which it gets one that notes what is read of it.
+        """
+        read_before = self._paths.get(key) or ()
+        for paths in read_before:
+            found = self._plans.get((key, paths, _values(chip, paths)))
+            if found is not None:
+                return found
+        view, reads = recorded(chip)
+        plans = search(view)
+        paths = tuple(reads)
+        if paths not in read_before:
+            self._paths.put(key, (*read_before, paths))
+        self._plans.put((key, paths, _values(chip, paths)), plans)
+        return plans
+
+
+def _values(chip: Chip, paths: tuple[Path, ...]) -> tuple[object, ...]:
+    return tuple(value_at(chip, path) for path in paths)
+
+
+def content_digest(block: NDArray[np.uint8]) -> bytes:
+    """Return what tells a block of bytes from others."""
+    return hashlib.sha256(np.ascontiguousarray(block).data).digest()
+
+
+class Streams:
+    """The streams of blocks of weights, by the digest of the block."""
+
+    def __init__(self) -> None:
+        self._sizes: Recent[Hashable, Sizes] = Recent(_SIZES)
+        self._streams: Recent[Hashable, WeightStream] = Recent(
+            _STREAM_BYTES, lambda stream: stream.content.size
+        )
+
+    def stream(self, block: NDArray[np.uint8], digest: bytes, decoder: Decoder) -> WeightStream:
+        """Return what `lepton.codec.encode_weights` does."""
+        key = _coding_key(digest, decoder)
+        sizes = self._sizes.get(key)
+        if sizes is not None:
+            stream = self._streams.get((key, soonest(sizes, block.size, decoder)))
+            if stream is not None:
+                return stream
+        made = {coding.format: coding for coding in codings(block, decoder)}
+        chosen = made[soonest(self._keep(key, made.values()), block.size, decoder)]
+        stream = WeightStream(chosen.format, chosen.content())
+        self._streams.put((key, chosen.format), stream)
+        return stream
+
+    def size(self, block: NDArray[np.uint8], digest: bytes, decoder: Decoder) -> int:
+        """Return the bytes of the stream."""
+        key = _coding_key(digest, decoder)
+        sizes = self._sizes.get(key) or self._keep(key, codings(block, decoder))
+        return dict(sizes)[soonest(sizes, block.size, decoder)]
+
+    def _keep(self, key: Hashable, made: Iterable[Coding]) -> Sizes:
+        sizes = tuple((coding.format, coding.size_bytes) for coding in made)
+        self._sizes.put(key, sizes)
+        return sizes
+
+
+def _coding_key(digest: bytes, decoder: Decoder) -> Hashable:
+    """Return what the sizes of a block's codings depend on."""
+    return digest, decoder.bytes_per_cycle, decoder.entropy_lanes
+
+
+class Fronts:
+    """Models as far as no chip has a say, by the model's content."""
+
+    def __init__(self) -> None:
+        self._fronts: Recent[Hashable, tuple[FrontModel, ...]] = Recent(_FRONT_BYTES, _front_bytes)
+
+    def front(self, key: Hashable, chip: Chip, make: Callable[[], FrontModel]) -> FrontModel:
+        """Return a model's front for a chip.
+
+        Args:
+            key: what it is made from.
+            chip: its rules have a say in what the NPU takes.
+            make: imports and partitions the model for the chip.
+        """
+        known = self._fronts.get(key) or ()
+        for front in known:
+            if front.suits(chip):
+                return front
+        made = make()
+        self._fronts.put(key, (*known, made))
+        return made
+
+
+def _front_bytes(fronts: Sequence[FrontModel]) -> int:
+    return sum(front.constant_bytes for front in fronts)
+
+
+class CompilerCache:
+    """What compilations share."""
+
+    def __init__(self) -> None:
+        self.fronts = Fronts()
+        self.schedules = Schedules()
+        self.streams = Streams()
+
+
+@cache
+def process_cache() -> CompilerCache:
+    """Return the cache of compilations that are given none."""
+    return CompilerCache()
