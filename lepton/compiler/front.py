@@ -10,7 +10,7 @@ from tvm import relax
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
-from lepton.compiler.build import RegionBuilder
+from lepton.compiler.build import Region, add_operation
 from lepton.compiler.chip_rules import Verdict
 from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.host import HostGraph, HostWriter
@@ -331,7 +331,7 @@ class _Front:
 
     def _npu(self, binding: Any, function: Any, arguments: list[Any]) -> None:
         """Turn a call of a region into a step."""
-        builder = RegionBuilder(golden_of(self._imported.golden), f"t{len(self._steps)}")
+        builder = Region(golden_of(self._imported.golden), f"t{len(self._steps)}")
         inputs: list[str] = []
         for parameter, argument in zip(function.params, arguments, strict=True):
             name = self._names[argument]
@@ -367,7 +367,7 @@ def _item_of(value: Any) -> Any:
     return value.tuple_value if isinstance(value, relax.TupleGetItem) else None
 
 
-def _walk_region(builder: RegionBuilder, function: Any) -> list[tuple[Any, str]]:
+def _walk_region(builder: Region, function: Any) -> list[tuple[Any, str]]:
     """Add every composite call of a region; return its result variables and tensor names."""
     composites: dict[Any, Any] = {}
     tensors: dict[Any, str] = {}
@@ -391,9 +391,7 @@ def _walk_region(builder: RegionBuilder, function: Any) -> list[tuple[Any, str]]
     return [(field, tensors.get(field, "")) for field in fields]
 
 
-def _add_composite(
-    builder: RegionBuilder, variable: Any, composite: Any, arguments: list[Any]
-) -> None:
+def _add_composite(builder: Region, variable: Any, composite: Any, arguments: list[Any]) -> None:
     """Add the operation of one composite function."""
     bindings: dict[Any, Any] = {}
     for block in composite.body.blocks:
@@ -402,4 +400,4 @@ def _add_composite(
     for parameter, argument in zip(composite.params, arguments, strict=True):
         builder.alias(parameter, argument)
     operation = read_operation(bindings, composite.body.body, composite)
-    builder.add(variable, operation)
+    add_operation(builder, variable, operation)

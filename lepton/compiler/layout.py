@@ -17,7 +17,8 @@ import numpy as np
 
 from lepton.compiler import graph as ir
 
-__all__ = ["IDENTITY", "NCHW", "Builder", "Layout", "Placed", "four", "regrouped"]
+__all__ = ["IDENTITY", "NCHW", "Builder", "Layout", "Placed", "as_layout", "four", "physical"]
+__all__ += ["regrouped", "with_last"]
 
 Layout = tuple[int, int, int, int]
 Shape4 = tuple[int, int, int, int]
@@ -158,3 +159,15 @@ class Builder:
         output = self.like(tensor, shape)
         self.nodes.append(ir.Reshape(name=name, inputs=(tensor,), output=output))
         return output
+
+
+def as_layout(axes: tuple[int, ...]) -> Layout:
+    """Return four axes as a layout."""
+    return axes[0], axes[1], axes[2], axes[3]
+
+
+def with_last(layout: Layout, axis: int) -> Layout:
+    """Return a layout with a logical axis last; the given one if it has it there."""
+    if layout[3] == axis:
+        return layout
+    return as_layout((*(item for item in layout if item != axis), axis))

@@ -47,14 +47,14 @@ def golden_of(kind: str) -> Golden:
 
 def _probe(golden: Golden, operation: Operation) -> str:
     """Return why the golden has no exact parameters for an operation, "" if it has."""
-    from lepton.compiler.build import RegionBuilder
+    from lepton.compiler.build import Region, add_operation
 
-    builder = RegionBuilder(golden, "probe")
+    builder = Region(golden, "probe")
     for value in operation.inputs:
         if value.variable is not None:
             builder.bind_input(value.variable, "x", value.shape, value.dtype)
     try:
-        builder.add("y", operation)
+        add_operation(builder, "y", operation)
     except CompileError as error:
         return str(error)
     return ""
