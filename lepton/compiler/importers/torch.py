@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ def import_torch(
         dump: Takes every form of the module.
 
     Raises:
-        ImportFailure: It has dynamic dimensions or operators that are not supported.
+        ImportFailure: It has dynamic dimensions or operators that are not supported, changes a
+            tensor in place, draws random numbers, or returns what is no tensor.
     """
     from lepton.compiler.importers.canonical import canonicalize
     from lepton.compiler.importers.result import make_result
@@ -30,8 +32,14 @@ def import_torch(
     inputs = list(program.graph_signature.user_inputs)
     outputs = [str(name) for name in program.graph_signature.user_outputs]
     _check_shapes(program, inputs, shapes)
-    importer = TorchImporter(program.run_decompositions())
-    module = importer.convert()
+    _check_outputs(program)
+    with warnings.catch_warnings():
+        # PyTorch's copies of its own trees warn of PyTorch's future
+        warnings.simplefilter("ignore", FutureWarning)
+        program = program.run_decompositions()
+        _check_effects(program)
+        importer = TorchImporter(program)
+        module = importer.convert()
     return make_result(
         canonicalize(module, importer.sources(module), dump),
         golden="onnx",
@@ -59,4 +67,29 @@ def _check_shapes(program: Any, inputs: list[Any], shapes: Mapping[str, Sequence
             raise ImportFailure(
                 f"the exported program has no input {name!r} of shape "
                 f"{','.join(map(str, shape))}; export it again with that shape"
+            )
+
+
+def _check_outputs(program: Any) -> None:
+    """Refuse numbers, texts and None among the results."""
+    for position, spec in enumerate(program.graph_signature.output_specs):
+        kind = type(spec.arg).__name__
+        if kind != "TensorArgument":
+            raise ImportFailure(f"result {position} of the exported program is no tensor ({kind})")
+
+
+def _check_effects(program: Any) -> None:
+    """Refuse what a program of an NPU does not do: change its operands, draw random numbers."""
+    import torch
+
+    signature = program.graph_signature
+    changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if changed:
+        raise ImportFailure(
+            f"the exported program changes {changed[0]!r} in place; export it in eval mode"
+        )
+    for node in program.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise ImportFailure(
+                f"{node.name!r} draws random numbers ({node.target}); export it in eval mode"
             )
