@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from lepton.api import RunResult
 from lepton.chip import Chip
+from lepton.embedded import EmbeddedProgram, last_result, recorded
 from lepton.errors import CompileError, ImportFailure, InputError
 from lepton.program import Program
 from lepton.torch_graph import bound_module, grouped_samples
@@ -32,25 +30,6 @@ FIRST = "first"
 
 MOST_VARIANTS = 8
 """Programs that a graph keeps, one for each combination of shapes and weights."""
-
-_LAST: ContextVar[RunResult | None] = ContextVar("last", default=None)
-_RECORD: ContextVar[list[RunResult] | None] = ContextVar("record", default=None)
-
-
-def last_result() -> RunResult | None:
-    """Return the program, outputs and trace of the graph that ran last, None before the first."""
-    return _LAST.get()
-
-
-@contextmanager
-def recorded() -> Iterator[list[RunResult]]:
-    """Collect the results of all graphs that run inside, in order."""
-    results: list[RunResult] = []
-    token = _RECORD.set(results)
-    try:
-        yield results
-    finally:
-        _RECORD.reset(token)
 
 
 @dataclass(frozen=True)
@@ -122,29 +101,14 @@ class _Variant:
 
 
 class _Run:
-    """A checked program that is called again and again; its cycles never change."""
+    """A program that takes and gives tensors."""
 
     def __init__(self, program: Program, outputs: Sequence[str], timing: bool) -> None:
-        from lepton.runtime.execute import HostRegions
-        from lepton.simulator import check, simulate_timing
-
-        check(program)
-        self._program = program
+        self._embedded = EmbeddedProgram(program, timing)
         self._outputs = outputs
-        self._host = HostRegions(program)
-        self._trace = simulate_timing(program) if timing else None
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        from lepton.simulator import run_values
-
-        arrays = [tensor.detach().cpu().numpy() for tensor in inputs]
-        feed = dict(zip(self._program.inputs, arrays, strict=True))
-        made = run_values(self._program, feed, self._host)
-        result = RunResult(self._program, made, self._trace)
-        _LAST.set(result)
-        record = _RECORD.get()
-        if record is not None:
-            record.append(result)
+        made = self._embedded([tensor.detach().cpu().numpy() for tensor in inputs])
         device = inputs[0].device if inputs else torch.device("cpu")
         return tuple(torch.from_numpy(made[name].copy()).to(device) for name in self._outputs)
 
