@@ -160,11 +160,18 @@ NETWORKS = (
     _stored("mobilenet/mobilenet_v1_0.25_128_quant.tflite", _drawn((128, 128, 3), "uint8", 4)),
     _stored("mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite", _drawn((224, 224, 3), "uint8", 4)),
     Network(
-        "residual CNN (torch.export)", "PyTorch, digits", calibrated_cnn, is_trained=True,
+        "residual CNN (torch.export)",
+        "PyTorch, digits",
+        calibrated_cnn,
+        is_trained=True,
         needs=("torch", "sklearn"),
     ),
     Network(
-        "residual CNN (PT2E)", "PyTorch, torchao, digits", quantized_cnn, is_float=False,
-        is_trained=True, needs=("torch", "torchao", "sklearn"),
+        "residual CNN (PT2E)",
+        "PyTorch, torchao, digits",
+        quantized_cnn,
+        is_float=False,
+        is_trained=True,
+        needs=("torch", "torchao", "sklearn"),
     ),
 )

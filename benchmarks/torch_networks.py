@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["FLOAT", "TorchModel", "calibrated_cnn", "quantized_cnn", "written"]

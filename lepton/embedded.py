@@ -5,7 +5,7 @@ The framework sees values only; what the last program cost is asked for here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -28,7 +28,7 @@ def last_result() -> RunResult | None:
 
 
 @contextmanager
-def recorded() -> Iterator[list[RunResult]]:
+def recorded() -> Generator[list[RunResult]]:
     """Collect the results of all programs that run inside, in order."""
     results: list[RunResult] = []
     token = _RECORD.set(results)

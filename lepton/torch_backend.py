@@ -23,6 +23,10 @@ from lepton.errors import CompileError, ImportFailure, InputError
 from lepton.program import Program
 from lepton.torch_graph import bound_module, grouped_samples
 
+# torch is an extra, and typed in part only:
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+# pyright: reportUntypedBaseClass=false
+
 __all__ = ["Options", "last_result", "lepton_backend", "recorded"]
 
 FIRST = "first"

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 
+# torch is an extra, and typed in part only:
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+# pyright: reportUntypedBaseClass=false
+
 __all__ = ["bound_module", "grouped_samples"]
 
 

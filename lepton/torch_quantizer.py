@@ -17,6 +17,10 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+# torch is an extra, and typed in part only:
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+# pyright: reportUntypedBaseClass=false
+
 __all__ = ["LeptonQuantizer"]
 
 _KEY = "quantization_annotation"

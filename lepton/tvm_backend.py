@@ -61,7 +61,7 @@ def _module(name: str, program: Program) -> Any:
     )
     results = results if len(made) > 1 else [results]
     function = te.create_prim_func([*inputs, *results]).with_attr("global_symbol", name)
-    return tvm.compile(tvm.IRModule({name: function}), "llvm").mod
+    return tvm.compile(tvm.IRModule({name: function}), tvm.target.Target("llvm")).mod
 
 
 @functools.lru_cache(maxsize=64)

@@ -57,7 +57,7 @@ def partition_for_lepton(mod: tvm.IRModule, chip: str | Path | Chip = "edge") ->
     return tvm.IRModule(functions, attrs=module.attrs, global_infos=module.global_infos)
 
 
-def PartitionForLepton(chip: str | Path | Chip = "edge") -> tvm.ir.transform.Pass:  # noqa: N802
+def PartitionForLepton(chip: str | Path | Chip = "edge") -> tvm.ir.transform.Pass:
     """Return the pass of `partition_for_lepton`, named as TVM names its passes."""
 
     def run(mod: tvm.IRModule, _context: Any) -> tvm.IRModule:
@@ -131,7 +131,7 @@ def _calling(function: relax.Function) -> ImportedModel:
     region: Any = function
     builder: Any = relax.BlockBuilder()
     variable = builder.add_func(region, str(region.attrs["global_symbol"]))
-    parameters = [relax.Var(item.name, item.ty) for item in region.params]
+    parameters: list[Any] = [relax.Var(item.name, item.ty) for item in region.params]
     count = len(region.ret_ty.fields) if hasattr(region.ret_ty, "fields") else 0
     with builder.function("main", parameters):
         with builder.dataflow():
