@@ -5,27 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import tvm
-from tvm import relax
-from tvm.relax.frontend.onnx import from_onnx
 
 import lepton
 from lepton.compiler import PartitionForLepton, partition_for_lepton
 from lepton.errors import ChipError, ImportFailure, InputError
 from lepton.models import digits_model_path, load_digits_holdout
 
+tvm: Any = import_module("tvm")  # whose types are stricter than what it takes
+relax: Any = tvm.relax
+importer: Any = import_module("tvm.relax.frontend.onnx")
 IMAGE = load_digits_holdout()[0][:1]
 
 
 def module() -> Any:
     """Return the digits network as TVM's own importer gives it, and a function beside it."""
-    made: Any = from_onnx(onnx.load(str(digits_model_path())))
+    made = importer.from_onnx(onnx.load(str(digits_model_path())))
     builder: Any = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((2,), "float32"))
     with builder.function("double", [x]):
@@ -103,7 +104,7 @@ def test_the_compiler_s_package_stays_light() -> None:
 
 def generated(options: dict[str, Any] | None = None) -> Any:
     """Return the digits network with its region compiled by `RunCodegen`."""
-
+    import_module("lepton.tvm_backend")  # registers the code generator
     chosen = {} if options is None else {"lepton": options}
     pipeline: Any = tvm.transform.Sequential(
         [PartitionForLepton("nano"), relax.transform.RunCodegen(chosen)]
@@ -114,7 +115,7 @@ def generated(options: dict[str, Any] | None = None) -> Any:
 def test_generated_code_simulates() -> None:
     from lepton.tvm_backend import last_result, recorded
 
-    built: Any = tvm.compile(generated({"effort": 0}), tvm.target.Target("llvm"))
+    built: Any = tvm.compile(generated({"effort": 0}), "llvm")
     machine: Any = relax.VirtualMachine(built, tvm.cpu())
     with recorded() as results:
         made = machine["main"](tvm.runtime.tensor(IMAGE)).numpy()
@@ -129,7 +130,7 @@ def test_generated_code_simulates() -> None:
 
 
 def test_an_exported_library_holds_its_programs(tmp_path: Path) -> None:
-    built: Any = tvm.compile(generated(), tvm.target.Target("llvm"))
+    built: Any = tvm.compile(generated(), "llvm")
     built.export_library(str(tmp_path / "digits.so"))
     np.save(tmp_path / "image.npy", IMAGE)
     code = (
@@ -165,9 +166,9 @@ def test_regions_may_have_several_results() -> None:
             second = rounded(relax.op.multiply(first, rounded(x, 0.1)), 0.3)
             result = builder.emit_output(relax.Tuple([first, second]))
         builder.emit_func_output(result)
-
+    import_module("lepton.tvm_backend")
     made: Any = relax.transform.RunCodegen()(partition_for_lepton(builder.get(), "nano"))
-    machine: Any = relax.VirtualMachine(tvm.compile(made, tvm.target.Target("llvm")), tvm.cpu())
+    machine: Any = relax.VirtualMachine(tvm.compile(made, "llvm"), tvm.cpu())
     array = np.random.default_rng(0).integers(-9, 9, (1, 4, 4, 4)).astype(np.float32) / 10
     sums, products = (item.numpy() for item in machine["main"](tvm.runtime.tensor(array)))
     codes = np.rint(np.rint(array / np.float32(0.1)) * np.float32(0.1) * 2 / np.float32(0.2))
