@@ -36,7 +36,7 @@ def import_torch(
     with warnings.catch_warnings():
         # PyTorch's copies of its own trees warn of PyTorch's future
         warnings.simplefilter("ignore", FutureWarning)
-        program = program.run_decompositions()
+        program = program.run_decompositions(_decompositions())
         _check_effects(program)
         importer = TorchImporter(program)
         module = importer.convert()
@@ -68,6 +68,36 @@ def _check_shapes(program: Any, inputs: list[Any], shapes: Mapping[str, Sequence
                 f"the exported program has no input {name!r} of shape "
                 f"{','.join(map(str, shape))}; export it again with that shape"
             )
+
+
+def _decompositions() -> Any:
+    """Return PyTorch's decompositions, with attention as two products and a softmax."""
+    import torch
+
+    table: Any = torch.export.default_decompositions()
+    table[torch.ops.aten.scaled_dot_product_attention.default] = _attention
+    return table
+
+
+def _attention(query: Any, key: Any, value: Any, *mask: Any, **options: Any) -> Any:
+    """Compute attention without a mask, `[..., tokens, features]`.
+
+    PyTorch's own decomposition has a softmax for rows that are masked as a whole, whose tests and
+    zeros no NPU has; without a mask there are none. Attention of another kind is left to it.
+    """
+    import torch
+
+    scale = options.get("scale")
+    is_plain = all(name == "scale" or not value for name, value in options.items())
+    if mask or not is_plain or query.shape[:-2] != key.shape[:-2]:
+        return torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, *mask, **options
+        )[0]
+    tokens, features = query.shape[-2:]
+    factor = features**-0.5 if scale is None else scale
+    flat = [item.reshape(-1, *item.shape[-2:]) for item in (query * factor, key, value)]
+    weights = flat[0].bmm(flat[1].transpose(1, 2)).softmax(-1)
+    return weights.bmm(flat[2]).reshape(*query.shape[:-2], tokens, value.shape[-1])
 
 
 def _check_outputs(program: Any) -> None:
