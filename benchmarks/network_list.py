@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.torch_networks import calibrated_cnn, quantized_cnn
 
 __all__ = ["NETWORKS", "Network"]
 
@@ -29,6 +32,7 @@ class Network:
         is_trained: whether its weights are; a decision of drawn ones says nothing of a quantizer.
         decisions: axis of the last output that a decision is made along; None is all of it.
         is_recurrent: whether the lower limit holds.
+        needs: packages that are extras.
     """
 
     name: str
@@ -39,6 +43,12 @@ class Network:
     shape: tuple[int, ...] | None = None
     decisions: int | None = None
     is_recurrent: bool = False
+    needs: tuple[str, ...] = ()
+
+    @property
+    def lacks(self) -> str:
+        """The first package that is needed and not installed, or ""."""
+        return next((name for name in self.needs if find_spec(name) is None), "")
 
 
 def _saved(model: Any, path: Path) -> Path:
@@ -149,4 +159,19 @@ NETWORKS = (
     _stored("mlperf_tiny_onnx/deep_autoencoder.onnx", _drawn((640,), "float32")),
     _stored("mobilenet/mobilenet_v1_0.25_128_quant.tflite", _drawn((128, 128, 3), "uint8", 4)),
     _stored("mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite", _drawn((224, 224, 3), "uint8", 4)),
+    Network(
+        "residual CNN (torch.export)",
+        "PyTorch, digits",
+        calibrated_cnn,
+        is_trained=True,
+        needs=("torch", "sklearn"),
+    ),
+    Network(
+        "residual CNN (PT2E)",
+        "PyTorch, torchao, digits",
+        quantized_cnn,
+        is_float=False,
+        is_trained=True,
+        needs=("torch", "torchao", "sklearn"),
+    ),
 )

@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ from numpy.typing import NDArray
 from benchmarks.measure import ROOT, Ended, run_python
 from benchmarks.network_list import NETWORKS, Network
 from benchmarks.page import figure, markdown_table, origin, replace_part
+from benchmarks.torch_networks import FLOAT, TorchModel, written
+
+if TYPE_CHECKING:
+    from lepton.runtime.golden import GoldenModel
 
 __all__ = ["NETWORKS", "Equality", "Row", "compared", "limits", "table"]
 
@@ -74,7 +79,8 @@ def _calibrate(network: Network, model: Path, folder: Path) -> None:
     from lepton.compiler.calibrate import plain_samples, quantize_model
 
     samples = plain_samples(np.load(folder / "samples.npy"))
-    quantize_model(model, samples, folder / "copy.onnx", _shapes(network, model))
+    file = written(model, folder)
+    quantize_model(file, samples, folder / "copy.onnx", _shapes(network, file))
 
 
 def _shapes(network: Network, model: Path) -> dict[str, tuple[int, ...]]:
@@ -92,7 +98,19 @@ def _compile(quantized: Path, folder: Path) -> None:
     from lepton.chip import load_chip
     from lepton.compiler.compile import compile_model
 
-    compile_model(quantized, load_chip(CHIP)).save(folder / "program.lepton")
+    model = TorchModel(quantized).program if quantized.suffix == ".pt2" else quantized
+    compile_model(model, load_chip(CHIP)).save(folder / "program.lepton")
+
+
+def _float_model(network: Network, model: Path, folder: Path) -> GoldenModel | TorchModel | None:
+    """Return the trained float model, None if there is none."""
+    from lepton.runtime.golden import GoldenModel
+
+    if not network.is_trained:
+        return None
+    if model.suffix == ".pt2":
+        return TorchModel(folder / FLOAT)
+    return GoldenModel(model) if network.is_float else None
 
 
 def compared(ours: Array, theirs: Array) -> int:
@@ -117,8 +135,8 @@ def _compare(network: Network, model: Path, quantized: Path, folder: Path) -> Eq
 
     program = load_program(folder / "program.lepton")
     check(program)
-    host, golden = HostRegions(program), GoldenModel(quantized)
-    original = GoldenModel(model) if network.is_float and network.is_trained else None
+    host, golden = HostRegions(program), GoldenModel(written(quantized, folder))
+    original = _float_model(network, model, folder)
     (name,) = program.inputs
     shape = program.tensor_by_name[name].shape
     different = elements = 0
@@ -134,7 +152,7 @@ def _compare(network: Network, model: Path, quantized: Path, folder: Path) -> Eq
         decided = _decided(network, ours[last])
         agreeing.append(float(np.mean(decided == _decided(network, theirs[last]))))
         if original is not None:
-            real = _decided(network, original.run(feed)[last])
+            real = _decided(network, list(original.run(feed).values())[-1])
             kept.append(float(np.mean(decided == real)))
     macs = sum(operator.macs for operator in program.operators)
     npu = sum(operator.macs for operator in program.operators if operator.device == "npu")
@@ -150,6 +168,9 @@ _STEPS = ("calibrate", "compile", "compare")
 def _step(step: str, name: str, model: Path, folder: Path) -> None:
     """Run one step; print what it found as JSON."""
     network = next(item for item in NETWORKS if item.name == name)
+    if "torch" not in network.needs:
+        # TVM imports torch where it finds it, a second of work and a share of the memory
+        sys.modules["torch"] = cast(Any, None)
     quantized = folder / "copy.onnx" if network.is_float else model
     if step == "calibrate":
         _calibrate(network, model, folder)
@@ -260,8 +281,13 @@ def main() -> None:
         return
     rows: list[Row] = []
     failed: list[str] = []
+    skipped: list[str] = []
     for network in NETWORKS:
         if options.only and network.name not in options.only:
+            continue
+        if network.lacks:
+            skipped.append(f"{network.name} is skipped: {network.lacks} is not installed")
+            print(skipped[-1], flush=True)
             continue
         try:
             rows.append(measured(network))
@@ -271,7 +297,7 @@ def main() -> None:
             print(failed[-1], flush=True)
     missed = [*failed, *limits(rows)]
     verdict = "Every limit is met." if not missed else "Missed: " + "; ".join(missed) + "."
-    text = f"{table(rows)}\n\n{verdict}"
+    text = "\n\n".join((table(rows), *(f"{reason}." for reason in skipped), verdict))
     print(text)
     if options.write:
         replace_part(PAGE, HEADING, f"Measured {origin()}.\n\n{text}")

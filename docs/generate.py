@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ("timeline", "roofline", "scratchpad")
-NOTEBOOKS = ("02_tour_of_the_chip.ipynb",)
+NOTEBOOKS = ("02_tour_of_the_chip.ipynb", "03_tvm_partition.ipynb")
 """Those that are stored with outputs, which are the same in every run."""
 
 

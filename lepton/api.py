@@ -100,7 +100,8 @@ def compile(
         model: path of a quantized `.onnx` or `.tflite` file, a `torch.export` program, an
             `onnx.ModelProto` or a Relax `IRModule`.
         chip: preset, path of a chip file, or `Chip`.
-        calibration: inputs of a float `.onnx` model, `[samples, ...]` by name, to quantize it.
+        calibration: inputs of a float model (not `.tflite`), `[samples, ...]` by name, to quantize
+            it with ONNX Runtime's quantizer; an object is written as ONNX first.
         shapes: input name -> shape, for models with dynamic dimensions.
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         float_on_host: take the file of a float model, all of whose MACs run on the host.
@@ -115,13 +116,15 @@ def compile(
     options = CompileOptions(
         shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host
     )
-    if not isinstance(model, str | Path):
-        if calibration is not None:
-            raise InputError("calibration takes the path of a float .onnx model")
-        return compile_model(model, _chip(chip), options)
-    from lepton.compiler.isolate import compile_file
+    if isinstance(model, str | Path):
+        from lepton.compiler.isolate import compile_file
 
-    return compile_file(Path(model), _chip(chip), options)
+        return compile_file(Path(model), _chip(chip), options)
+    if calibration is None:
+        return compile_model(model, _chip(chip), options)
+    from lepton.compiler.isolate import compile_calibrated
+
+    return compile_calibrated(model, _chip(chip), options)
 
 
 def check(program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_networks_that_miss_a_limit_are_named() -> None:
         "compilation takes 1,600 MB",
         "calibration takes 1,085 MB of 1,084",
     ]
+
+
+def test_a_network_says_which_package_it_lacks() -> None:
+    network = networks.Network("n", "here", lambda folder: (folder, np.zeros(1)))
+    assert network.lacks == ""
+    assert replace(network, needs=("json", "no_such_package")).lacks == "no_such_package"
+    assert all(item.needs for item in networks.NETWORKS if "PyTorch" in item.source)
 
 
 def test_float_outputs_may_differ_by_rounding() -> None:

@@ -22,13 +22,16 @@ LAYERS = [
     {"runtime"},
     {"explore", "report"},
     {"api"},
+    {"embedded"},
+    {"torch_graph", "torch_quantizer", "torch_backend", "tvm_backend"},
     {"cli"},
     {"__init__", "__main__"},
 ]
 """From the bottom up: a part imports its own layer and those before it."""
 
 EARLY = {
-    "tvm": ("compiler/",),
+    "tvm": ("compiler/", "tvm_backend.py"),
+    "torch": ("torch_backend.py", "torch_graph.py", "torch_quantizer.py"),
     "onnx": ("compiler/importers",),
 }
 """Where a heavy library may be imported at the top: modules that are themselves imported late."""

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
-WITH_OUTPUTS = ("02_tour_of_the_chip.ipynb",)
+WITH_OUTPUTS = ("02_tour_of_the_chip.ipynb", "03_tvm_partition.ipynb")
 """Stored as they ran, for readers who do not run them; `make docs` writes the outputs again."""
 
 

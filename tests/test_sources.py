@@ -75,3 +75,54 @@ def test_torch_export_program_runs_on_the_npu() -> None:
     np.testing.assert_allclose(found, network(data).detach().numpy(), atol=0.3001)
     differing = (np.abs(found - network(data).detach().numpy()) > 1e-6).mean()
     assert differing <= 0.02
+
+
+def exported(function: Any, *shapes: tuple[int, ...]) -> Any:
+    """Return the exported program of a function of random tensors."""
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+
+    class Network(torch.nn.Module):
+        def forward(self, *tensors: Any) -> Any:
+            return function(*tensors)
+
+    torch.manual_seed(0)
+    return torch.export.export(Network(), tuple(torch.randn(shape) for shape in shapes))
+
+
+def test_attention_of_torch_runs_on_the_npu() -> None:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    attention = torch.nn.functional.scaled_dot_product_attention
+    shapes = [(1, 2, 6, 8), (1, 2, 5, 8), (1, 2, 5, 4)]
+    program = exported(lambda q, k, v: attention(q, k, v, scale=0.5), *shapes)
+    compiled = lepton.compile(program, "nano")
+    rng = np.random.default_rng(0)
+    feed = {name: rng.standard_normal(shape).astype(np.float32)
+            for name, shape in zip(compiled.inputs, shapes, strict=True)}  # fmt: skip
+    expected = attention(*map(torch.from_numpy, feed.values()), scale=0.5).numpy()
+    (made,) = lepton.simulate(compiled, feed).outputs.values()
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+    samples = {name: array[None] for name, array in feed.items()}
+    quantized = lepton.compile(program, "nano", calibration=samples)
+    assert [item.kind for item in quantized.operators if item.macs] == ["product", "product"]
+    assert all(item.device == "npu" for item in quantized.operators if item.macs)
+    (made,) = lepton.simulate(quantized, feed).outputs.values()
+    assert 0 < np.abs(made - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def causal_attention(x: Any) -> Any:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    return torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda x: (x, None), "result 1 of the exported program is no tensor"),
+        (lambda x: x.add_(1), "changes '.*' in place"),
+        (lambda x: x + x.bernoulli(), "draws random numbers"),
+        (lambda x: causal_attention(x), "operator 'full' .* runs neither"),
+    ],
+)
+def test_exported_programs_that_no_npu_can_run(function: Any, text: str) -> None:
+    with pytest.raises(lepton.LeptonError, match=text):
+        lepton.compile(exported(function, (2, 3)))

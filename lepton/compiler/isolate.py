@@ -27,7 +27,8 @@ from lepton.compiler.worker import MEMORY, Request
 from lepton.errors import ImportFailure, InputError, LeptonError
 from lepton.program import Program, load_program
 
-__all__ = ["ADDRESS_BYTES", "compile_file", "compile_file_explained", "failure", "readable"]
+__all__ = ["ADDRESS_BYTES", "compile_calibrated", "compile_file", "compile_file_explained"]
+__all__ += ["failure", "readable"]
 
 ADDRESS_BYTES = 8 << 30
 """Address space of the child; the largest real models take a tenth."""
@@ -48,6 +49,27 @@ WORKER = ("-P", "-m", "lepton.compiler.worker")
 def compile_file(path: str | Path, chip: Chip, options: CompileOptions | None = None) -> Program:
     """Compile a model file in a child process; see `compile_file_explained`."""
     return compile_file_explained(path, chip, options).program
+
+
+def compile_calibrated(model: object, chip: Chip, options: CompileOptions) -> Program:
+    """Quantize and compile a float model that is no file: it is written as an ONNX file first.
+
+    Args:
+        model: `torch.export` program, Relax `IRModule` or `onnx.ModelProto`.
+        chip: the chip to compile for.
+        options: with calibration samples.
+
+    Raises:
+        ImportFailure: the model cannot be read.
+        InputError: it is quantized already, or the samples do not fit.
+        CompileError: an operator has no ONNX form, or the chip cannot hold the model.
+    """
+    from lepton.compiler.to_onnx import write_onnx
+
+    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
+        path = Path(folder) / f"{type(model).__name__}.onnx"
+        write_onnx(model, path)
+        return compile_file(path, chip, options)
 
 
 def compile_file_explained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import tvm
 from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeFunctions
 
-from lepton.chip import Chip
+from lepton.chip import Chip, chip_to_table
 from lepton.compiler.chip_rules import CHIP_RULES, Verdict, first_chip_failure
 from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.golden import Golden
@@ -17,14 +18,18 @@ from lepton.compiler.golden_onnx import OnnxGolden
 from lepton.compiler.golden_tflite import TfliteGolden
 from lepton.compiler.host_average import average_codes
 from lepton.compiler.importers import source_of
+from lepton.compiler.importers.relax import is_region
 from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
 from lepton.compiler.rules import first_failure
 from lepton.compiler.tabulate import tabulate
-from lepton.errors import CompileError
+from lepton.errors import CompileError, InputError
 
-__all__ = ["Partition", "Reasons", "golden_of", "partition"]
+__all__ = ["CHIP", "Partition", "Reasons", "golden_of", "partition"]
+
+CHIP = "lepton.chip"
+"""Attribute of regions that a user partitioned: the table of the chip that they fit, as JSON."""
 
 Reasons = dict[str, str]
 """Source operator -> the rule that keeps it off the NPU."""
@@ -43,6 +48,23 @@ class Partition:
 def golden_of(kind: str) -> Golden:
     """Return the golden library called "onnx" or "tflite"."""
     return TfliteGolden() if kind == "tflite" else OnnxGolden()
+
+
+def _is_partitioned(module: tvm.IRModule, chip: Chip) -> bool:
+    """Return whether a user has partitioned a module.
+
+    Raises:
+        InputError: for another chip.
+    """
+    whole: Any = module
+    tables = {str(f.attrs[CHIP]) for _, f in whole.functions_items() if is_region(f)}
+    for table in tables:
+        if json.loads(table) != chip_to_table(chip):
+            raise InputError(
+                f"the module was partitioned for the chip '{json.loads(table).get('name')}', "
+                f"not for '{chip.name}'"
+            )
+    return bool(tables)
 
 
 def _probe(golden: Golden, operation: Operation) -> str:
@@ -99,12 +121,15 @@ def partition(module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump)
             functions (attribute Composite = "lepton.<op>"); what is left in main is the host's.
 
     Args:
-        module: canonical module (`lepton.compiler.importers`).
+        module: canonical module (`lepton.compiler.importers`); one that `partition_for_lepton`
+            made stays as it is.
         kind: "onnx" or "tflite", whose arithmetic decides.
         chip: what the regions must fit.
         dump: takes the module after each pass.
     """
     golden = golden_of(kind)
+    if _is_partitioned(module, chip):
+        return Partition(module)
     module = tabulate(module, golden, kind)
     dump_module(dump, "tabulate", module)
     made = Partition(module)
