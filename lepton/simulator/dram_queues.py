@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_intrinsics import lowest
+from lepton.simulator.dram_intrinsics import LANES, lowest, set_bank
 from lepton.simulator.dram_state import (
     ACT,
-    ACTIVATE_GATE,
+    ACTIVATE,
     ACTIVE,
     BANK,
     BANK_BITS,
@@ -23,7 +23,6 @@ from lepton.simulator.dram_state import (
     BANK_GROUP,
     BANK_QUEUE,
     BANK_STATE,
-    CHOOSERS,
     CLOCK,
     COLUMN_RD,
     COLUMN_WR,
@@ -37,6 +36,7 @@ from lepton.simulator.dram_state import (
     ENTRY_FIELDS,
     FILTER,
     FLUSH,
+    GATES,
     GROUP,
     GROUP_BITS,
     HIT,
@@ -52,13 +52,13 @@ from lepton.simulator.dram_state import (
     MAX_QUEUE,
     MERGED,
     NEXT_AT,
-    NEXT_GATE,
     NEXT_KIND,
     NOTHING,
+    OFFERS,
     OPEN,
     POSITION_BITS,
     PRE,
-    PRECHARGE_GATE,
+    PRECHARGE,
     QUEUE,
     QUEUE_FIELDS,
     QUEUE_MASKS,
@@ -68,10 +68,7 @@ from lepton.simulator.dram_state import (
     RANK,
     READ,
     READ_COMMAND,
-    READ_GATE,
-    RIPE,
     ROW,
-    ROW_COMMAND,
     SEQUENCE,
     SEQUENCES,
     SEVERAL,
@@ -82,10 +79,7 @@ from lepton.simulator.dram_state import (
     TICKET,
     VALID,
     WAITING,
-    WAKE,
-    WAKE_OTHERS,
     WRITE_COMMAND,
-    WRITE_GATE,
 )
 
 __all__ = [
@@ -168,33 +162,33 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
 
 @njit(allocates=False, inlined=True)
 def offer(c: I64, m: I64, local: int) -> None:
-    """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
+    """Set the bank's next command and its earliest cycle."""
     b = BANK_STATE + local * BANK_FIELDS
     waiting, hit = m[b + WAITING], m[b + HIT]
-    at, gate, kind = LATER, ACTIVATE_GATE, NOTHING
+    at, kind = LATER, NOTHING
     if waiting == 0:
         pass
     elif m[b + OPEN] < 0:
-        at, kind = m[b + ACT], ROW_COMMAND
+        at, kind = m[b + ACT], ACTIVATE
     else:
         if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
-            at, gate, kind = m[b + PRE], PRECHARGE_GATE, ROW_COMMAND
+            at, kind = m[b + PRE], PRECHARGE
         if hit != 0:
             reads = hit & m[b + READ]
-            if kind == ROW_COMMAND or (reads != 0 and reads != hit):
-                kind = SEVERAL
+            if kind == PRECHARGE or (reads != 0 and reads != hit):
+                at, kind = LATER, SEVERAL
             elif reads != 0:
-                at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
+                at, kind = m[b + COLUMN_RD], READ_COMMAND
             else:
-                at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
-    gate += m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate
+                at, kind = m[b + COLUMN_WR], WRITE_COMMAND
+    # where there is no gate, any other does not matter
+    gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + (m[b + BANK_GROUP] & (MAX_GROUPS - 1))
+    bank = local & (LANES - 1)
+    set_bank(m, NEXT_AT + local - bank, bank, max(at, m[gate]))
+    before = m[NEXT_KIND + local] & 7
     m[NEXT_KIND + local] = kind
-    m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
-    ripe = (kind == READ_COMMAND) & (at <= m[gate])
-    m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
-    wake = LATER if ripe else at
-    m[WAKE], m[WAKE_OTHERS] = min(m[WAKE], wake), min(m[WAKE_OTHERS], wake)
+    m[OFFERS + before] &= ~(1 << local)
+    m[OFFERS + kind] |= 1 << local
 
 
 @njit(allocates=False, inlined=True)
