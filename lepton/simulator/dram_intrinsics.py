@@ -128,13 +128,19 @@ def _first_of_banks(
         key = builder.or_(builder.shl(at, _splat(builder, args[5], LANES)), turn)
         never = _splat(builder, _I64((1 << 63) - 1), LANES)
         key = builder.select(_lanes_of(builder, args[2]), key, never)
-        unset, count = ir.Constant(key.type, ir.Undefined), LANES
+        count = LANES
         while count > 1:
             count //= 2
-            moved = ir.Constant(
-                ir.VectorType(_I32, LANES), [(i + count) % LANES for i in range(LANES)]
+            unset = ir.Constant(key.type, ir.Undefined)
+            low, high = (
+                ir.Constant(ir.VectorType(_I32, count), list(range(begin, begin + count)))
+                for begin in (0, count)
             )
-            key = _smaller(builder, key, builder.shuffle_vector(key, unset, moved))
+            key = _smaller(
+                builder,
+                builder.shuffle_vector(key, unset, low),
+                builder.shuffle_vector(key, unset, high),
+            )
         return builder.extract_element(key, _I32(0))
 
     signature = types.int64(m, types.int64, types.int64, types.int64, types.int64, types.int64)

@@ -146,7 +146,10 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     """
     configuration = _configuration(timing, arbitration)
     sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
-    blocks = np.zeros((timing.channels, int(configuration[SEQUENCES]) + sequences), np.int64)
+    width = (int(configuration[SEQUENCES]) + sequences + 7) // 8 * 8
+    raw = np.zeros(timing.channels * width + 8, np.int64)
+    skip = (-raw.ctypes.data % 64) // 8
+    blocks = raw[skip : skip + timing.channels * width].reshape(timing.channels, width)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
