@@ -17,9 +17,10 @@ from lepton.simulator.dram_intrinsics import (
     delay_few,
     first_of_banks,
     lowest,
+    renew_banks,
     rotated,
 )
-from lepton.simulator.dram_queues import entries_of, offer, position_of, remove, row_of
+from lepton.simulator.dram_queues import entries_of, next_of, position_of, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
@@ -103,6 +104,10 @@ def _delay(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
         delay_few(m, gate, c, gaps, t)
     else:
         delay_all(m, gate, c, gaps, t)
+
+
+@njit(allocates=False, inlined=True)
+def postpone_banks(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
     banks = m[OFFERS + kind]
     if banks:
         by_bank = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
@@ -111,7 +116,7 @@ def _delay(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _activate(c: I64, m: I64, local: int, t: int) -> None:
+def _activate(c: I64, m: I64, local: int, t: int) -> int:
     """Open the row of the bank's oldest request."""
     b = BANK_STATE + local * BANK_FIELDS
     entry = entries_of(c, local)
@@ -136,21 +141,24 @@ def _activate(c: I64, m: I64, local: int, t: int) -> None:
     m[window + FAW_SLOT] = slot
     oldest = int(m[window + slot])
     _delay(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
+    postpone_banks(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
     m[ACTIVATES] += 1
+    return ACTIVATE_GAPS + group * MAX_GROUPS
 
 
 @njit(allocates=False, inlined=True)
-def precharge(c: I64, m: I64, b: int, t: int) -> None:
+def precharge(c: I64, m: I64, b: int, t: int) -> int:
     """Close a bank."""
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
     group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
     _delay(c, m, PRECHARGE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
     m[PRECHARGES] += 1
+    return PRECHARGE_GAPS + group * MAX_GROUPS
 
 
 @njit(allocates=False, inlined=True)
-def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> None:
+def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> int:
     """Do the oldest read (write) of the bank's open row."""
     b = BANK_STATE + local * BANK_FIELDS
     at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
@@ -173,6 +181,11 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     ) * 2 * MAX_GROUPS
     _delay(c, m, READ_COMMAND, gaps, t)
     _delay(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
+    if is_write:
+        postpone_banks(c, m, READ_COMMAND, gaps, t)
+        return gaps + MAX_GROUPS
+    postpone_banks(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
+    return gaps
 
 
 @njit(allocates=False, inlined=True)
@@ -180,12 +193,21 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
     """Issue the bank's next command."""
     b = BANK_STATE + local * BANK_FIELDS
     if kind >= READ_COMMAND:
-        _access(c, m, f, k, local, kind - READ_COMMAND, t)
+        gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
     elif kind == ACTIVATE:
-        _activate(c, m, local, t)
+        gaps = _activate(c, m, local, t)
     else:
-        precharge(c, m, b, t)
-    offer(c, m, local)
+        gaps = precharge(c, m, b, t)
+    at = next_of(c, m, local)
+    banks = m[OFFERS + kind]
+    by_bank = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
+    if c[BANKS] <= LANES:
+        renew_banks(m, NEXT_AT, banks, c, by_bank, t, local, at)
+    else:
+        for first in range(0, c[BANKS], LANES):
+            renew_banks(
+                m, NEXT_AT + first, banks >> first, c, by_bank + first, t, local - first, at
+            )
     m[STALE] = 1
 
 
@@ -233,9 +255,12 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     after, allowed = m[POINTER] + 1, m[ALLOWED]
     best = LATER << TURN_BITS
     # cycle and turn in one number: the search has no branch to mispredict
-    for first in range(0, c[BANKS], LANES):
-        key = first_of_banks(m, NEXT_AT + first, allowed >> first, after - first, t, TURN_BITS)
-        best = min(best, key)
+    if c[BANKS] <= LANES:
+        best = first_of_banks(m, NEXT_AT, allowed, after, t, TURN_BITS)
+    else:
+        for first in range(0, c[BANKS], LANES):
+            key = first_of_banks(m, NEXT_AT + first, allowed >> first, after - first, t, TURN_BITS)
+            best = min(best, key)
     turn = rotated(allowed & m[OFFERS + SEVERAL], after)
     while turn:
         place = lowest(turn)

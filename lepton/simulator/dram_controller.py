@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_commands import command, consider, pick, precharge
+from lepton.simulator.dram_commands import command, consider, pick, postpone_banks, precharge
 from lepton.simulator.dram_queues import enter, offer, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
@@ -104,7 +104,8 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         return False
     m[STALE] = 1
     if bank >= 0:
-        precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        gaps = precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        postpone_banks(c, m, PRECHARGE, gaps, t)
         offer(c, m, bank)
         return True
     begin = m[REFRESHING] * c[PER_RANK]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lepton.simulator.dram_timing import MAX_GROUPS
 
 __all__ = ["FEW_GROUPS", "LANES", "delay_all", "delay_banks", "delay_few", "first_of_banks"]
-__all__ += ["lowest", "rotated", "set_bank"]
+__all__ += ["lowest", "renew_banks", "rotated", "set_bank"]
 
 I64 = NDArray[np.int64]
 Delay = Callable[[I64, int, I64, int, int], None]
@@ -105,6 +105,32 @@ def _delay_banks(
     return types.none(m, types.int64, types.int64, c, types.int64, types.int64), codegen
 
 
+def _renew_banks(
+    typingcontext: Any,
+    m: Any,
+    first: Any,
+    banks: Any,
+    c: Any,
+    gaps: Any,
+    t: Any,
+    bank: Any,
+    at: Any,
+) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target = _vector_at(context, builder, m, args[0], args[1], LANES)
+        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], LANES), align=8)
+        old = builder.load(target, align=8)
+        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], LANES)))
+        new = builder.select(_lanes_of(builder, args[2]), new, old)
+        chosen = builder.icmp_signed("==", _splat(builder, args[6], LANES), _iota(LANES))
+        new = builder.select(chosen, _splat(builder, args[7], LANES), new)
+        builder.store(new, target, align=8)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.none(m, i, i, c, i, i, i, i), codegen
+
+
 def _set_bank(typingcontext: Any, m: Any, first: Any, bank: Any, at: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target = _vector_at(context, builder, m, args[0], args[1], LANES)
@@ -157,6 +183,11 @@ delay_all, delay_few = _delay(MAX_GROUPS), _delay(FEW_GROUPS)
 
 delay_banks = cast("Callable[[I64, int, int, I64, int, int], None]", intrinsic(_delay_banks))
 """Delay those of `LANES` banks that a mask names to `t` plus the gaps."""
+
+renew_banks = cast(
+    "Callable[[I64, int, int, I64, int, int, int, int], None]", intrinsic(_renew_banks)
+)
+"""Both in one: delay those of `LANES` banks that a mask names, and set one."""
 
 set_bank = cast("Callable[[I64, int, int, int], None]", intrinsic(_set_bank))
 """Set one of `LANES` banks; read together later, they must be written together."""

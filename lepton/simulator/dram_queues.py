@@ -85,6 +85,7 @@ from lepton.simulator.dram_state import (
 __all__ = [
     "enter",
     "entries_of",
+    "next_of",
     "offer",
     "position_of",
     "remove",
@@ -161,8 +162,8 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def offer(c: I64, m: I64, local: int) -> None:
-    """Set the bank's next command and its earliest cycle."""
+def next_of(c: I64, m: I64, local: int) -> int:
+    """Set the bank's next kind of command; return its earliest cycle."""
     b = BANK_STATE + local * BANK_FIELDS
     waiting, hit = m[b + WAITING], m[b + HIT]
     at, kind = LATER, NOTHING
@@ -183,12 +184,18 @@ def offer(c: I64, m: I64, local: int) -> None:
                 at, kind = m[b + COLUMN_WR], WRITE_COMMAND
     # where there is no gate, any other does not matter
     gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + (m[b + BANK_GROUP] & (MAX_GROUPS - 1))
-    bank = local & (LANES - 1)
-    set_bank(m, NEXT_AT + local - bank, bank, max(at, m[gate]))
     before = m[NEXT_KIND + local] & 7
     m[NEXT_KIND + local] = kind
     m[OFFERS + before] &= ~(1 << local)
     m[OFFERS + kind] |= 1 << local
+    return max(at, m[gate])
+
+
+@njit(allocates=False, inlined=True)
+def offer(c: I64, m: I64, local: int) -> None:
+    """Set the bank's next command and its earliest cycle."""
+    bank = local & (LANES - 1)
+    set_bank(m, NEXT_AT + local - bank, bank, next_of(c, m, local))
 
 
 @njit(allocates=False, inlined=True)
