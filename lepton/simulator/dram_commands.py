@@ -16,6 +16,9 @@ from lepton.simulator.dram_intrinsics import (
     delay_banks,
     delay_few,
     first_of_banks,
+    first_of_banks2,
+    renew_banks2,
+    delay_banks2,
     lowest,
     renew_banks,
     rotated,
@@ -111,8 +114,8 @@ def postpone_banks(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
     banks = m[OFFERS + kind]
     if banks:
         by_bank = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
-        for first in range(0, c[BANKS], LANES):
-            delay_banks(m, NEXT_AT + first, banks >> first, c, by_bank + first, t)
+        for first in range(0, c[BANKS], 2*LANES):
+            delay_banks2(m, NEXT_AT + first, banks >> first, c, by_bank + first, t)
 
 
 @njit(allocates=False, inlined=True)
@@ -204,8 +207,8 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None
     if c[BANKS] <= LANES:
         renew_banks(m, NEXT_AT, banks, c, by_bank, t, local, at)
     else:
-        for first in range(0, c[BANKS], LANES):
-            renew_banks(
+        for first in range(0, c[BANKS], 2*LANES):
+            renew_banks2(
                 m, NEXT_AT + first, banks >> first, c, by_bank + first, t, local - first, at
             )
     m[STALE] = 1
@@ -258,8 +261,8 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     if c[BANKS] <= LANES:
         best = first_of_banks(m, NEXT_AT, allowed, after, t, TURN_BITS)
     else:
-        for first in range(0, c[BANKS], LANES):
-            key = first_of_banks(m, NEXT_AT + first, allowed >> first, after - first, t, TURN_BITS)
+        for first in range(0, c[BANKS], 2*LANES):
+            key = first_of_banks2(m, NEXT_AT + first, allowed >> first, after - first, t, TURN_BITS)
             best = min(best, key)
     turn = rotated(allowed & m[OFFERS + SEVERAL], after)
     while turn:

@@ -65,10 +65,10 @@ def _smaller(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
-def _lanes_of(builder: Any, mask: Any) -> Any:
+def _lanes_of(builder: Any, mask: Any, count: int) -> Any:
     """Return one bit per lane: the low bits of a mask."""
-    bits = builder.trunc(mask, ir.IntType(LANES))
-    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), LANES))
+    bits = builder.trunc(mask, ir.IntType(count)) if count < WORD else mask
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), count))
 
 
 def _iota(count: int) -> Any:
@@ -91,44 +91,40 @@ def _delay(count: int) -> Delay:
     return cast(Delay, intrinsic(delay))
 
 
-def _delay_banks(
+def _delay_banks(count):
+  def delay_banks(
     typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any
 ) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _vector_at(context, builder, m, args[0], args[1], LANES)
-        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], LANES), align=8)
+        target = _vector_at(context, builder, m, args[0], args[1], count)
+        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], count), align=8)
         old = builder.load(target, align=8)
-        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], LANES)))
-        builder.store(builder.select(_lanes_of(builder, args[2]), new, old), target, align=8)
+        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], count)))
+        builder.store(builder.select(_lanes_of(builder, args[2], count), new, old), target, align=8)
         return context.get_dummy_value()
 
     return types.none(m, types.int64, types.int64, c, types.int64, types.int64), codegen
+  return intrinsic(delay_banks)
 
 
-def _renew_banks(
-    typingcontext: Any,
-    m: Any,
-    first: Any,
-    banks: Any,
-    c: Any,
-    gaps: Any,
-    t: Any,
-    bank: Any,
-    at: Any,
+def _renew_banks(count):
+  def renew_banks(
+    typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any, bank: Any, at: Any
 ) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _vector_at(context, builder, m, args[0], args[1], LANES)
-        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], LANES), align=8)
+        target = _vector_at(context, builder, m, args[0], args[1], count)
+        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], count), align=8)
         old = builder.load(target, align=8)
-        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], LANES)))
-        new = builder.select(_lanes_of(builder, args[2]), new, old)
-        chosen = builder.icmp_signed("==", _splat(builder, args[6], LANES), _iota(LANES))
-        new = builder.select(chosen, _splat(builder, args[7], LANES), new)
+        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], count)))
+        new = builder.select(_lanes_of(builder, args[2], count), new, old)
+        chosen = builder.icmp_signed("==", _splat(builder, args[6], count), _iota(count))
+        new = builder.select(chosen, _splat(builder, args[7], count), new)
         builder.store(new, target, align=8)
         return context.get_dummy_value()
 
     i = types.int64
     return types.none(m, i, i, c, i, i, i, i), codegen
+  return intrinsic(renew_banks)
 
 
 def _set_bank(typingcontext: Any, m: Any, first: Any, bank: Any, at: Any) -> Any:
@@ -143,34 +139,24 @@ def _set_bank(typingcontext: Any, m: Any, first: Any, bank: Any, at: Any) -> Any
     return types.none(m, types.int64, types.int64, types.int64), codegen
 
 
-def _first_of_banks(
+def _first_of_banks(count):
+  def first_of_banks(
     typingcontext: Any, m: Any, first: Any, banks: Any, after: Any, t: Any, bits: Any
 ) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = builder.load(_vector_at(context, builder, m, args[0], args[1], LANES), align=8)
-        at = _larger(builder, at, _splat(builder, args[4], LANES))
-        turn = builder.sub(_iota(LANES), _splat(builder, args[3], LANES))
-        turn = builder.and_(turn, _splat(builder, _I64(WORD - 1), LANES))
-        key = builder.or_(builder.shl(at, _splat(builder, args[5], LANES)), turn)
-        never = _splat(builder, _I64((1 << 63) - 1), LANES)
-        key = builder.select(_lanes_of(builder, args[2]), key, never)
-        count = LANES
-        while count > 1:
-            count //= 2
-            unset = ir.Constant(key.type, ir.Undefined)
-            low, high = (
-                ir.Constant(ir.VectorType(_I32, count), list(range(begin, begin + count)))
-                for begin in (0, count)
-            )
-            key = _smaller(
-                builder,
-                builder.shuffle_vector(key, unset, low),
-                builder.shuffle_vector(key, unset, high),
-            )
-        return builder.extract_element(key, _I32(0))
+        at = builder.load(_vector_at(context, builder, m, args[0], args[1], count), align=8)
+        at = _larger(builder, at, _splat(builder, args[4], count))
+        turn = builder.sub(_iota(count), _splat(builder, args[3], count))
+        turn = builder.and_(turn, _splat(builder, _I64(WORD - 1), count))
+        key = builder.or_(builder.shl(at, _splat(builder, args[5], count)), turn)
+        never = _splat(builder, _I64((1 << 63) - 1), count)
+        key = builder.select(_lanes_of(builder, args[2], count), key, never)
+        least = builder.module.declare_intrinsic(f"llvm.vector.reduce.smin.v{count}i64", (), ir.FunctionType(_I64, [key.type]))
+        return builder.call(least, [key])
 
     signature = types.int64(m, types.int64, types.int64, types.int64, types.int64, types.int64)
     return signature, codegen
+  return intrinsic(first_of_banks)
 
 
 lowest = cast("Callable[[int], int]", intrinsic(_lowest))
@@ -181,16 +167,11 @@ rotated = cast("Callable[[int, int], int]", intrinsic(_rotated))
 
 delay_all, delay_few = _delay(MAX_GROUPS), _delay(FEW_GROUPS)
 
-delay_banks = cast("Callable[[I64, int, int, I64, int, int], None]", intrinsic(_delay_banks))
-"""Delay those of `LANES` banks that a mask names to `t` plus the gaps."""
-
-renew_banks = cast(
-    "Callable[[I64, int, int, I64, int, int, int, int], None]", intrinsic(_renew_banks)
-)
-"""Both in one: delay those of `LANES` banks that a mask names, and set one."""
-
+delay_banks = _delay_banks(LANES)
+delay_banks2 = _delay_banks(2*LANES)
+renew_banks = _renew_banks(LANES)
+renew_banks2 = _renew_banks(2*LANES)
+first_of_banks = _first_of_banks(LANES)
+first_of_banks2 = _first_of_banks(2*LANES)
 set_bank = cast("Callable[[I64, int, int, int], None]", intrinsic(_set_bank))
 """Set one of `LANES` banks; read together later, they must be written together."""
-
-first_of_banks = cast("Callable[[I64, int, int, int, int, int], int]", intrinsic(_first_of_banks))
-"""The least of cycle, `t` at least, and turn, in one number, of the banks that a mask names."""
