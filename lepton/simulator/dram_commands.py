@@ -11,19 +11,13 @@ from numpy.typing import NDArray
 from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import (
     FEW_GROUPS,
-    LANES,
+    TURN_BITS,
     delay_all,
-    delay_banks,
     delay_few,
-    first_of_banks,
-    first_of_banks2,
-    renew_banks2,
-    delay_banks2,
     lowest,
-    renew_banks,
     rotated,
 )
-from lepton.simulator.dram_queues import entries_of, next_of, position_of, remove, row_of
+from lepton.simulator.dram_queues import entries_of, next_of, position_of, remove, renew, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
@@ -32,7 +26,6 @@ from lepton.simulator.dram_state import (
     ACTIVE,
     ALLOWED,
     BANK_FIELDS,
-    BANK_GAPS,
     BANK_GROUP,
     BANK_STATE,
     BANKS,
@@ -43,6 +36,7 @@ from lepton.simulator.dram_state import (
     COLUMN_WR,
     DECIDED,
     DONE,
+    DUAL,
     ENTRY_FIELDS,
     FAW_FIELDS,
     FAW_SLOT,
@@ -84,7 +78,6 @@ from lepton.simulator.dram_state import (
     SINGLE,
     STALE,
     TICKET,
-    TURN_BITS,
     WAITING,
     WINDOW_GAPS,
     WRITE_COMMAND,
@@ -111,11 +104,9 @@ def _delay(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
 
 @njit(allocates=False, inlined=True)
 def postpone_banks(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
-    banks = m[OFFERS + kind]
-    if banks:
-        by_bank = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
-        for first in range(0, c[BANKS], 2*LANES):
-            delay_banks2(m, NEXT_AT + first, banks >> first, c, by_bank + first, t)
+    """Delay the banks whose next command is of a kind to `t` plus the gaps there."""
+    if m[OFFERS + kind]:
+        renew(c, m, m[OFFERS + kind], gaps, t, -1, 0, 0)
 
 
 @njit(allocates=False, inlined=True)
@@ -192,29 +183,6 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
 
 
 @njit(allocates=False, inlined=True)
-def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int) -> None:
-    """Issue the bank's next command."""
-    b = BANK_STATE + local * BANK_FIELDS
-    if kind >= READ_COMMAND:
-        gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
-    elif kind == ACTIVATE:
-        gaps = _activate(c, m, local, t)
-    else:
-        gaps = precharge(c, m, b, t)
-    at = next_of(c, m, local)
-    banks = m[OFFERS + kind]
-    by_bank = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
-    if c[BANKS] <= LANES:
-        renew_banks(m, NEXT_AT, banks, c, by_bank, t, local, at)
-    else:
-        for first in range(0, c[BANKS], 2*LANES):
-            renew_banks2(
-                m, NEXT_AT + first, banks >> first, c, by_bank + first, t, local - first, at
-            )
-    m[STALE] = 1
-
-
-@njit(allocates=False, inlined=True)
 def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
     """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
     hit, reads = m[b + HIT], m[b + READ]
@@ -253,18 +221,15 @@ def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
 
 
 @njit(allocates=False, inlined=True)
-def _pick_in_turn(c: I64, m: I64, t: int) -> None:
-    """Find the first command from `t` on; banks take turns from the one after the last served."""
-    after, allowed = m[POINTER] + 1, m[ALLOWED]
-    best = LATER << TURN_BITS
-    # cycle and turn in one number: the search has no branch to mispredict
-    if c[BANKS] <= LANES:
-        best = first_of_banks(m, NEXT_AT, allowed, after, t, TURN_BITS)
-    else:
-        for first in range(0, c[BANKS], 2*LANES):
-            key = first_of_banks2(m, NEXT_AT + first, allowed >> first, after - first, t, TURN_BITS)
-            best = min(best, key)
-    turn = rotated(allowed & m[OFFERS + SEVERAL], after)
+def _note_best(c: I64, m: I64, last: int, at: int, best: int, t: int) -> None:
+    """Pick the first command from `t` on, by turns from the bank after the one served last.
+
+    `at` is when that one can go on, `best` the first of the others but those that have a choice.
+    """
+    if (m[ALLOWED] >> last) & 1:
+        best = min(best, (max(at, t) << TURN_BITS) | ((1 << TURN_BITS) - 1))
+    after = last + 1
+    turn = rotated(m[ALLOWED] & m[OFFERS + SEVERAL], after)
     while turn:
         place = lowest(turn)
         turn &= turn - 1
@@ -273,6 +238,31 @@ def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     local = (best + after) & (MAX_BANKS - 1)
     kind = _first_of_bank(c, m, local, t)[1]
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
+
+
+@njit(allocates=False, inlined=True)
+def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: int) -> None:
+    """Issue the bank's next command; pick another from `then` on."""
+    b = BANK_STATE + local * BANK_FIELDS
+    if kind >= READ_COMMAND:
+        gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
+    elif kind == ACTIVATE:
+        gaps = _activate(c, m, local, t)
+    else:
+        gaps = precharge(c, m, b, t)
+    at = next_of(c, m, local)
+    best = renew(c, m, m[OFFERS + kind], gaps, t, local, at, then)
+    m[STALE] = 1
+    if not c[SINGLE]:
+        _note_best(c, m, local, at, best, then)
+
+
+@njit(allocates=False, inlined=True)
+def _pick_in_turn(c: I64, m: I64, t: int) -> None:
+    """Find the first command from `t` on; banks take turns from the one after the last served."""
+    last = m[POINTER] & (MAX_BANKS - 1)
+    at = m[NEXT_AT + last]
+    _note_best(c, m, last, at, renew(c, m, 0, READ_GAPS, 0, last, at, t), t)
 
 
 @njit(allocates=False, inlined=True)
@@ -345,5 +335,6 @@ def command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> int:
     local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
     m[POINTER], m[STALE] = local, 1
     if first == NOTHING or (kind < READ_COMMAND) != (first < READ_COMMAND):
-        _issue(c, m, f, k, local, kind, t)
+        then = t if first == NOTHING and c[DUAL] else t + 1
+        _issue(c, m, f, k, local, kind, t, then)
     return kind

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from lepton.simulator.dram_timing import MAX_GROUPS
 
-__all__ = ["FEW_GROUPS", "LANES", "delay_all", "delay_banks", "delay_few", "first_of_banks"]
-__all__ += ["lowest", "renew_banks", "rotated", "set_bank"]
+__all__ = ["FEW_GROUPS", "LANES", "TURN_BITS", "delay_all", "delay_few", "lowest", "renew_few"]
+__all__ += ["renew_many", "rotated"]
 
 I64 = NDArray[np.int64]
 Delay = Callable[[I64, int, I64, int, int], None]
+Renew = Callable[[I64, int, int, I64, int, int, int, int, int, int], int]
 
 WORD = 64
+TURN_BITS = 6
+"""Bits of a bank's place in the order of turns."""
 FEW_GROUPS = 4
 """Bank groups of most DRAMs: their gates fit in one vector."""
 LANES = 16
@@ -91,72 +94,50 @@ def _delay(count: int) -> Delay:
     return cast(Delay, intrinsic(delay))
 
 
-def _delay_banks(count):
-  def delay_banks(
-    typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any
-) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _vector_at(context, builder, m, args[0], args[1], count)
-        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], count), align=8)
-        old = builder.load(target, align=8)
-        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], count)))
-        builder.store(builder.select(_lanes_of(builder, args[2], count), new, old), target, align=8)
-        return context.get_dummy_value()
+def _renew(count: int) -> Renew:
+    def renew(
+        typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any,
+        bank: Any, at: Any, allowed: Any, then: Any
+    ) -> Any:  # fmt: skip
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            m, first, banks, c, gaps, t, bank, at, allowed, then = args
+            every = ir.Constant(ir.VectorType(_I64, count), list(range(count)))
+            target = _vector_at(context, builder, signature.args[0], m, first, count)
+            gap = builder.load(
+                _vector_at(context, builder, signature.args[3], c, gaps, count), align=8
+            )
+            old = builder.load(target, align=8)
+            new = _larger(builder, old, builder.add(gap, _splat(builder, t, count)))
+            new = builder.select(_lanes_of(builder, banks, count), new, old)
+            bank = _splat(builder, bank, count)
+            mine = builder.icmp_signed("==", bank, every)
+            builder.store(builder.select(mine, _splat(builder, at, count), new), target, align=8)
+            turn = builder.add(builder.sub(every, bank), _splat(builder, _I64(-1), count))
+            turn = builder.and_(turn, _splat(builder, _I64((1 << TURN_BITS) - 1), count))
+            new = _larger(builder, new, _splat(builder, then, count))
+            key = builder.or_(builder.shl(new, _splat(builder, _I64(TURN_BITS), count)), turn)
+            none = _splat(builder, _I64((1 << WORD - 1) - 1), count)
+            others = builder.and_(_lanes_of(builder, allowed, count), builder.not_(mine))
+            return _least(builder, builder.select(others, key, none), count)
 
-    return types.none(m, types.int64, types.int64, c, types.int64, types.int64), codegen
-  return intrinsic(delay_banks)
+        i = types.int64
+        return types.int64(m, i, i, c, i, i, i, i, i, i), codegen
 
-
-def _renew_banks(count):
-  def renew_banks(
-    typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any, bank: Any, at: Any
-) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _vector_at(context, builder, m, args[0], args[1], count)
-        gap = builder.load(_vector_at(context, builder, c, args[3], args[4], count), align=8)
-        old = builder.load(target, align=8)
-        new = _larger(builder, old, builder.add(gap, _splat(builder, args[5], count)))
-        new = builder.select(_lanes_of(builder, args[2], count), new, old)
-        chosen = builder.icmp_signed("==", _splat(builder, args[6], count), _iota(count))
-        new = builder.select(chosen, _splat(builder, args[7], count), new)
-        builder.store(new, target, align=8)
-        return context.get_dummy_value()
-
-    i = types.int64
-    return types.none(m, i, i, c, i, i, i, i), codegen
-  return intrinsic(renew_banks)
+    return cast(Renew, intrinsic(renew))
 
 
-def _set_bank(typingcontext: Any, m: Any, first: Any, bank: Any, at: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _vector_at(context, builder, m, args[0], args[1], LANES)
-        chosen = builder.icmp_signed("==", _splat(builder, args[2], LANES), _iota(LANES))
-        old = builder.load(target, align=8)
-        new = builder.select(chosen, _splat(builder, args[3], LANES), old)
-        builder.store(new, target, align=8)
-        return context.get_dummy_value()
-
-    return types.none(m, types.int64, types.int64, types.int64), codegen
-
-
-def _first_of_banks(count):
-  def first_of_banks(
-    typingcontext: Any, m: Any, first: Any, banks: Any, after: Any, t: Any, bits: Any
-) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = builder.load(_vector_at(context, builder, m, args[0], args[1], count), align=8)
-        at = _larger(builder, at, _splat(builder, args[4], count))
-        turn = builder.sub(_iota(count), _splat(builder, args[3], count))
-        turn = builder.and_(turn, _splat(builder, _I64(WORD - 1), count))
-        key = builder.or_(builder.shl(at, _splat(builder, args[5], count)), turn)
-        never = _splat(builder, _I64((1 << 63) - 1), count)
-        key = builder.select(_lanes_of(builder, args[2], count), key, never)
-        least = builder.module.declare_intrinsic(f"llvm.vector.reduce.smin.v{count}i64", (), ir.FunctionType(_I64, [key.type]))
-        return builder.call(least, [key])
-
-    signature = types.int64(m, types.int64, types.int64, types.int64, types.int64, types.int64)
-    return signature, codegen
-  return intrinsic(first_of_banks)
+def _least(builder: Any, vector: Any, count: int) -> Any:
+    while count > 1:
+        count //= 2
+        unset, half = ir.Constant(vector.type, ir.Undefined), ir.VectorType(_I32, count)
+        low, high = (
+            ir.Constant(half, list(range(count))),
+            ir.Constant(half, list(range(count, 2 * count))),
+        )
+        low = builder.shuffle_vector(vector, unset, low)
+        high = builder.shuffle_vector(vector, unset, high)
+        vector = builder.select(builder.icmp_signed("<", low, high), low, high)
+    return builder.extract_element(vector, _I32(0))
 
 
 lowest = cast("Callable[[int], int]", intrinsic(_lowest))
@@ -167,11 +148,5 @@ rotated = cast("Callable[[int, int], int]", intrinsic(_rotated))
 
 delay_all, delay_few = _delay(MAX_GROUPS), _delay(FEW_GROUPS)
 
-delay_banks = _delay_banks(LANES)
-delay_banks2 = _delay_banks(2*LANES)
-renew_banks = _renew_banks(LANES)
-renew_banks2 = _renew_banks(2*LANES)
-first_of_banks = _first_of_banks(LANES)
-first_of_banks2 = _first_of_banks(2*LANES)
-set_bank = cast("Callable[[I64, int, int, int], None]", intrinsic(_set_bank))
-"""Set one of `LANES` banks; read together later, they must be written together."""
+renew_few, renew_many = _renew(LANES), _renew(2 * LANES)
+"""Delay the banks of a mask to `t` plus the gaps, set a bank to `at`; return the others' least."""

@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_intrinsics import LANES, lowest, set_bank
+from lepton.simulator.dram_intrinsics import LANES, TURN_BITS, lowest, renew_few, renew_many
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
     ACTIVE,
+    ALLOWED,
     BANK,
     BANK_BITS,
     BANK_COUNT,
     BANK_FIELDS,
+    BANK_GAPS,
     BANK_GROUP,
     BANK_QUEUE,
     BANK_STATE,
+    BANKS,
     CLOCK,
     COLUMN_RD,
     COLUMN_WR,
@@ -68,6 +71,7 @@ from lepton.simulator.dram_state import (
     RANK,
     READ,
     READ_COMMAND,
+    READ_GAPS,
     ROW,
     SEQUENCE,
     SEQUENCES,
@@ -89,6 +93,7 @@ __all__ = [
     "offer",
     "position_of",
     "remove",
+    "renew",
     "room",
     "row_of",
     "schedule",
@@ -192,10 +197,39 @@ def next_of(c: I64, m: I64, local: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
+def renew(
+    c: I64, m: I64, banks: int, gaps: int, t: int, local: int, at: int, then: int
+) -> int:  # fmt: skip
+    """Delay banks to `t` plus the gaps to them; set the earliest cycle of one.
+
+    Return the first of the others from `then` on: cycle and turn in one number.
+    """
+    gaps = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
+    allowed = m[ALLOWED]
+    if c[BANKS] <= LANES:
+        return renew_few(m, NEXT_AT, banks, c, gaps, t, local, at, allowed, then)
+    best = LATER << TURN_BITS
+    for first in range(0, c[BANKS], 2 * LANES):
+        key = renew_many(
+            m,
+            NEXT_AT + first,
+            banks >> first,
+            c,
+            gaps + first,
+            t,
+            local - first,
+            at,
+            allowed >> first,
+            then,
+        )
+        best = min(best, key)
+    return best
+
+
+@njit(allocates=False, inlined=True)
 def offer(c: I64, m: I64, local: int) -> None:
     """Set the bank's next command and its earliest cycle."""
-    bank = local & (LANES - 1)
-    set_bank(m, NEXT_AT + local - bank, bank, next_of(c, m, local))
+    renew(c, m, 0, READ_GAPS, 0, local, next_of(c, m, local), 0)
 
 
 @njit(allocates=False, inlined=True)

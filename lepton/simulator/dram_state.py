@@ -85,9 +85,6 @@ FILTER = 2048
 
 (LINK, DONE) = range(2)
 
-TURN_BITS = 6
-"""Bits of a bank's place in the order of turns."""
-
 
 class ControllerState(NamedTuple):
     """The controllers of one memory's channels."""
