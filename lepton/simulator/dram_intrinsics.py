@@ -107,8 +107,10 @@ def _renew(count: int) -> Renew:
                 _vector_at(context, builder, signature.args[3], c, gaps, count), align=8
             )
             old = builder.load(target, align=8)
-            new = _larger(builder, old, builder.add(gap, _splat(builder, t, count)))
-            new = builder.select(_lanes_of(builder, banks, count), new, old)
+            never = _splat(builder, _I64(-(1 << 60)), count)
+            new = builder.add(gap, _splat(builder, t, count))
+            new = builder.select(_lanes_of(builder, banks, count), new, never)
+            new = _larger(builder, old, new)
             bank = _splat(builder, bank, count)
             mine = builder.icmp_signed("==", bank, every)
             builder.store(builder.select(mine, _splat(builder, at, count), new), target, align=8)
