@@ -288,9 +288,11 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     f[_hash(m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
-    elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
-        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
-        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local]
+    else:
+        # no branch on what cannot be predicted
+        freed = -int(m[b + BANK_COUNT] == c[BANK_QUEUE])
+        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local] & freed
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local] & freed
     m[b + BANK_COUNT] -= 1
     kept = ~(1 << at)
     m[b + HIT] &= kept
@@ -336,8 +338,8 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     bit = 1 << at
     m[q + VALID] |= bit
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
-    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE]:
-        m[q + ELIGIBLE] |= bit
+    has_room = int(m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE])
+    m[q + ELIGIBLE] |= has_room << at
 
 
 @njit(allocates=False, inlined=True)
@@ -382,9 +384,9 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
     changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
-    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
-        m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
-        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
+    filled = -int(m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE])
+    m[QUEUES + ELIGIBLE] &= ~(m[QUEUE_MASKS + local] & filled)
+    m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~(m[QUEUE_MASKS + MAX_BANKS + local] & filled)
     return local if changes else -1
 
 
