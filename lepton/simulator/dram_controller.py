@@ -123,7 +123,7 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
 def _moves(c: I64, m: I64) -> bool:
     """Tell if a transaction can move into a bank's queue now, or a drain begin."""
     drained = QUEUE_FIELDS if m[DRAIN] > 0 else 0
-    return (m[QUEUES + drained + ELIGIBLE] != 0) | starts_drain(c, m)
+    return m[QUEUES + drained + ELIGIBLE] != 0 or starts_drain(c, m)
 
 
 @njit(allocates=False, inlined=True)
@@ -172,8 +172,7 @@ def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> 
 @njit(allocates=False, inlined=True)
 def _when(c: I64, m: I64, clock: int) -> int:
     """Return the first cycle from `clock` on in which anything happens; the command is picked."""
-    command = max(clock, min(m[BEST_AT], m[REFRESH_AT]))
-    return clock if _moves(c, m) else command
+    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
 
 
 @njit(allocates=False, inlined=True)

@@ -144,6 +144,12 @@ def _queued(is_write: int, at: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
+def _has_room(c: I64, m: I64, local: int) -> int:
+    """Return all bits set if a bank's queue has room, else none: no branch to mispredict."""
+    return (m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] - c[BANK_QUEUE]) >> 63
+
+
+@njit(allocates=False, inlined=True)
 def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     """Return the ticket of the request of an address that waits in a queue, or -1."""
     if f[_hash(line, is_write)] == 0:
@@ -289,8 +295,7 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     else:
-        # no branch on what cannot be predicted
-        freed = -int(m[b + BANK_COUNT] == c[BANK_QUEUE])
+        freed = ~_has_room(c, m, local)
         m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local] & freed
         m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local] & freed
     m[b + BANK_COUNT] -= 1
@@ -338,8 +343,7 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     bit = 1 << at
     m[q + VALID] |= bit
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
-    has_room = int(m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE])
-    m[q + ELIGIBLE] |= has_room << at
+    m[q + ELIGIBLE] |= bit & _has_room(c, m, local)
 
 
 @njit(allocates=False, inlined=True)
@@ -384,9 +388,9 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
     changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
-    filled = -int(m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE])
-    m[QUEUES + ELIGIBLE] &= ~(m[QUEUE_MASKS + local] & filled)
-    m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~(m[QUEUE_MASKS + MAX_BANKS + local] & filled)
+    has_room = _has_room(c, m, local)
+    m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local] | has_room
+    m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local] | has_room
     return local if changes else -1
 
 
