@@ -17,7 +17,15 @@ from lepton.simulator.dram_intrinsics import (
     lowest,
     rotated,
 )
-from lepton.simulator.dram_queues import entries_of, next_of, position_of, remove, renew, row_of
+from lepton.simulator.dram_queues import (
+    entries_of,
+    group_of,
+    next_of,
+    position_of,
+    remove,
+    renew,
+    row_of,
+)
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
@@ -26,7 +34,6 @@ from lepton.simulator.dram_state import (
     ACTIVE,
     ALLOWED,
     BANK_FIELDS,
-    BANK_GROUP,
     BANK_STATE,
     BANKS,
     BEST_AT,
@@ -125,7 +132,7 @@ def _activate(c: I64, m: I64, local: int, t: int) -> int:
     m[b + OPEN], m[b + HIT] = row, hit
     m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
     m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
-    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    group = group_of(c, local)
     _delay(c, m, ACTIVATE, ACTIVATE_GAPS + group * MAX_GROUPS, t)
     rank = (group >> c[GROUP_BITS]) & (MAX_GROUPS - 1)
     window = FAW_TIMES + rank * FAW_FIELDS
@@ -141,11 +148,12 @@ def _activate(c: I64, m: I64, local: int, t: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def precharge(c: I64, m: I64, b: int, t: int) -> int:
+def precharge(c: I64, m: I64, local: int, t: int) -> int:
     """Close a bank."""
+    b = BANK_STATE + local * BANK_FIELDS
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
-    group = m[b + BANK_GROUP] & (MAX_GROUPS - 1)
+    group = group_of(c, local)
     _delay(c, m, PRECHARGE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
     m[PRECHARGES] += 1
     return PRECHARGE_GAPS + group * MAX_GROUPS
@@ -170,9 +178,7 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     remove(c, m, f, local, at, is_write)
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
-    gaps = (WRITE_GAPS if is_write else READ_GAPS) + (
-        m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    ) * 2 * MAX_GROUPS
+    gaps = (WRITE_GAPS if is_write else READ_GAPS) + group_of(c, local) * 2 * MAX_GROUPS
     _delay(c, m, READ_COMMAND, gaps, t)
     _delay(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
     if is_write:
@@ -183,10 +189,11 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
 
 
 @njit(allocates=False, inlined=True)
-def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
+def _earliest(c: I64, m: I64, local: int, kind: int, t: int) -> int:
     """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
+    b = BANK_STATE + local * BANK_FIELDS
     hit, reads = m[b + HIT], m[b + READ]
-    gate = GATES + kind * MAX_GROUPS + m[b + BANK_GROUP]
+    gate = GATES + kind * MAX_GROUPS + group_of(c, local)
     if kind == PRECHARGE:
         oldest = m[b + WAITING] & -m[b + WAITING]
         blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
@@ -197,15 +204,16 @@ def _earliest(c: I64, m: I64, b: int, kind: int, t: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _first_of_several(c: I64, m: I64, b: int, t: int) -> tuple[int, int]:
+def _first_of_several(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
     """Return when and how the bank can first go on; its older request wins a tie."""
-    row = _earliest(c, m, b, PRECHARGE, t)
-    read = _earliest(c, m, b, READ_COMMAND, t)
-    write = _earliest(c, m, b, WRITE_COMMAND, t)
+    row = _earliest(c, m, local, PRECHARGE, t)
+    read = _earliest(c, m, local, READ_COMMAND, t)
+    write = _earliest(c, m, local, WRITE_COMMAND, t)
     if row <= read and row <= write:
         return row, PRECHARGE
     if read != write:
         return (read, READ_COMMAND) if read < write else (write, WRITE_COMMAND)
+    b = BANK_STATE + local * BANK_FIELDS
     hit, reads = m[b + HIT], m[b + READ]
     older = lowest(hit & reads) < lowest(hit & ~reads)
     return read, READ_COMMAND if older else WRITE_COMMAND
@@ -216,7 +224,7 @@ def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
     """Return when, from `t` on, the bank's next command can go, and its kind."""
     kind = m[NEXT_KIND + local]
     if kind == SEVERAL:
-        return _first_of_several(c, m, BANK_STATE + local * BANK_FIELDS, t)
+        return _first_of_several(c, m, local, t)
     return max(m[NEXT_AT + local], t), kind
 
 
@@ -243,15 +251,15 @@ def _note_best(c: I64, m: I64, last: int, at: int, best: int, t: int) -> None:
 @njit(allocates=False, inlined=True)
 def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: int) -> None:
     """Issue the bank's next command; pick another from `then` on."""
-    b = BANK_STATE + local * BANK_FIELDS
     if kind >= READ_COMMAND:
         gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
     elif kind == ACTIVATE:
         gaps = _activate(c, m, local, t)
     else:
-        gaps = precharge(c, m, b, t)
+        gaps = precharge(c, m, local, t)
+    banks = m[OFFERS + kind]
     at = next_of(c, m, local)
-    best = renew(c, m, m[OFFERS + kind], gaps, t, local, at, then)
+    best = renew(c, m, banks, gaps, t, local, at, then)
     m[STALE] = 1
     if not c[SINGLE]:
         _note_best(c, m, local, at, best, then)
@@ -285,11 +293,10 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
     while allowed:
         local = lowest(allowed)
         allowed &= allowed - 1
-        b = BANK_STATE + local * BANK_FIELDS
         for kind in range(SEVERAL):
             at, only = LATER, m[NEXT_KIND + local]
             if only == SEVERAL and kind != ACTIVATE:
-                at = _earliest(c, m, b, kind, t)
+                at = _earliest(c, m, local, kind, t)
             elif only == kind:
                 at = _first_of_bank(c, m, local, t)[0]
             if at >= LATER:

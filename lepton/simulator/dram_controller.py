@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_commands import command, consider, pick, postpone_banks, precharge
-from lepton.simulator.dram_queues import enter, offer, room, schedule, starts_drain
+from lepton.simulator.dram_queues import enter, group_of, offer, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
     ALLOWED,
     BANK_FIELDS,
-    BANK_GROUP,
     BANK_STATE,
     BEST_AT,
     CHANNEL,
@@ -79,7 +78,8 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
     for local in range(begin, begin + c[PER_RANK]):
         b = BANK_STATE + local * BANK_FIELDS
         if m[b + OPEN] >= 0:
-            close = max(m[b + PRE], m[GATES + PRECHARGE * MAX_GROUPS + m[b + BANK_GROUP]], t)
+            gate = GATES + PRECHARGE * MAX_GROUPS + group_of(c, local)
+            close = max(m[b + PRE], m[gate], t)
             if close < at:
                 at, bank = close, local
         else:
@@ -104,7 +104,7 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         return False
     m[STALE] = 1
     if bank >= 0:
-        gaps = precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        gaps = precharge(c, m, bank, t)
         postpone_banks(c, m, PRECHARGE, gaps, t)
         offer(c, m, bank)
         return True

@@ -22,7 +22,6 @@ from lepton.simulator.dram_state import (
     BANK_COUNT,
     BANK_FIELDS,
     BANK_GAPS,
-    BANK_GROUP,
     BANK_QUEUE,
     BANK_STATE,
     BANKS,
@@ -89,6 +88,7 @@ from lepton.simulator.dram_state import (
 __all__ = [
     "enter",
     "entries_of",
+    "group_of",
     "next_of",
     "offer",
     "position_of",
@@ -111,6 +111,12 @@ def _bank_of(c: I64, line: int) -> int:
     group = (line >> c[SHIFT + GROUP]) & c[MASK + GROUP]
     bank = (line >> c[SHIFT + BANK]) & c[MASK + BANK]
     return ((((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank) & (MAX_BANKS - 1)
+
+
+@njit(allocates=False, inlined=True)
+def group_of(c: I64, local: int) -> int:
+    """Return the group of a bank, numbered over its channel."""
+    return (local >> c[BANK_BITS]) & (MAX_GROUPS - 1)
 
 
 @njit(allocates=False, inlined=True)
@@ -194,7 +200,7 @@ def next_of(c: I64, m: I64, local: int) -> int:
             else:
                 at, kind = m[b + COLUMN_WR], WRITE_COMMAND
     # where there is no gate, any other does not matter
-    gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + (m[b + BANK_GROUP] & (MAX_GROUPS - 1))
+    gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + group_of(c, local)
     before = m[NEXT_KIND + local] & 7
     m[NEXT_KIND + local] = kind
     m[OFFERS + before] &= ~(1 << local)

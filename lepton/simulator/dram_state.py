@@ -63,7 +63,7 @@ FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
 GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
 # per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
-BANK_COUNT, BANK_GROUP, BANK_FIELDS = 10, 11, 16
+BANK_COUNT, BANK_FIELDS = 10, 16
 # a power of two above the gates, so that a mask tells the compiler that a gate is no negative index
 BANK_STATE = 256
 # per bank, its next command: earliest cycle, by gates too and `LATER` if there are several; kind
@@ -156,7 +156,6 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
     banks[:, :, OPEN] = -1
     blocks[:, NEXT_AT:NEXT_KIND], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
-    banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
     return ControllerState(
         configuration,
         blocks,
