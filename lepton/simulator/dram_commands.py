@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
+from lepton.simulator.dram_banks import (
+    delay_banks,
+    delay_gates,
+    group_of,
+    next_of,
+    renew,
+)
 from lepton.simulator.dram_intrinsics import (
-    FEW_GROUPS,
     TURN_BITS,
-    delay_all,
-    delay_few,
     lowest,
     rotated,
 )
 from lepton.simulator.dram_queues import (
     entries_of,
-    group_of,
-    next_of,
     position_of,
     remove,
-    renew,
     row_of,
 )
 from lepton.simulator.dram_state import (
@@ -50,7 +51,6 @@ from lepton.simulator.dram_state import (
     FAW_TIMES,
     GATES,
     GROUP_BITS,
-    GROUPS,
     HIT,
     HIT_COUNT,
     HIT_LIMIT,
@@ -100,25 +100,8 @@ U8 = NDArray[np.uint8]
 
 
 @njit(allocates=False, inlined=True)
-def _delay(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
-    """Delay a kind of command to `t` plus the gaps there, of all bank groups from the first on."""
-    gate = GATES + kind * MAX_GROUPS
-    if c[GROUPS] <= FEW_GROUPS:
-        delay_few(m, gate, c, gaps, t)
-    else:
-        delay_all(m, gate, c, gaps, t)
-
-
-@njit(allocates=False, inlined=True)
-def postpone_banks(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
-    """Delay the banks whose next command is of a kind to `t` plus the gaps there."""
-    if m[OFFERS + kind]:
-        renew(c, m, m[OFFERS + kind], gaps, t, -1, 0, 0)
-
-
-@njit(allocates=False, inlined=True)
 def _activate(c: I64, m: I64, local: int, t: int) -> int:
-    """Open the row of the bank's oldest request."""
+    """Open the row of the bank's oldest request; return where the gaps to activations are."""
     b = BANK_STATE + local * BANK_FIELDS
     entry = entries_of(c, local)
     waiting = m[b + WAITING]
@@ -133,7 +116,7 @@ def _activate(c: I64, m: I64, local: int, t: int) -> int:
     m[b + COLUMN_RD], m[b + COLUMN_WR] = t + c[RCD_RD], t + c[RCD_WR]
     m[b + PRE], m[b + ACT] = t + c[RAS], t + c[RAS] + c[RP]
     group = group_of(c, local)
-    _delay(c, m, ACTIVATE, ACTIVATE_GAPS + group * MAX_GROUPS, t)
+    delay_gates(c, m, ACTIVATE, ACTIVATE_GAPS + group * MAX_GROUPS, t)
     rank = (group >> c[GROUP_BITS]) & (MAX_GROUPS - 1)
     window = FAW_TIMES + rank * FAW_FIELDS
     slot = m[window + FAW_SLOT] & 3
@@ -141,27 +124,27 @@ def _activate(c: I64, m: I64, local: int, t: int) -> int:
     slot = (slot + 1) & 3
     m[window + FAW_SLOT] = slot
     oldest = int(m[window + slot])
-    _delay(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
-    postpone_banks(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
+    delay_gates(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
+    delay_banks(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
     m[ACTIVATES] += 1
     return ACTIVATE_GAPS + group * MAX_GROUPS
 
 
 @njit(allocates=False, inlined=True)
 def precharge(c: I64, m: I64, local: int, t: int) -> int:
-    """Close a bank."""
+    """Close a bank; return where the gaps to precharges are."""
     b = BANK_STATE + local * BANK_FIELDS
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
     group = group_of(c, local)
-    _delay(c, m, PRECHARGE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
+    delay_gates(c, m, PRECHARGE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
     m[PRECHARGES] += 1
     return PRECHARGE_GAPS + group * MAX_GROUPS
 
 
 @njit(allocates=False, inlined=True)
 def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> int:
-    """Do the oldest read (write) of the bank's open row."""
+    """Do the oldest read (write) of the bank's open row; return where the gaps to its like are."""
     b = BANK_STATE + local * BANK_FIELDS
     at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
     if is_write:
@@ -179,12 +162,12 @@ def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) ->
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
     gaps = (WRITE_GAPS if is_write else READ_GAPS) + group_of(c, local) * 2 * MAX_GROUPS
-    _delay(c, m, READ_COMMAND, gaps, t)
-    _delay(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
+    delay_gates(c, m, READ_COMMAND, gaps, t)
+    delay_gates(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
     if is_write:
-        postpone_banks(c, m, READ_COMMAND, gaps, t)
+        delay_banks(c, m, READ_COMMAND, gaps, t)
         return gaps + MAX_GROUPS
-    postpone_banks(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
+    delay_banks(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
     return gaps
 
 
@@ -259,7 +242,11 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: i
         gaps = precharge(c, m, local, t)
     banks = m[OFFERS + kind]
     at = next_of(c, m, local)
-    best = renew(c, m, banks, gaps, t, local, at, then)
+    best = LATER << TURN_BITS
+    if m[ACTIVE] & ~(1 << local):
+        best = renew(c, m, banks, gaps, t, local, at, then)
+    else:
+        renew(c, m, 0, READ_GAPS, 0, local, at, 0)
     m[STALE] = 1
     if not c[SINGLE]:
         _note_best(c, m, local, at, best, then)
@@ -268,8 +255,8 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: i
 @njit(allocates=False, inlined=True)
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
-    last = m[POINTER] & (MAX_BANKS - 1)
-    at = m[NEXT_AT + last]
+    last = int(m[POINTER] & (MAX_BANKS - 1))
+    at = int(m[NEXT_AT + last])
     _note_best(c, m, last, at, renew(c, m, 0, READ_GAPS, 0, last, at, t), t)
 
 
@@ -321,7 +308,7 @@ def consider(c: I64, m: I64, local: int, t: int) -> None:
     """Take a bank's new request into account for the next command from `t` on."""
     if m[STALE]:
         return
-    if c[SINGLE] or local == m[BEST_BANK]:
+    if c[SINGLE] or (local == m[BEST_BANK] and m[BEST_AT] < LATER):
         m[STALE] = 1
     elif (m[ALLOWED] >> local) & 1:
         at, kind = _first_of_bank(c, m, local, t)

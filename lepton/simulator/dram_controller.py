@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_commands import command, consider, pick, postpone_banks, precharge
-from lepton.simulator.dram_queues import enter, group_of, offer, room, schedule, starts_drain
+from lepton.simulator.dram_banks import delay_banks, group_of, offer
+from lepton.simulator.dram_commands import command, consider, pick, precharge
+from lepton.simulator.dram_queues import enter, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
@@ -105,7 +106,7 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
     m[STALE] = 1
     if bank >= 0:
         gaps = precharge(c, m, bank, t)
-        postpone_banks(c, m, PRECHARGE, gaps, t)
+        delay_banks(c, m, PRECHARGE, gaps, t)
         offer(c, m, bank)
         return True
     begin = m[REFRESHING] * c[PER_RANK]

@@ -11,9 +11,9 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from lepton.simulator.dram_timing import MAX_GROUPS
+from lepton.simulator.dram_timing import MAX_GROUPS, NEVER
 
-__all__ = ["FEW_GROUPS", "LANES", "TURN_BITS", "delay_all", "delay_few", "lowest", "renew_few"]
+__all__ = ["FEW_BANKS", "FEW_GROUPS", "TURN_BITS", "delay_all", "delay_few", "lowest", "renew_few"]
 __all__ += ["renew_many", "rotated"]
 
 I64 = NDArray[np.int64]
@@ -25,8 +25,8 @@ TURN_BITS = 6
 """Bits of a bank's place in the order of turns."""
 FEW_GROUPS = 4
 """Bank groups of most DRAMs: their gates fit in one vector."""
-LANES = 16
-"""Banks that are looked at together."""
+FEW_BANKS = 16
+"""Banks of most DRAMs' channels."""
 _I32, _I64 = ir.IntType(32), ir.IntType(WORD)
 
 
@@ -60,22 +60,33 @@ def _vector_at(context: Any, builder: Any, array: Any, value: Any, first: Any, c
     return builder.bitcast(address, ir.VectorType(_I64, count).as_pointer())
 
 
-def _larger(builder: Any, a: Any, b: Any) -> Any:
+def _later(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed(">", a, b), a, b)
 
 
-def _smaller(builder: Any, a: Any, b: Any) -> Any:
+def _sooner(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 def _lanes_of(builder: Any, mask: Any, count: int) -> Any:
-    """Return one bit per lane: the low bits of a mask."""
-    bits = builder.trunc(mask, ir.IntType(count)) if count < WORD else mask
+    """Return the low bits of a mask, one per lane."""
+    bits = builder.trunc(mask, ir.IntType(count))
     return builder.bitcast(bits, ir.VectorType(ir.IntType(1), count))
 
 
-def _iota(count: int) -> Any:
-    return ir.Constant(ir.VectorType(_I64, count), list(range(count)))
+def _least(builder: Any, vector: Any, count: int) -> Any:
+    """Return the least element; halves are compared, as wide as they are."""
+    while count > 1:
+        count //= 2
+        unset, half = ir.Constant(vector.type, ir.Undefined), ir.VectorType(_I32, count)
+        low, high = (
+            builder.shuffle_vector(
+                vector, unset, ir.Constant(half, list(range(first, first + count)))
+            )
+            for first in (0, count)
+        )
+        vector = _sooner(builder, low, high)
+    return builder.extract_element(vector, _I32(0))
 
 
 def _delay(count: int) -> Delay:
@@ -86,7 +97,7 @@ def _delay(count: int) -> Delay:
             target = _vector_at(context, builder, m, args[0], args[1], count)
             gap = builder.load(_vector_at(context, builder, c, args[2], args[3], count), align=8)
             new = builder.add(gap, _splat(builder, args[4], count))
-            builder.store(_larger(builder, builder.load(target, align=8), new), target, align=8)
+            builder.store(_later(builder, builder.load(target, align=8), new), target, align=8)
             return context.get_dummy_value()
 
         return types.none(m, types.int64, c, types.int64, types.int64), codegen
@@ -94,52 +105,44 @@ def _delay(count: int) -> Delay:
     return cast(Delay, intrinsic(delay))
 
 
+def _first_key(builder: Any, cycles: Any, bank: Any, banks: Any, then: Any, count: int) -> Any:
+    """Return the least of cycle, `then` at least, and turn after `bank`, in one number."""
+    lanes = ir.Constant(cycles.type, list(range(count)))
+    turns = builder.sub(lanes, _splat(builder, builder.add(bank, _I64(1)), count))
+    turns = builder.and_(turns, _splat(builder, _I64((1 << TURN_BITS) - 1), count))
+    cycles = _later(builder, cycles, _splat(builder, then, count))
+    keys = builder.or_(builder.shl(cycles, _splat(builder, _I64(TURN_BITS), count)), turns)
+    none = _splat(builder, _I64((1 << (WORD - 1)) - 1), count)
+    return _least(builder, builder.select(banks, keys, none), count)
+
+
 def _renew(count: int) -> Renew:
+    """Return a kernel that delays `count` banks, sets one of them and finds the first other.
+
+    Their cycles are loaded and stored whole: a store of one would hold up the next load of all.
+    """
+
     def renew(
         typingcontext: Any, m: Any, first: Any, banks: Any, c: Any, gaps: Any, t: Any,
-        bank: Any, at: Any, allowed: Any, then: Any
+        bank: Any, at: Any, allowed: Any, then: Any,
     ) -> Any:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            m, first, banks, c, gaps, t, bank, at, allowed, then = args
-            every = ir.Constant(ir.VectorType(_I64, count), list(range(count)))
-            target = _vector_at(context, builder, signature.args[0], m, first, count)
-            gap = builder.load(
-                _vector_at(context, builder, signature.args[3], c, gaps, count), align=8
-            )
-            old = builder.load(target, align=8)
-            never = _splat(builder, _I64(-(1 << 60)), count)
-            new = builder.add(gap, _splat(builder, t, count))
-            new = builder.select(_lanes_of(builder, banks, count), new, never)
-            new = _larger(builder, old, new)
-            bank = _splat(builder, bank, count)
-            mine = builder.icmp_signed("==", bank, every)
-            builder.store(builder.select(mine, _splat(builder, at, count), new), target, align=8)
-            turn = builder.add(builder.sub(every, bank), _splat(builder, _I64(-1), count))
-            turn = builder.and_(turn, _splat(builder, _I64((1 << TURN_BITS) - 1), count))
-            new = _larger(builder, new, _splat(builder, then, count))
-            key = builder.or_(builder.shl(new, _splat(builder, _I64(TURN_BITS), count)), turn)
-            none = _splat(builder, _I64((1 << WORD - 1) - 1), count)
-            others = builder.and_(_lanes_of(builder, allowed, count), builder.not_(mine))
-            return _least(builder, builder.select(others, key, none), count)
+            values, first, banks, gap_values, gaps, t, bank, at, allowed, then = args
+            target = _vector_at(context, builder, m, values, first, count)
+            gap = builder.load(_vector_at(context, builder, c, gap_values, gaps, count), align=8)
+            delayed = builder.add(gap, _splat(builder, t, count))
+            never = _splat(builder, _I64(NEVER), count)
+            delayed = builder.select(_lanes_of(builder, banks, count), delayed, never)
+            cycles = _later(builder, builder.load(target, align=8), delayed)
+            lanes = ir.Constant(cycles.type, list(range(count)))
+            own = builder.icmp_signed("==", _splat(builder, bank, count), lanes)
+            builder.store(builder.select(own, _splat(builder, at, count), cycles), target, align=8)
+            others = builder.and_(_lanes_of(builder, allowed, count), builder.not_(own))
+            return _first_key(builder, cycles, bank, others, then, count)
 
-        i = types.int64
-        return types.int64(m, i, i, c, i, i, i, i, i, i), codegen
+        return types.int64(m, *[types.int64] * 2, c, *[types.int64] * 6), codegen
 
     return cast(Renew, intrinsic(renew))
-
-
-def _least(builder: Any, vector: Any, count: int) -> Any:
-    while count > 1:
-        count //= 2
-        unset, half = ir.Constant(vector.type, ir.Undefined), ir.VectorType(_I32, count)
-        low, high = (
-            ir.Constant(half, list(range(count))),
-            ir.Constant(half, list(range(count, 2 * count))),
-        )
-        low = builder.shuffle_vector(vector, unset, low)
-        high = builder.shuffle_vector(vector, unset, high)
-        vector = builder.select(builder.icmp_signed("<", low, high), low, high)
-    return builder.extract_element(vector, _I32(0))
 
 
 lowest = cast("Callable[[int], int]", intrinsic(_lowest))
@@ -150,5 +153,10 @@ rotated = cast("Callable[[int, int], int]", intrinsic(_rotated))
 
 delay_all, delay_few = _delay(MAX_GROUPS), _delay(FEW_GROUPS)
 
-renew_few, renew_many = _renew(LANES), _renew(2 * LANES)
-"""Delay the banks of a mask to `t` plus the gaps, set a bank to `at`; return the others' least."""
+renew_few, renew_many = _renew(FEW_BANKS), _renew(2 * FEW_BANKS)
+"""Renew the earliest cycles of `FEW_BANKS` banks, or twice as many, from `first` on.
+
+Delay those of a mask to `t` plus the gaps there, set that of `bank`, counted from `first`, to `at`,
+and return the least of cycle, `then` at least, and turn after `bank`, in one number, of the others
+that are allowed.
+"""

@@ -11,23 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_intrinsics import LANES, TURN_BITS, lowest, renew_few, renew_many
+from lepton.simulator.dram_banks import (
+    offer,
+)
+from lepton.simulator.dram_intrinsics import (
+    lowest,
+)
 from lepton.simulator.dram_state import (
-    ACT,
-    ACTIVATE,
     ACTIVE,
-    ALLOWED,
     BANK,
     BANK_BITS,
     BANK_COUNT,
     BANK_FIELDS,
-    BANK_GAPS,
     BANK_QUEUE,
     BANK_STATE,
-    BANKS,
     CLOCK,
-    COLUMN_RD,
-    COLUMN_WR,
     COUNT,
     DONE,
     DRAIN,
@@ -38,29 +36,19 @@ from lepton.simulator.dram_state import (
     ENTRY_FIELDS,
     FILTER,
     FLUSH,
-    GATES,
     GROUP,
     GROUP_BITS,
     HIT,
-    HIT_COUNT,
-    HIT_LIMIT,
     HOME,
-    LATER,
     LINE,
     LINK,
     MASK,
     MAX_BANKS,
-    MAX_GROUPS,
     MAX_QUEUE,
     MERGED,
-    NEXT_AT,
     NEXT_KIND,
-    NOTHING,
-    OFFERS,
     OPEN,
     POSITION_BITS,
-    PRE,
-    PRECHARGE,
     QUEUE,
     QUEUE_FIELDS,
     QUEUE_MASKS,
@@ -70,11 +58,9 @@ from lepton.simulator.dram_state import (
     RANK,
     READ,
     READ_COMMAND,
-    READ_GAPS,
     ROW,
     SEQUENCE,
     SEQUENCES,
-    SEVERAL,
     SHIFT,
     SINGLE,
     STALE,
@@ -88,12 +74,8 @@ from lepton.simulator.dram_state import (
 __all__ = [
     "enter",
     "entries_of",
-    "group_of",
-    "next_of",
-    "offer",
     "position_of",
     "remove",
-    "renew",
     "room",
     "row_of",
     "schedule",
@@ -111,12 +93,6 @@ def _bank_of(c: I64, line: int) -> int:
     group = (line >> c[SHIFT + GROUP]) & c[MASK + GROUP]
     bank = (line >> c[SHIFT + BANK]) & c[MASK + BANK]
     return ((((rank << c[GROUP_BITS]) | group) << c[BANK_BITS]) | bank) & (MAX_BANKS - 1)
-
-
-@njit(allocates=False, inlined=True)
-def group_of(c: I64, local: int) -> int:
-    """Return the group of a bank, numbered over its channel."""
-    return (local >> c[BANK_BITS]) & (MAX_GROUPS - 1)
 
 
 @njit(allocates=False, inlined=True)
@@ -176,72 +152,6 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
             return m[at + TICKET]
         queued &= queued - 1
     return -1
-
-
-@njit(allocates=False, inlined=True)
-def next_of(c: I64, m: I64, local: int) -> int:
-    """Set the bank's next kind of command; return its earliest cycle."""
-    b = BANK_STATE + local * BANK_FIELDS
-    waiting, hit = m[b + WAITING], m[b + HIT]
-    at, kind = LATER, NOTHING
-    if waiting == 0:
-        pass
-    elif m[b + OPEN] < 0:
-        at, kind = m[b + ACT], ACTIVATE
-    else:
-        if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
-            at, kind = m[b + PRE], PRECHARGE
-        if hit != 0:
-            reads = hit & m[b + READ]
-            if kind == PRECHARGE or (reads != 0 and reads != hit):
-                at, kind = LATER, SEVERAL
-            elif reads != 0:
-                at, kind = m[b + COLUMN_RD], READ_COMMAND
-            else:
-                at, kind = m[b + COLUMN_WR], WRITE_COMMAND
-    # where there is no gate, any other does not matter
-    gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + group_of(c, local)
-    before = m[NEXT_KIND + local] & 7
-    m[NEXT_KIND + local] = kind
-    m[OFFERS + before] &= ~(1 << local)
-    m[OFFERS + kind] |= 1 << local
-    return max(at, m[gate])
-
-
-@njit(allocates=False, inlined=True)
-def renew(
-    c: I64, m: I64, banks: int, gaps: int, t: int, local: int, at: int, then: int
-) -> int:  # fmt: skip
-    """Delay banks to `t` plus the gaps to them; set the earliest cycle of one.
-
-    Return the first of the others from `then` on: cycle and turn in one number.
-    """
-    gaps = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
-    allowed = m[ALLOWED]
-    if c[BANKS] <= LANES:
-        return renew_few(m, NEXT_AT, banks, c, gaps, t, local, at, allowed, then)
-    best = LATER << TURN_BITS
-    for first in range(0, c[BANKS], 2 * LANES):
-        key = renew_many(
-            m,
-            NEXT_AT + first,
-            banks >> first,
-            c,
-            gaps + first,
-            t,
-            local - first,
-            at,
-            allowed >> first,
-            then,
-        )
-        best = min(best, key)
-    return best
-
-
-@njit(allocates=False, inlined=True)
-def offer(c: I64, m: I64, local: int) -> None:
-    """Set the bank's next command and its earliest cycle."""
-    renew(c, m, 0, READ_GAPS, 0, local, next_of(c, m, local), 0)
 
 
 @njit(allocates=False, inlined=True)
