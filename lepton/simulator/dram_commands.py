@@ -242,11 +242,7 @@ def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: i
         gaps = precharge(c, m, local, t)
     banks = m[OFFERS + kind]
     at = next_of(c, m, local)
-    best = LATER << TURN_BITS
-    if m[ACTIVE] & ~(1 << local):
-        best = renew(c, m, banks, gaps, t, local, at, then)
-    else:
-        renew(c, m, 0, READ_GAPS, 0, local, at, 0)
+    best = renew(c, m, banks, gaps, t, local, at, then)
     m[STALE] = 1
     if not c[SINGLE]:
         _note_best(c, m, local, at, best, then)

@@ -107,8 +107,7 @@ def _delay(count: int) -> Delay:
 
 def _first_key(builder: Any, cycles: Any, bank: Any, banks: Any, then: Any, count: int) -> Any:
     """Return the least of cycle, `then` at least, and turn after `bank`, in one number."""
-    lanes = ir.Constant(cycles.type, list(range(count)))
-    turns = builder.sub(lanes, _splat(builder, builder.add(bank, _I64(1)), count))
+    turns = builder.sub(ir.Constant(cycles.type, list(range(-1, count - 1))), bank)
     turns = builder.and_(turns, _splat(builder, _I64((1 << TURN_BITS) - 1), count))
     cycles = _later(builder, cycles, _splat(builder, then, count))
     keys = builder.or_(builder.shl(cycles, _splat(builder, _I64(TURN_BITS), count)), turns)
@@ -135,7 +134,8 @@ def _renew(count: int) -> Renew:
             delayed = builder.select(_lanes_of(builder, banks, count), delayed, never)
             cycles = _later(builder, builder.load(target, align=8), delayed)
             lanes = ir.Constant(cycles.type, list(range(count)))
-            own = builder.icmp_signed("==", _splat(builder, bank, count), lanes)
+            bank = _splat(builder, bank, count)
+            own = builder.icmp_signed("==", bank, lanes)
             builder.store(builder.select(own, _splat(builder, at, count), cycles), target, align=8)
             others = builder.and_(_lanes_of(builder, allowed, count), builder.not_(own))
             return _first_key(builder, cycles, bank, others, then, count)
