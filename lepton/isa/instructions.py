@@ -210,8 +210,8 @@ class Weights(Instruction):
     - outside the constant segment, or not shorter than the block;
     - that ends inside its header or before its last element, or goes on behind that one with
       more than the zero bits up to the next byte;
-    - whose header has a bit set that must be zero, a palette with a byte twice, or a size of a group
-      that is none of the six or too small for the decoder;
+    - whose header has a bit set that must be zero, a palette with a byte twice, or a size of a
+      group that is none of the six or too small for the decoder;
     - with a symbol beyond the palette's entries;
     - whose L is not the decoder's lanes, whose m names a bucket without symbols, or whose counts
       leave bucket m nothing.
