@@ -290,9 +290,9 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
-@njit(allocates=False, inlined=True)
+@njit(allocates=False)
 def pick(c: I64, m: I64, t: int) -> None:
-    """Find the first command that can be issued from `t` on."""
+    """Find the first command that can be issued from `t` on; called where that changed otherwise."""
     if c[SINGLE]:
         _pick_oldest(c, m, t)
     else:
