@@ -193,15 +193,28 @@ class Weights(Instruction):
     | extra bits | 0 | 1 | 1 | 1 | 1 | 2 | 2 | 3 | 3 | 4 | 4 | 5 | 5 | 6 | 6 |
 
     Fields follow the header without gaps, from the lowest bit on: the number m of a bucket, 4 bits;
-    for each other bucket whose first symbol exists, in order, its level, 4 bits; for each lane 12
-    bits; then the elements. Levels 0 to 15 are the counts 0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96,
-    128, 192, 256, 384 and 512; bucket m has what is left of 1,024, at least 1. The *start* of a
-    bucket is the sum of the counts of those before it.
+    for each other bucket whose first symbol is below the number of symbols (256, or the palette's
+    entries), in order, its level, 4 bits; for each lane 12 bits; then the elements. Levels 0 to 15
+    are the counts 0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384 and 512; bucket m has
+    what is left of 1,024, at least 1. The *start* of a bucket is the sum of the counts of those
+    before it.
 
     Element i is lane i mod L's, whose state x is at first 4,096 plus its 12 bits. With s the lowest
     10 bits of x, its bucket is the one with start <= s < start + count, and x becomes
     count * (x >> 10) + s - start. Unless the element is one of the last L of the block, n bits
     follow, n the least with x << n >= 4,096, and x becomes x << n plus them. The extra bits follow.
+
+    Refused at load are a `raw` stream of other than `reduction` x `columns` bytes, and of the other
+    formats a stream
+
+    - outside the constant segment, or not shorter than the block;
+    - that ends inside its header or before its last element, or goes on behind that one with
+      more than the zero bits up to the next byte;
+    - whose header has a bit set that must be zero, a palette with a byte twice, or a size of a
+      group that is none of the six or too small for the decoder;
+    - with a symbol beyond the palette's entries;
+    - whose L is not the decoder's lanes, whose m names a bucket without symbols, or whose counts
+      leave bucket m nothing.
     """
 
     memory: int = bits(3, "index of the memory in the chip's list")

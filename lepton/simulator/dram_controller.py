@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
+from lepton.simulator.dram_banks import delay_banks, group_of, offer
 from lepton.simulator.dram_commands import command, consider, pick, precharge
-from lepton.simulator.dram_queues import enter, offer, room, schedule, starts_drain
+from lepton.simulator.dram_queues import enter, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
+    ACTIVATE,
     ALLOWED,
     BANK_FIELDS,
-    BANK_GROUP,
     BANK_STATE,
     BEST_AT,
     CHANNEL,
@@ -29,14 +30,16 @@ from lepton.simulator.dram_state import (
     DUAL,
     ELIGIBLE,
     FLUSH,
+    GATES,
     LATER,
     LINE_MASK,
     MASK,
+    MAX_GROUPS,
     NOTHING,
     OPEN,
     PER_RANK,
     PRE,
-    PRECHARGE_GATE,
+    PRECHARGE,
     QUEUE_FIELDS,
     QUEUES,
     RANKS,
@@ -45,7 +48,6 @@ from lepton.simulator.dram_state import (
     REFRESHES,
     REFRESHING,
     RFC,
-    ROW_COMMAND,
     SHIFT,
     SINGLE,
     STALE,
@@ -77,7 +79,8 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
     for local in range(begin, begin + c[PER_RANK]):
         b = BANK_STATE + local * BANK_FIELDS
         if m[b + OPEN] >= 0:
-            close = max(m[b + PRE], m[PRECHARGE_GATE + m[b + BANK_GROUP]], t)
+            gate = GATES + PRECHARGE * MAX_GROUPS + group_of(c, local)
+            close = max(m[b + PRE], m[gate], t)
             if close < at:
                 at, bank = close, local
         else:
@@ -102,7 +105,8 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         return False
     m[STALE] = 1
     if bank >= 0:
-        precharge(c, m, BANK_STATE + bank * BANK_FIELDS, t)
+        gaps = precharge(c, m, bank, t)
+        delay_banks(c, m, PRECHARGE, gaps, t)
         offer(c, m, bank)
         return True
     begin = m[REFRESHING] * c[PER_RANK]
@@ -136,7 +140,7 @@ def _refreshes(c: I64, m: I64, t: int) -> bool:
 @njit(allocates=False, inlined=True)
 def run_cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
     """Do what the channel does in cycle `t`, before which nothing is left to do."""
-    first = ROW_COMMAND if _refreshes(c, m, t) else NOTHING
+    first = ACTIVATE if _refreshes(c, m, t) else NOTHING
     searches = first == NOTHING or c[DUAL] != 0
     while searches:
         if m[STALE]:

@@ -11,22 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_intrinsics import lowest
+from lepton.simulator.dram_banks import (
+    offer,
+)
+from lepton.simulator.dram_intrinsics import (
+    lowest,
+)
 from lepton.simulator.dram_state import (
-    ACT,
-    ACTIVATE_GATE,
     ACTIVE,
     BANK,
     BANK_BITS,
     BANK_COUNT,
     BANK_FIELDS,
-    BANK_GROUP,
     BANK_QUEUE,
     BANK_STATE,
-    CHOOSERS,
     CLOCK,
-    COLUMN_RD,
-    COLUMN_WR,
     COUNT,
     DONE,
     DRAIN,
@@ -40,25 +39,16 @@ from lepton.simulator.dram_state import (
     GROUP,
     GROUP_BITS,
     HIT,
-    HIT_COUNT,
-    HIT_LIMIT,
     HOME,
-    LATER,
     LINE,
     LINK,
     MASK,
     MAX_BANKS,
-    MAX_GROUPS,
     MAX_QUEUE,
     MERGED,
-    NEXT_AT,
-    NEXT_GATE,
     NEXT_KIND,
-    NOTHING,
     OPEN,
     POSITION_BITS,
-    PRE,
-    PRECHARGE_GATE,
     QUEUE,
     QUEUE_FIELDS,
     QUEUE_MASKS,
@@ -68,13 +58,9 @@ from lepton.simulator.dram_state import (
     RANK,
     READ,
     READ_COMMAND,
-    READ_GATE,
-    RIPE,
     ROW,
-    ROW_COMMAND,
     SEQUENCE,
     SEQUENCES,
-    SEVERAL,
     SHIFT,
     SINGLE,
     STALE,
@@ -82,16 +68,12 @@ from lepton.simulator.dram_state import (
     TICKET,
     VALID,
     WAITING,
-    WAKE,
-    WAKE_OTHERS,
     WRITE_COMMAND,
-    WRITE_GATE,
 )
 
 __all__ = [
     "enter",
     "entries_of",
-    "offer",
     "position_of",
     "remove",
     "room",
@@ -144,6 +126,12 @@ def _queued(is_write: int, at: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
+def _has_room(c: I64, m: I64, local: int) -> int:
+    """Return all bits set if a bank's queue has room, else none: no branch to mispredict."""
+    return (m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] - c[BANK_QUEUE]) >> 63
+
+
+@njit(allocates=False, inlined=True)
 def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
     """Return the ticket of the request of an address that waits in a queue, or -1."""
     if f[_hash(line, is_write)] == 0:
@@ -164,37 +152,6 @@ def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
             return m[at + TICKET]
         queued &= queued - 1
     return -1
-
-
-@njit(allocates=False, inlined=True)
-def offer(c: I64, m: I64, local: int) -> None:
-    """Set the bank's next command, with the earliest cycle by its own timings, and its gate."""
-    b = BANK_STATE + local * BANK_FIELDS
-    waiting, hit = m[b + WAITING], m[b + HIT]
-    at, gate, kind = LATER, ACTIVATE_GATE, NOTHING
-    if waiting == 0:
-        pass
-    elif m[b + OPEN] < 0:
-        at, kind = m[b + ACT], ROW_COMMAND
-    else:
-        if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
-            at, gate, kind = m[b + PRE], PRECHARGE_GATE, ROW_COMMAND
-        if hit != 0:
-            reads = hit & m[b + READ]
-            if kind == ROW_COMMAND or (reads != 0 and reads != hit):
-                kind = SEVERAL
-            elif reads != 0:
-                at, gate, kind = m[b + COLUMN_RD], READ_GATE, READ_COMMAND
-            else:
-                at, gate, kind = m[b + COLUMN_WR], WRITE_GATE, WRITE_COMMAND
-    gate += m[b + BANK_GROUP] & (MAX_GROUPS - 1)
-    m[NEXT_AT + local], m[NEXT_GATE + local] = at, gate
-    m[NEXT_KIND + local] = kind
-    m[CHOOSERS] = (m[CHOOSERS] & ~(1 << local)) | ((kind == SEVERAL) << local)
-    ripe = (kind == READ_COMMAND) & (at <= m[gate])
-    m[RIPE] = (m[RIPE] & ~(1 << local)) | (ripe << local)
-    wake = LATER if ripe else at
-    m[WAKE], m[WAKE_OTHERS] = min(m[WAKE], wake), min(m[WAKE_OTHERS], wake)
 
 
 @njit(allocates=False, inlined=True)
@@ -253,9 +210,10 @@ def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
     f[_hash(m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
-    elif m[b + BANK_COUNT] == c[BANK_QUEUE]:
-        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
-        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local]
+    else:
+        freed = ~_has_room(c, m, local)
+        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local] & freed
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local] & freed
     m[b + BANK_COUNT] -= 1
     kept = ~(1 << at)
     m[b + HIT] &= kept
@@ -301,8 +259,7 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     bit = 1 << at
     m[q + VALID] |= bit
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] |= bit
-    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] < c[BANK_QUEUE]:
-        m[q + ELIGIBLE] |= bit
+    m[q + ELIGIBLE] |= bit & _has_room(c, m, local)
 
 
 @njit(allocates=False, inlined=True)
@@ -347,9 +304,9 @@ def schedule(c: I64, m: I64, f: U8) -> int:
     if m[q + VALID] == 0:
         m[q + TAIL] = 0
     changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
-    if m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] == c[BANK_QUEUE]:
-        m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local]
-        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local]
+    has_room = _has_room(c, m, local)
+    m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local] | has_room
+    m[QUEUES + QUEUE_FIELDS + ELIGIBLE] &= ~m[QUEUE_MASKS + MAX_BANKS + local] | has_room
     return local if changes else -1
 
 

@@ -33,8 +33,7 @@ LATER = 1 << 50
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
 (DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
-(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, WRITE_READ, SEQUENCES) = range(19, 25)
-SHIFT = 25
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, SEQUENCES, SHIFT) = range(19, 25)
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
 READ_GAPS = MASK + len(FIELDS)
@@ -42,40 +41,34 @@ WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
 WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
 PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
-# per group: gaps from a read there to others, ascending, each with the banks that it or less is for
-READ_STEPS, STEPS = PRECHARGE_GAPS + MAX_GROUPS**2, 3
+# how far each of these rows lies in a table of the same by bank
+BANK_GAPS = PRECHARGE_GAPS + MAX_GROUPS**2
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
 (CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
-(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE, CHOOSERS, RIPE) = range(8, 16)
-(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(16, 23)
+(REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE) = range(8, 14)
+(READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(14, 21)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
-DECIDED = 23
-# no bank that waits for more than gates offers anything before; the same without the picked bank
-WAKE, WAKE_OTHERS = 24, 28
-# latest read: its cycle; its group, -1 unless all read gates are its gaps; a bound of read gates
-(LAST_READ, LAST_GROUP, READS_BY) = range(25, 28)
+DECIDED = 21
+# per kind of command, the banks of which it is the next
+OFFERS = 22
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = 29
+QUEUES = OFFERS + 6
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
-# per group: earliest activation, precharge, read, write as other banks' commands allow
+# per kind of command and group, the earliest cycle that other banks' commands allow
 GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
-ACTIVATE_GATE, PRECHARGE_GATE, READ_GATE, WRITE_GATE = range(
-    GATES, GATES + 4 * MAX_GROUPS, MAX_GROUPS
-)
 # per bank
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
-BANK_COUNT, BANK_GROUP, BANK_FIELDS = 10, 11, 16
+BANK_COUNT, BANK_FIELDS = 10, 16
 # a power of two above the gates, so that a mask tells the compiler that a gate is no negative index
 BANK_STATE = 256
-# per bank, its next command: earliest cycle by its own timings, gate, kind
+# per bank, its next command: earliest cycle, by gates too and `LATER` if there are several; kind
 NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
-NEXT_GATE = NEXT_AT + MAX_BANKS
-NEXT_KIND = NEXT_GATE + MAX_BANKS
+NEXT_KIND = NEXT_AT + MAX_BANKS
 # per queue and bank; what waits, per queue and position and then per bank and position;
 # behind it, where a single queue needs it, the order of arrival
 QUEUE_MASKS = NEXT_KIND + MAX_BANKS
@@ -84,16 +77,13 @@ QUEUED = QUEUE_MASKS + 2 * MAX_BANKS
 ENTRY_FIELDS = 2
 ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
 
-# kinds of command; several where a bank has a choice
-ROW_COMMAND, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(5)
+# kinds of command, the row commands first; several where a bank has a choice
+ACTIVATE, PRECHARGE, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(6)
 
 FILTER = 2048
 """Counters of queued requests by a hash of their address; reads and writes alternate."""
 
 (LINK, DONE) = range(2)
-
-TURN_BITS = 6
-"""Bits of a bank's place in the order of turns."""
 
 
 class ControllerState(NamedTuple):
@@ -108,18 +98,10 @@ class ControllerState(NamedTuple):
     """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
 
 
-def _read_steps(timing: DramTiming, column: I64) -> I64:
-    """Return [group, step]: a gap from the group's reads to others, the banks free by then."""
-    groups, banks = timing.groups, np.int64(1) << np.arange(timing.banks)
-    steps = np.zeros((MAX_GROUPS, STEPS, 2), np.int64)
-    for group in range(groups):
-        gaps = column[0, group, 0, :groups]
-        distinct = np.unique(gaps)
-        for step in range(STEPS):
-            gap = distinct[min(step, len(distinct) - 1)]
-            near = np.repeat(gaps <= gap, timing.banks_per_group)
-            steps[group, step] = gap, banks[near].sum()
-    return steps
+def _by_bank(timing: DramTiming, gaps: I64) -> I64:
+    """Return gaps to bank groups, the last axis, as gaps to banks."""
+    group = np.minimum(np.arange(MAX_BANKS) // timing.banks_per_group, MAX_GROUPS - 1)
+    return gaps.reshape(-1, MAX_GROUPS)[:, group]
 
 
 def _positions(timing: DramTiming, configuration: I64) -> int:
@@ -150,9 +132,8 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     bits = mapping(timing)
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     gaps = rules(timing)
-    row[WRITE_READ] = gaps.column[1, :, 0].max()
-    tables = (*gaps, _read_steps(timing, gaps.column))
-    return np.concatenate([row, *(table.ravel() for table in tables)])
+    by_group = np.concatenate([table.ravel() for table in gaps])
+    return np.concatenate([row, by_group, _by_bank(timing, by_group).ravel()])
 
 
 def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
@@ -162,17 +143,19 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     """
     configuration = _configuration(timing, arbitration)
     sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
-    blocks = np.zeros((timing.channels, int(configuration[SEQUENCES]) + sequences), np.int64)
+    width = (int(configuration[SEQUENCES]) + sequences + 7) // 8 * 8
+    raw = np.zeros(timing.channels * width + 8, np.int64)
+    skip = (-raw.ctypes.data % 64) // 8
+    blocks = raw[skip : skip + timing.channels * width].reshape(timing.channels, width)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
-    blocks[:, DECIDED], blocks[:, LAST_GROUP] = -1, -1
+    blocks[:, DECIDED] = -1
     blocks[:, FAW_TIMES:GATES] = -LATER
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
     banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
     banks[:, :, OPEN] = -1
-    blocks[:, NEXT_AT:NEXT_GATE], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
-    banks[:, :, BANK_GROUP] = np.arange(MAX_BANKS) // timing.banks_per_group
+    blocks[:, NEXT_AT:NEXT_KIND], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
     return ControllerState(
         configuration,
         blocks,
