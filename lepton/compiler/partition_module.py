@@ -49,7 +49,7 @@ def partition_for_lepton(mod: tvm.IRModule, chip: str | Path | Chip = "edge") ->
     module: Any = mod
     if any(is_region(function) for _, function in module.functions_items()):
         raise InputError("the module is partitioned for Lepton already")
-    made, _ = partition(import_relax(_alone(mod)).module, "onnx", chosen)
+    made = partition(import_relax(_alone(mod)).module, "onnx", chosen).module
     named: Any = _named(made, chosen)
     functions = dict(named.functions_items())
     known = {variable.name_hint for variable in functions}
