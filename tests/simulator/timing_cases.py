@@ -374,7 +374,7 @@ def random_program(seed: int, drams: float = 0.0, cores: int = 1) -> Program:
     names = r.choice((_TRANSFERS, _COMPUTE, _TRANSFERS + _COMPUTE, _TRANSFERS * 3 + _COMPUTE))
     places = _places(r, total, cores)
     items = [(core, _INSTRUCTIONS[r.choice(names)](d)) for core in places]
-    pairs = _semaphores(r, sorted({_queue(*item) for item in items}), cores)
+    pairs = _semaphores(r, [_queue(*item) for item in items], cores)
     regions: list[list[Instruction]] = []
     for part in range(parts):
         mine = _synchronize(r, items[part * total // parts : (part + 1) * total // parts], pairs)
@@ -401,8 +401,13 @@ def _semaphores(
 ) -> dict[Semaphore, tuple[Queue, Queue]]:
     """Return the signalling and the waiting queue of some semaphores."""
     if cores == 1:
-        return _pairs(r, used, range(SEMAPHORES), 0)
+        return _pairs(r, sorted(set(used)), range(SEMAPHORES), 0)
     made = _pairs(r, used, range(FIRST_COMMON, SEMAPHORES), -1)
+    for semaphore, (signalling, waiting) in made.items():
+        elsewhere = [queue for queue in used if queue[0] != signalling[0]]
+        if elsewhere and r.random() < 0.7:
+            waiting = r.choice(elsewhere)
+        made[semaphore] = signalling, waiting
     for core in {queue[0] for queue in used}:
         mine = [queue for queue in used if queue[0] == core]
         made |= _pairs(r, mine, range(FIRST_COMMON), core)
