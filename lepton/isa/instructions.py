@@ -111,7 +111,7 @@ class ResizeMode(IntEnum):
 
 @instruction(0x01, Unit.CONTROL)
 class Halt(Instruction):
-    """End a region: the region is over when every earlier instruction has retired."""
+    """End a core's stream; the region is over when all instructions of all cores have retired."""
 
 
 @instruction(0x10, Unit.LOAD)

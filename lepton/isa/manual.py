@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import inspect
 
-from lepton.isa.declaration import OPCODE_BITS, REGISTRY, SEMAPHORES, WORD_BYTES, Field, Instruction
+from lepton.isa.declaration import (
+    FIRST_SHARED,
+    OPCODE_BITS,
+    REGISTRY,
+    SEMAPHORES,
+    WORD_BYTES,
+    Field,
+    Instruction,
+)
 from lepton.isa.stream import REFERENCES
 
 __all__ = ["manual"]
@@ -22,6 +30,10 @@ queue). A queue works in order; queues run ahead of each other. An instruction s
 semaphore of its wait mask has a signal that no earlier wait took, and takes it; its signals fire
 when it retires. Each semaphore has one signalling and one waiting queue.
 
+With several cores a region holds a stream for each of them, one behind the other, each ended by its
+`halt`. Semaphores {FIRST_SHARED} to {SEMAPHORES - 1} are then common to all cores, and each core
+has the others to itself.
+
 ## Packed streams
 
 Chips with `control.packed` fetch a stream in which an instruction is what differs from an earlier
@@ -29,10 +41,11 @@ one of its opcode. Its first byte holds the opcode in bits {OPCODE_BITS - 1}:0 a
 bits 7:{OPCODE_BITS}:
 
 - 0: the word follows as it is above ({WORD_BYTES} bytes with this first one).
-- 1 to {REFERENCES}: the word of that opcode that many before this one in its region, where the
-  words before the region's first are the opcode and zeros. A byte follows with a bit for each group
-  of eight bytes, lowest first, in which the word differs; for each such group a byte with a bit for
-  each byte of it that differs; then those bytes, lowest first, as they are in the word.
+- 1 to {REFERENCES}: the word of that opcode that many before this one in its core's stream of its
+  region, where the words before the stream's first are the opcode and zeros. A byte follows with a
+  bit for each group of eight bytes, lowest first, in which the word differs; for each such group a
+  byte with a bit for each byte of it that differs; then those bytes, lowest first, as they are in
+  the word.
 
 The stream is canonical: each instruction takes the fewest bytes that it can, by the least reference
 that gives them, and is a plain word if no reference takes fewer than {WORD_BYTES}. Others are

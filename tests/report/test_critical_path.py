@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import lepton
+from lepton.chip import load_chip
 from lepton.models import digits_model_path
 from lepton.program import Program
 from lepton.report.critical_path import critical_path, path_cycles
@@ -13,9 +16,14 @@ from lepton.simulator import simulate_timing
 from lepton.trace import Trace
 
 
-@pytest.fixture(scope="module", params=["nano", "edge", "like-u85-1024"])
+@pytest.fixture(
+    scope="module",
+    params=[("nano", 1), ("edge", 1), ("like-u85-1024", 1), ("nano", 2), ("edge", 4)],
+)
 def run(request: pytest.FixtureRequest) -> tuple[Program, Trace]:
-    program = lepton.compile(digits_model_path(), chip=request.param)
+    name, cores = request.param
+    chip = dataclasses.replace(load_chip(name), cores=cores)
+    program = lepton.compile(digits_model_path(), chip=chip)
     return program, simulate_timing(program)
 
 

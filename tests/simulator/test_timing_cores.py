@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lepton.chip import Chip
-from lepton.errors import CheckError, ProgramError
+from lepton.errors import ProgramError
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
 from lepton.isa.stream import unpack
@@ -196,4 +196,3 @@ def test_a_region_without_a_stream_for_each_core_is_not_timed(halts: int) -> Non
     program = program_of(_chip(), [streams(*[[_fill()]] * halts)])
     with pytest.raises(ProgramError, match=f"{halts} streams.*2 cores"):
         simulate_timing(program)
-
