@@ -130,9 +130,9 @@ class _Walk:
 
 
 def _earlier_in_queue(queue: I64) -> list[int]:
-    """Return the instruction before each one in its queue, -1 for the first and for a `halt`."""
+    """Return the instruction before each one in its queue, -1 for the first."""
     before = np.full(len(queue), -1, np.int64)
-    for number in np.unique(queue[queue >= 0]):
+    for number in np.unique(queue):
         mine = np.flatnonzero(queue == number)
         before[mine[1:]] = mine[:-1]
     return [int(index) for index in before]

@@ -216,10 +216,22 @@ def occupied_cycles(trace: Trace, operator: int) -> dict[str, int]:
     return dict(zip(trace.queues, cycles.tolist(), strict=True))
 
 
+def _without_core(queue: str) -> str:
+    """Return the name that a queue has in a chip of one core."""
+    return queue.rpartition(".")[2]
+
+
 def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str, int] | None:
-    """Return the unit that is occupied longest, but for what the critical path spends most on."""
-    first = max(path, key=lambda cause: path[cause], default="")
-    rest = {unit: n for unit, n in occupied_cycles(trace, operator).items() if unit != first and n}
+    """Return the unit that is occupied longest, but for what the critical path spends most on.
+
+    That is left out in all cores.
+    """
+    spent: dict[str, int] = {}
+    for cause, cycles in path.items():
+        spent[_without_core(cause)] = spent.get(_without_core(cause), 0) + cycles
+    first = max(spent, key=lambda cause: spent[cause], default="")
+    occupied = occupied_cycles(trace, operator)
+    rest = {unit: n for unit, n in occupied.items() if _without_core(unit) != first and n}
     unit = max(rest, key=lambda unit: rest[unit], default="")
     return (unit, rest[unit]) if unit else None
 
