@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lepton.chip import Chip
+from lepton.chip import Chip, load_chip
 from lepton.errors import ProgramError
 from lepton.isa import Instruction
 from lepton.isa import instructions as isa
@@ -21,7 +21,7 @@ from tests.naive_stream import stored_lengths
 from tests.naive_timing import NaiveTiming
 from tests.simulator.test_timing_oracle import DATA, PROGRAM, plain_chip
 from tests.simulator.timing_cases import program_of, streams
-from tests.simulator.timing_comparison import compare, run_seed, timing_verdict
+from tests.simulator.timing_comparison import compare, cores_met, run_seed, timing_verdict
 
 COMMON = 1 << 40
 """The first semaphore that cores have in common."""
@@ -33,6 +33,17 @@ def test_random_programs_take_the_same_cycles() -> None:
     assert not timing_verdict(met)
     assert met["signals of another core"] > 120
     assert met["idle cores"] > 20
+
+
+@pytest.mark.slow
+def test_a_compiled_network_takes_the_same_cycles() -> None:
+    from lepton.compiler.compile import compile_model
+    from lepton.models import digits_model_path
+
+    program = compile_model(digits_model_path(), dataclasses.replace(load_chip("nano"), cores=2))
+    timing = compare(program)
+    assert isinstance(timing, NaiveTiming)
+    assert cores_met(timing, program)["signals of another core"]
 
 
 def _chip(cores: int = 2, **changed: dict[str, Any]) -> Chip:

@@ -14,7 +14,7 @@ from lepton.trace import Trace
 from tests.naive_timing import Deadlock, NaiveTiming, naive_timing
 from tests.simulator.timing_cases import random_program
 
-__all__ = ["compare", "describe", "difference", "run_seed", "timing_verdict"]
+__all__ = ["compare", "cores_met", "describe", "difference", "run_seed", "timing_verdict"]
 
 STALLS = ("fetch", "dispatch", "semaphore", "preload", "memory")
 DRAM_SHARE = 0.8
@@ -87,10 +87,10 @@ def _units_met(naive: NaiveTiming, program: Program) -> Counter[str]:
     for name in STALLS:
         met[f"stall {name}"] += int((rows[f"stall_{name}"] > 0).sum())
     met["several regions"] += len(naive.regions) > 1
-    return +(met + _cores_met(naive, program))
+    return +(met + cores_met(naive, program))
 
 
-def _cores_met(naive: NaiveTiming, program: Program) -> Counter[str]:
+def cores_met(naive: NaiveTiming, program: Program) -> Counter[str]:
     """Return how often cores met each other, of programs for several."""
     cores, rows = program.chip.cores, naive.records[naive.records["queue"] >= 0]
     if cores == 1:
