@@ -31,12 +31,14 @@ class Deadlock(Exception):
     """Nothing can happen any more; `args[0]` is the first instruction that was never taken (4)."""
 
 
-class NaiveRegion:
-    """One NPU region, cycle by cycle."""
+class NaiveCore:
+    """A core with its stream of a region: fetch (5), dispatch (6), queues and their units."""
 
-    def __init__(self, program: Program, items: list[Item], memories: list[Memory]) -> None:
+    def __init__(
+        self, program: Program, items: list[Item], semaphores: Semaphores, memories: list[Memory]
+    ) -> None:
         chip = self._chip = program.chip
-        self._items, self._memories = items, memories
+        self._items, self._semaphores = items, semaphores
         self._program_memory = memories[program.program_memory]
         self._ticks = chip.ticks(chip.array.clock_mhz)
         self._block = max(chip.control.fetch_bytes // 64, 1) * 64
@@ -46,36 +48,27 @@ class NaiveRegion:
         self._fetched_bytes = self._dispatched_bytes = 0
         self._dispatched = self._retired = 0
         self._arriving: list[tuple[list[Item], list[Request]]] = []
-        self._semaphores = Semaphores()
-        matrix, vector = ComputeUnit(self._semaphores, True), ComputeUnit(self._semaphores, False)
+        matrix, vector = ComputeUnit(semaphores, True), ComputeUnit(semaphores, False)
         matrix.other, vector.other = vector, matrix
         channels = chip.dma.load_channels + chip.dma.store_channels
         transfers = [
-            TransferUnit(self._semaphores, chip, memories, self._ticks) for _ in range(channels + 1)
+            TransferUnit(semaphores, chip, memories, self._ticks) for _ in range(channels + 1)
         ]
         for unit in transfers:
             unit.compute = (matrix, vector)
         self._units: list[Unit] = [*transfers, matrix, vector]
+        self._first_queue = items[0].core * len(self._units)
 
-    def run(self, cycle: int) -> int:
-        """Return the cycle at which a region that begins at `cycle` ends (12)."""
-        while True:
-            for memory in self._memories:
-                memory.advance(cycle * self._ticks)
-            moved = self._effects(cycle)
-            moved |= self._fetch(cycle)
-            moved |= self._dispatch(cycle)
-            for unit in self._units:
-                moved |= unit.turn(cycle)
-            if self._retired == len(self._items):
-                break
-            if not moved and not self._arriving and not any(u.in_flight for u in self._units):
-                raise Deadlock(next(item.number for item in self._items if item.taken < 0))
-            cycle += 1
-        drained = max(memory.drain(cycle * self._ticks) for memory in self._memories)
-        return divide_up(drained, self._ticks)
+    @property
+    def has_ended(self) -> bool:
+        return self._retired == len(self._items)
 
-    def _effects(self, cycle: int) -> bool:
+    @property
+    def awaits(self) -> bool:
+        """Whether something of it is in flight."""
+        return bool(self._arriving) or any(unit.in_flight for unit in self._units)
+
+    def effects(self, cycle: int) -> bool:
         """Let groups arrive and instructions retire."""
         tick, moved = cycle * self._ticks, False
         for group in list(self._arriving):
@@ -93,7 +86,7 @@ class NaiveRegion:
                 self._semaphores.fire(item, cycle)
         return moved
 
-    def _fetch(self, cycle: int) -> bool:
+    def fetch(self, cycle: int) -> bool:
         """Ask for the next group, if there is room for it (5)."""
         whole = sum(self._length)
         if self._fetched_bytes == whole:
@@ -115,7 +108,7 @@ class NaiveRegion:
         self._fetched_bytes += size
         return True
 
-    def _dispatch(self, cycle: int) -> bool:
+    def dispatch(self, cycle: int) -> bool:
         """Move the next instruction into its queue, if it is there and has room (6)."""
         if self._dispatched == len(self._items):
             return False
@@ -125,14 +118,48 @@ class NaiveRegion:
         if item.queue < 0:
             item.taken = item.start = item.end = item.retire = cycle
             self._retired += 1
-        elif len(self._units[item.queue].queue) < self._chip.control.queue_depth:
-            self._units[item.queue].queue.append(item)
         else:
-            return False
+            queue = self._units[item.queue - self._first_queue].queue
+            if len(queue) == self._chip.control.queue_depth:
+                return False
+            queue.append(item)
         item.dispatch = cycle
         self._dispatched_bytes += self._length[self._dispatched]
         self._dispatched += 1
         return True
+
+    def turns(self, cycle: int) -> bool:
+        """Let each queue take its step."""
+        return any([unit.turn(cycle) for unit in self._units])
+
+
+class NaiveRegion:
+    """One NPU region, cycle by cycle."""
+
+    def __init__(self, program: Program, items: list[Item], memories: list[Memory]) -> None:
+        chip = program.chip
+        self._items, self._memories = items, memories
+        self._ticks = chip.ticks(chip.array.clock_mhz)
+        semaphores = Semaphores(chip.cores)
+        streams = [[item for item in items if item.core == core] for core in range(chip.cores)]
+        self._cores = [NaiveCore(program, stream, semaphores, memories) for stream in streams]
+
+    def run(self, cycle: int) -> int:
+        """Return the cycle at which a region that begins at `cycle` ends (12)."""
+        while True:
+            for memory in self._memories:
+                memory.advance(cycle * self._ticks)
+            moved = False
+            for phase in (NaiveCore.effects, NaiveCore.fetch, NaiveCore.dispatch, NaiveCore.turns):
+                for core in self._cores:
+                    moved |= phase(core, cycle)
+            if all(core.has_ended for core in self._cores):
+                break
+            if not moved and not any(core.awaits for core in self._cores):
+                raise Deadlock(next(item.number for item in self._items if item.taken < 0))
+            cycle += 1
+        drained = max(memory.drain(cycle * self._ticks) for memory in self._memories)
+        return divide_up(drained, self._ticks)
 
 
 @dataclass(frozen=True)
@@ -158,12 +185,16 @@ def _cost(item: Instruction, chip: Chip) -> tuple[int, int, int, int]:
 def _items(program: Program) -> list[Item]:
     """Return the instructions with their costs and banks."""
     chip, decoded = program.chip, program.decoded
-    table = records(decoded)
-    queue = queues(table, chip.dma.load_channels, chip.dma.store_channels)
-    return [
-        Item(number, item, int(queue[number]), *_cost(item, chip), banks=banks_of(item, chip))
-        for number, item in enumerate(decoded)
-    ]
+    channels = (chip.dma.load_channels, chip.dma.store_channels)
+    of_core, queue = queue_count(*channels), queues(records(decoded), *channels).tolist()
+    core, made = 0, list[Item]()
+    for number, item in enumerate(decoded):
+        at = queue[number] + core * of_core if queue[number] >= 0 else -1
+        cost = _cost(item, chip)
+        made.append(Item(number, core, item, at, *cost, banks=banks_of(item, chip)))
+        if isinstance(item, isa.Halt):
+            core = (core + 1) % chip.cores
+    return made
 
 
 def _stalls(item: Item, free: int) -> dict[str, int]:
@@ -220,7 +251,7 @@ def naive_timing(program: Program, memories: list[Memory] | None = None) -> Naiv
     cycle, spans = 0, list[tuple[int, int]]()
     out = np.zeros(len(items), RECORD)
     count = queue_count(chip.dma.load_channels, chip.dma.store_channels)
-    causes: list[dict[str, int]] = [{} for _ in range(count)]
+    causes: list[dict[str, int]] = [{} for _ in range(count * chip.cores)]
     for region in program.regions:
         if region.device == "npu":
             mine = items[region.start : region.stop]

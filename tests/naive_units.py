@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class Item:
     """An instruction and what happens to it; `fired` and `cause` are of its last signal."""
 
     number: int
+    core: int
     instruction: Instruction
     queue: int
     preload: int
@@ -58,25 +60,31 @@ def _bits(mask: int) -> list[int]:
 
 
 class Semaphores:
-    """Section 4."""
+    """Those of all cores (4, "Several cores" of 2)."""
 
-    def __init__(self) -> None:
-        self._fired: list[list[tuple[int, Item]]] = [[] for _ in range(SEMAPHORES)]
-        self._taken = [0] * SEMAPHORES
+    def __init__(self, cores: int) -> None:
+        self._first_common = 40 if cores > 1 else SEMAPHORES
+        self._fired: dict[tuple[int, int], list[tuple[int, Item]]] = defaultdict(list)
+        self._taken: dict[tuple[int, int], int] = defaultdict(int)
+
+    def _named(self, item: Item, bits: list[int]) -> list[tuple[int, int]]:
+        """Return number and core of what these bits mean to an instruction, core -1 for common."""
+        return [(bit, item.core if bit < self._first_common else -1) for bit in bits]
 
     def has(self, item: Item) -> bool:
-        return all(len(self._fired[bit]) > self._taken[bit] for bit in item.waits)
+        mine = self._named(item, item.waits)
+        return all(len(self._fired[name]) > self._taken[name] for name in mine)
 
     def take(self, item: Item) -> None:
-        for bit in item.waits:
-            cycle, signaller = self._fired[bit][self._taken[bit]]
-            self._taken[bit] += 1
+        for name in self._named(item, item.waits):
+            cycle, signaller = self._fired[name][self._taken[name]]
+            self._taken[name] += 1
             if cycle >= item.fired:
                 item.fired, item.cause, item.cause_queue = cycle, signaller.number, signaller.queue
 
     def fire(self, item: Item, cycle: int) -> None:
-        for bit in item.signals:
-            self._fired[bit].append((cycle, item))
+        for name in self._named(item, item.signals):
+            self._fired[name].append((cycle, item))
 
 
 class Unit:

@@ -42,10 +42,11 @@ one of its opcode. Its first byte holds the opcode in bits {OPCODE_BITS - 1}:0 a
 bits 7:{OPCODE_BITS}:
 
 - 0: the word follows as it is above ({WORD_BYTES} bytes with this first one).
-- 1 to {REFERENCES}: the word of that opcode that many before this one in its stream, where the
-  words before the stream's first are the opcode and zeros. A byte follows with a bit for each group
-  of eight bytes, lowest first, in which the word differs; for each such group a byte with a bit for
-  each byte of it that differs; then those bytes, lowest first, as they are in the word.
+- 1 to {REFERENCES}: the word of that opcode that many before this one in its core's stream of its
+  region, where the words before the stream's first are the opcode and zeros. A byte follows with a
+  bit for each group of eight bytes, lowest first, in which the word differs; for each such group a
+  byte with a bit for each byte of it that differs; then those bytes, lowest first, as they are in
+  the word.
 
 The stream is canonical: each instruction takes the fewest bytes that it can, by the least reference
 that gives them, and is a plain word if no reference takes fewer than {WORD_BYTES}. Others are

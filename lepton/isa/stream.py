@@ -54,7 +54,7 @@ def pack(words: bytes) -> tuple[bytes, I64]:
 
 
 def _earlier(word: U8, reference: int) -> U8:
-    """Return for each word the one of its opcode that many before it in its region."""
+    """Return for each word the one of its opcode that many before it in its core's stream."""
     opcode = word[:, 0].astype(np.int64)
     ends = opcode == BY_MNEMONIC["halt"].opcode
     key = (np.cumsum(ends) - ends << 8) | opcode

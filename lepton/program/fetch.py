@@ -7,6 +7,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.errors import ProgramError
 from lepton.isa import WORD_BYTES
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.jit import njit
@@ -54,12 +55,22 @@ def _fill_groups(
 
 
 def streams_of(program: Program, region: Region) -> list[tuple[int, int]]:
-    """Return the instructions [start, stop) of each core in a region."""
-    if program.chip.cores == 1:
+    """Return the instructions [start, stop) of each core in a region.
+
+    Raises:
+        ProgramError: several cores, and not a stream with its `halt` for each.
+    """
+    cores = program.chip.cores
+    if cores == 1:
         return [(region.start, region.stop)]
     halt = BY_MNEMONIC["halt"].opcode
     halts = np.flatnonzero(program.table[region.start : region.stop, 0] == halt)
     stops = (region.start + halts + 1).tolist()
+    if len(stops) != cores or stops[-1] != region.stop:
+        raise ProgramError(
+            f"the region at instruction {region.start} has {len(stops)} streams that end in a "
+            f"halt, and must end with that of the last of {cores} cores"
+        )
     return list(zip([region.start, *stops[:-1]], stops, strict=True))
 
 

@@ -110,25 +110,24 @@ def _owners(trace: Trace, chosen: I64, kind: I64, edges: I64) -> tuple[I64, I64,
     """
     at = edges[:-1]
     owner, cause = np.full(len(at), -1, np.int64), np.full(len(at), -1, np.int64)
-    parts, part = np.ones(len(at), np.int64), np.zeros((0, len(at)), np.int64)
     queue = trace.records["queue"][chosen]
-    for one in range(len(BUSY)):
-        numbers = np.unique(queue[kind == one])
-        if not len(numbers):
+    numbers = [np.unique(queue[kind == one]) for one in range(len(BUSY))]
+    parts = np.ones(len(at), np.int64)
+    part = np.full((max(1, *map(len, numbers[:-1])), len(at)), -1, np.int64)
+    for one, used in enumerate(numbers):
+        if not len(used):
             continue
-        runs = np.array(
-            [_runners(trace, chosen[(kind == one) & (queue == q)], at) for q in numbers]
-        )
+        runs = np.array([_runners(trace, chosen[(kind == one) & (queue == q)], at) for q in used])
         fresh = (owner < 0) & (runs >= 0).any(axis=0)
         # those that run come first, in the order of their queues
         runs = np.take_along_axis(runs, np.argsort(runs < 0, axis=0, kind="stable"), axis=0)
         owner[fresh], cause[fresh] = runs[0][fresh], one
-        if BUSY[one] != "transfer" and len(runs) > 1:
-            parts = np.where(fresh, (runs >= 0).sum(axis=0), parts)
-            part = np.where(fresh, runs, part) if len(part) else np.where(fresh, runs, -1)
-    return (
-        _divided(edges, owner, cause, (parts, part)) if parts.max() > 1 else (edges, owner, cause)
-    )
+        if BUSY[one] != "transfer":
+            parts[fresh] = (runs >= 0).sum(axis=0)[fresh]
+            part[: len(runs), fresh] = runs[:, fresh]
+    if parts.max(initial=1) == 1:
+        return edges, owner, cause
+    return _divided(edges, owner, cause, (parts, part))
 
 
 def _divided(edges: I64, owner: I64, cause: I64, among: tuple[I64, I64]) -> tuple[I64, I64, I64]:

@@ -12,7 +12,7 @@ import numpy as np
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
 from lepton.report.names import joules_text, size_text, tidy_names
-from lepton.report.occupancy import occupancy
+from lepton.report.occupancy import fullest_core, occupancy
 from lepton.report.plot_roofline import roofline_points
 from lepton.report.plots import pictures, png_bytes
 from lepton.report.style import Picture
@@ -219,7 +219,7 @@ def _roofline(program: Program, trace: Trace, summary: Summary) -> str:
 
 def _scratchpad(program: Program, trace: Trace, summary: Summary) -> str:
     """Return the rectangles that hold most bytes for longest."""
-    held = occupancy(program, trace)
+    held = occupancy(program, trace, fullest_core(program))
     area = (held.high - held.low) * (held.end - held.start)
     names = tidy_names([operator.name for operator in program.operators])
     rows = [

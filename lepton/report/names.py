@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["joules_text", "shorten", "size_text", "tidy_names"]
+__all__ = ["joules_text", "queue_kind", "shorten", "size_text", "tidy_names"]
 
 _GENERIC = (
     "fusedbatchnorm",
@@ -46,6 +46,11 @@ def shorten(name: str, width: int) -> str:
         parts.pop()
         name = "/".join(parts)
     return name if len(name) <= width else f"…{name[len(name) - max(width, 1) + 1 :]}"
+
+
+def queue_kind(queue: str) -> str:
+    """Return a queue's name without its core and the number of its channel."""
+    return queue.rpartition(".")[2].rstrip("0123456789")
 
 
 def size_text(size: int) -> str:

@@ -12,7 +12,7 @@ from lepton.isa.footprints import Space, ends, footprints, space_of
 from lepton.program import Program
 from lepton.trace import Trace
 
-__all__ = ["Occupancy", "occupancy", "touched_bytes"]
+__all__ = ["Occupancy", "fullest_core", "occupancy", "touched_bytes"]
 
 I64 = NDArray[np.int64]
 
@@ -30,6 +30,11 @@ def touched_bytes(program: Program) -> int:
         CheckError: an instruction reaches beyond the scratchpad.
     """
     return max(_touched(program, core) for core in range(program.chip.cores))
+
+
+def fullest_core(program: Program) -> int:
+    """Return the core that reads or writes most different bytes of its scratchpad."""
+    return max(range(program.chip.cores), key=lambda core: _touched(program, core))
 
 
 def _touched(program: Program, core: int) -> int:

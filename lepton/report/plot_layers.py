@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lepton.program import Program
-from lepton.report.names import shorten, tidy_names
+from lepton.report.names import queue_kind, shorten, tidy_names
 from lepton.report.style import CAUSE_COLOURS, Picture, clean, picture, plain, time_axis
 from lepton.report.summary import Layer, summarize
 from lepton.trace import Trace
@@ -22,12 +22,12 @@ _SHOWN = 18
 
 
 def grouped(causes: dict[str, int]) -> dict[str, int]:
-    """Return causes with the numbered channels of a kind added up, in the order of the colours."""
+    """Return causes with the queues of a kind added up, cores too, in the order of the colours."""
     made = dict.fromkeys(CAUSE_COLOURS, 0)
     for cause, cycles in causes.items():
         name = cause.replace("_", " ")
-        if name.startswith(("wait load", "wait store")):
-            name = name.rstrip("0123456789")
+        if name.startswith("wait "):
+            name = f"wait {queue_kind(name.removeprefix('wait '))}"
         made[name] = made.get(name, 0) + cycles
     return {name: cycles for name, cycles in made.items() if cycles}
 
@@ -64,8 +64,9 @@ def unit_stalls(program: Program, trace: Trace) -> Picture:
         "stalls_units",
         f"Where every unit's cycles went: {program.source} on {program.chip.name}",
         f"Every bar adds up to the {trace.cycles:,} cycles of the run. memory, bank: occupied but "
-        "without progress; fetch: its next instruction had not been dispatched; wait: for a signal "
-        "of that unit; idle: after its last instruction.",
+        "without progress; fetch: its next instruction had not arrived; dispatch: those before it "
+        "waited for room in their queues; wait: for a signal of that unit; preload: of the first "
+        "weights; idle: after its last instruction.",
         0.34 * len(trace.queues) + 1.85,
     )
     axes = made.figure.subplots()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lepton.program import Program
 from lepton.report.names import shorten, tidy_names
-from lepton.report.occupancy import Occupancy, occupancy, touched_bytes
+from lepton.report.occupancy import Occupancy, fullest_core, occupancy, touched_bytes
 from lepton.report.style import GREY, Picture, Time, clean, layer_colour, picture, plain, time_axis
 from lepton.trace import Trace
 
@@ -137,12 +137,14 @@ def _live(axes: Axes, held: Occupancy, size: int, time: Time) -> None:
 
 
 def scratchpad(program: Program, trace: Trace) -> Picture:
-    """Return the scratchpad's map and its live bytes over time."""
-    held = occupancy(program, trace)
+    """Return the map of the scratchpad and its live bytes over time, of the fullest core."""
+    core = fullest_core(program)
+    held = occupancy(program, trace, core)
     size = program.chip.scratchpad.size_bytes
+    whose = f" of core {core}" if program.chip.cores > 1 else ""
     made = picture(
         "scratchpad",
-        f"Scratchpad: {program.source} on {program.chip.name}",
+        f"Scratchpad{whose}: {program.source} on {program.chip.name}",
         f"At most {held.peak_bytes / 1024:,.1f} KiB live at once of {size / 1024:,.0f} KiB; "
         f"{touched_bytes(program) / 1024:,.1f} KiB are ever touched. A rectangle reaches from the "
         "first write to the last read before the next write and has the colour and number of the "

@@ -31,7 +31,8 @@ GREY = "#666666"
 CAUSE_COLOURS: dict[str, tuple[str, str]] = {
     "busy": ("#0072B2", ""), "matrix": ("#0072B2", ""), "vector": ("#009E73", ""),
     "transfer": ("#56B4E9", ""), "bank": ("#F0E442", ""), "memory": ("#D55E00", ""),
-    "fetch": ("#BBBBBB", ""), "wait load": ("#E69F00", ""), "wait weights": ("#CC79A7", ""),
+    "fetch": ("#BBBBBB", ""), "dispatch": ("#BBBBBB", "...."), "preload": ("#0072B2", "////"),
+    "wait load": ("#E69F00", ""), "wait weights": ("#CC79A7", ""),
     "wait store": ("#E69F00", "////"), "wait matrix": ("#56B4E9", "...."),
     "wait vector": ("#009E73", "...."), "wait start": ("#BBBBBB", "////"),
     "write back": ("#D55E00", "////"), "idle": ("#FFFFFF", ""),

@@ -14,7 +14,8 @@ Definitions that a figure's name does not say:
   biases, requantization parameters and tables, which are constants too.
 * `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
   (highest address reached + 1, minus the gaps), so it does not depend on timing.
-  `scratchpad_live_bytes` is the most that held live data at once in this run.
+  `scratchpad_live_bytes` is the most that held live data at once in this run. Both are those of the
+  core that needs most.
 * A layer's `cycles`: see `lepton.report.attribution`; they add up to the total. `busy` and `stalls`
   of a layer add up to its cycles. `bound` is what took most of them: `compute` (the array worked),
   `vector`, `memory`, `fetch` or `latency` (pipelines filled or drained); `host`, or `none` for a
@@ -215,10 +216,22 @@ def occupied_cycles(trace: Trace, operator: int) -> dict[str, int]:
     return dict(zip(trace.queues, cycles.tolist(), strict=True))
 
 
+def _without_core(queue: str) -> str:
+    """Return the name that a queue has in a chip of one core."""
+    return queue.rpartition(".")[2]
+
+
 def _next_bound(trace: Trace, operator: int, path: dict[str, int]) -> tuple[str, int] | None:
-    """Return the unit that is occupied longest, but for what the critical path spends most on."""
-    first = max(path, key=lambda cause: path[cause], default="")
-    rest = {unit: n for unit, n in occupied_cycles(trace, operator).items() if unit != first and n}
+    """Return the unit that is occupied longest, but for what the critical path spends most on.
+
+    That is left out in all cores.
+    """
+    spent: dict[str, int] = {}
+    for cause, cycles in path.items():
+        spent[_without_core(cause)] = spent.get(_without_core(cause), 0) + cycles
+    first = max(spent, key=lambda cause: spent[cause], default="")
+    occupied = occupied_cycles(trace, operator)
+    rest = {unit: n for unit, n in occupied.items() if _without_core(unit) != first and n}
     unit = max(rest, key=lambda unit: rest[unit], default="")
     return (unit, rest[unit]) if unit else None
 
@@ -275,6 +288,12 @@ def _layers(
     return tuple(made)
 
 
+def _live_bytes(program: Program, trace: Trace) -> int:
+    """Return the most bytes live at once in the scratchpad of the core that holds most."""
+    cores = range(program.chip.cores)
+    return max(occupancy(program, trace, core).peak_bytes for core in cores)
+
+
 def summarize(
     program: Program,
     trace: Trace | None = None,
@@ -325,7 +344,7 @@ def summarize(
         weight_bytes_raw=sum(o.weight_bytes for o in program.operators),
         weight_bytes_stored=int(weight_stream_bytes(program).sum()),
         scratchpad_peak_bytes=touched_bytes(program),
-        scratchpad_live_bytes=None if trace is None else occupancy(program, trace).peak_bytes,
+        scratchpad_live_bytes=None if trace is None else _live_bytes(program, trace),
         energy_joules=joules,
         energy={} if energy is None else energy.components,
         tops_per_watt=2e-12 * on_npu / joules if joules else None,

@@ -200,6 +200,7 @@ def _trace(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> Trace:
 def _validate(program: Program, trace: Trace) -> None:
     """Raise ProgramError unless every number of the trace fits its program and its total."""
     from lepton.isa.footprints import queue_names
+    from lepton.program.fetch import streams_of
 
     r, chip = trace.records, program.chip
     queues = queue_names(chip.dma.load_channels, chip.dma.store_channels, chip.cores)
@@ -227,6 +228,9 @@ def _validate(program: Program, trace: Trace) -> None:
             (len(m.profile) - 1) * trace.profile_cycles <= trace.cycles for m in trace.memories
         ),
     }
+    for region in program.regions:
+        if region.device == "npu":
+            streams_of(program, region)
     for text, holds in rules.items():
         if not holds:
             raise ProgramError(f"the trace is inconsistent: {text}")

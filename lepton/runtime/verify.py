@@ -79,7 +79,7 @@ class VerifyReport:
     """What was compared, up to the first operator that differs.
 
     Attributes:
-        compared: `(operator, tensor, elements)` of every tensor that is equal, in program order.
+        compared: `(operator, tensor, elements)` of every equal tensor, in the order of operators.
         skipped: tensors that the golden library does not give, with the reason.
     """
 
@@ -192,17 +192,21 @@ def _inputs(program: Program, inputs: Mapping[str, NDArray[Any]] | None, seed: i
 
 
 class _Made(NamedTuple):
-    """A tensor, the region that makes it and, on the NPU, the instruction that finishes it."""
+    """A tensor, the region that makes it and, on the NPU, its last writer.
+
+    `number` is the operator's, -1 on the host.
+    """
 
     tensor: ProgramTensor
     region: int
     instruction: int
+    number: int
     operator: str
     kind: str
 
 
 def _in_order(program: Program) -> list[_Made]:
-    """Return the tensors that regions make, in program order."""
+    """Return the tensors that regions make, in the order of their operators."""
     made: list[_Made] = []
     host = _host_operators(program)
     for number, region in enumerate(program.regions):
@@ -210,12 +214,14 @@ def _in_order(program: Program) -> list[_Made]:
         for name in region.outputs:
             tensor = program.tensor_by_name[name]
             if region.device == "host":
-                made.append(_Made(tensor, number, -1, host[number], "host"))
+                made.append(_Made(tensor, number, -1, -1, host[number], "host"))
                 continue
             index = region.start + _last_write(boxes, tensor)
-            operator = program.operators[int(program.operator_of[index])]
-            made.append(_Made(tensor, number, index, operator.name, operator.kind))
-    return sorted(made, key=lambda item: (item.region, item.instruction))
+            at = int(program.operator_of[index])
+            operator = program.operators[at]
+            made.append(_Made(tensor, number, index, at, operator.name, operator.kind))
+    # not in program order: the stream of core 0 comes before that of core 1
+    return sorted(made, key=lambda item: (item.region, item.number, item.instruction))
 
 
 def _last_write(boxes: NDArray[np.int64], tensor: ProgramTensor) -> int:

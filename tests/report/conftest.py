@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lepton.chip import load_chip
@@ -40,6 +42,17 @@ def assembly() -> Run:
     return program, simulate_timing(program)
 
 
-@pytest.fixture(params=["digits", "assembly"])
+@pytest.fixture(scope="session")
+def cores() -> Run:
+    """The network of `digits` for two cores."""
+    from lepton.compiler.compile import compile_model
+    from lepton.models import digits_model_path
+
+    chip = dataclasses.replace(load_chip("nano"), cores=2)
+    program = load_program(compile_model(digits_model_path(), chip).to_bytes())
+    return program, simulate_timing(program)
+
+
+@pytest.fixture(params=["digits", "assembly", "cores"])
 def run(request: pytest.FixtureRequest) -> Run:
     return request.getfixturevalue(request.param)

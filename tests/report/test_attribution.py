@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,17 +16,20 @@ from lepton.report.attribution import BUSY, attribute, cause_group
 from lepton.trace import RECORD, Trace
 
 QUEUES = ("load0", "store0", "weights", "matrix", "vector")
+CORES = 3
+SHARED = tuple(f"{core}.{name}" for core in range(CORES) for name in QUEUES)
 OPERATORS = 4
+TIMES = ("dispatch", "start", "end", "retire", "stall_bank", "stall_memory")
 
 
 @st.composite
-def traces(draw: st.DrawFn) -> Trace:
+def traces(draw: st.DrawFn, queues: tuple[str, ...] = QUEUES) -> Trace:
     """A trace whose units run their instructions one after the other, with gaps."""
     count = draw(st.integers(1, 14))
     records = np.zeros(count, RECORD)
-    free = [0] * len(QUEUES)
+    free = [0] * len(queues)
     for index in range(count):
-        queue = draw(st.integers(-1, len(QUEUES) - 1))
+        queue = draw(st.integers(-1, len(queues) - 1))
         dispatch = draw(st.integers(0, 6)) + (free[queue] if queue >= 0 else 0)
         start = dispatch + draw(st.integers(0, 5))
         length = draw(st.integers(0, 9)) if queue >= 0 else 0
@@ -34,17 +41,18 @@ def traces(draw: st.DrawFn) -> Trace:
         row["instruction"], row["operator"] = index, draw(st.integers(0, OPERATORS - 1))
         row["queue"], row["dispatch"], row["start"], row["end"] = queue, dispatch, start, end
         row["retire"] = end + draw(st.integers(0, 3))
-        row["cause_queue"] = draw(st.integers(-1, len(QUEUES) - 1))
+        row["cause_queue"] = draw(st.integers(-1, len(queues) - 1))
         row["stall_bank"] = bank
         row["stall_memory"] = draw(st.integers(0, length - bank))
     cycles = int(records["retire"].max()) + draw(st.integers(0, 4))
-    return Trace(records, QUEUES, cycles, ((0, cycles),), (), 64, 10**9)
+    return Trace(records, queues, cycles, ((0, cycles),), (), 64, 10**9)
 
 
-def naive_owners(trace: Trace) -> list[int]:
-    """The rules of the module's docstring, a cycle at a time."""
+def naive_owners(trace: Trace) -> list[list[int]]:
+    """The layers that divide each cycle, by the rules of the module's docstring."""
     rows = list(trace.records)
-    name = ["control" if r["queue"] < 0 else QUEUES[r["queue"]] for r in rows]
+    units = [name.split(".")[-1] for name in trace.queues]
+    name = ["control" if r["queue"] < 0 else units[r["queue"]] for r in rows]
     computes = {int(r["operator"]) for r, n in zip(rows, name, strict=True) if n in BUSY}
     carriers: list[tuple[int, int]] = []
     for i, (r, n) in enumerate(zip(rows, name, strict=True)):
@@ -52,7 +60,7 @@ def naive_owners(trace: Trace) -> list[int]:
             carriers.append((BUSY.index(n), i))
         elif n != "control" and int(r["operator"]) not in computes:
             carriers.append((2, i))
-    owners: list[int] = []
+    owners: list[list[int]] = []
     for cycle in range(trace.cycles):
         running = [
             (kind, int(rows[i]["queue"]), i)
@@ -61,23 +69,47 @@ def naive_owners(trace: Trace) -> list[int]:
         ]
         ahead = [(int(rows[i]["start"]), i) for _, i in carriers if rows[i]["start"] > cycle]
         if running:
-            chosen = min(running)[2]
+            kind = min(running)[0]
+            chosen = [i for other, _, i in sorted(running) if other == kind]
+            chosen = chosen[:1] if BUSY[kind] == "transfer" else chosen
         elif ahead:
-            chosen = min(ahead)[1]
+            chosen = [min(ahead)[1]]
         else:
             retire = [-1 if r["queue"] < 0 else int(r["retire"]) for r in rows]
-            chosen = retire.index(max(retire))
-        owners.append(int(rows[chosen]["operator"]))
+            chosen = [retire.index(max(retire))]
+        owners.append([int(rows[i]["operator"]) for i in chosen])
     return owners
 
 
 @given(traces())
 def test_every_cycle_has_the_owner_of_the_rules(trace: Trace) -> None:
     spent = attribute(trace, OPERATORS)
-    assert spent.cycles.tolist() == np.bincount(naive_owners(trace), minlength=OPERATORS).tolist()
+    owners = [owner for (owner,) in naive_owners(trace)]
+    assert spent.cycles.tolist() == np.bincount(owners, minlength=OPERATORS).tolist()
     assert spent.table.sum() == trace.cycles
     assert (spent.table >= 0).all()
-    assert np.repeat(spent.operator, np.diff(spent.edges)).tolist() == naive_owners(trace)
+    assert np.repeat(spent.operator, np.diff(spent.edges)).tolist() == owners
+
+
+@given(traces(SHARED))
+def test_cores_that_work_at_a_time_divide_the_cycle_among_their_layers(trace: Trace) -> None:
+    # six times as long, so that whole cycles fall to each of one, two or three cores
+    records = trace.records.copy()
+    for name in TIMES:
+        records[name] *= math.factorial(CORES)
+    longer = dataclasses.replace(trace, records=records, cycles=trace.cycles * 6)
+    expected = [Fraction(0)] * OPERATORS
+    for owners in naive_owners(trace):
+        for owner in owners:
+            expected[owner] += Fraction(6, len(owners))
+    spent = attribute(longer, OPERATORS)
+    assert spent.cycles.tolist() == expected
+    assert spent.table.sum() == longer.cycles
+    # and with lengths that cannot be divided, to the last cycle
+    spent = attribute(trace, OPERATORS)
+    assert spent.table.sum() == trace.cycles
+    assert (spent.table >= 0).all()
+    assert (np.diff(spent.edges) >= 0).all()
 
 
 def test_a_trace_of_nothing_has_no_cycles() -> None:
@@ -114,6 +146,8 @@ def test_causes_of_a_wait() -> None:
         ("wait_load1", "memory"),
         ("write_back", "memory"),
         ("wait_matrix", "latency"),
+        ("wait_3.vector", "latency"),
+        ("wait_1.weights", "memory"),
         ("fetch", "fetch"),
     ],
 )

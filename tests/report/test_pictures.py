@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -21,9 +22,9 @@ from lepton.errors import InputError
 from lepton.program import Program
 from lepton.report.html import html_page, write_html
 from lepton.report.perfetto import perfetto_json
-from lepton.report.plot_layers import grouped
+from lepton.report.plot_layers import grouped, unit_stalls
 from lepton.report.plots import PICTURES, png_bytes, save_all, svg_bytes
-from lepton.report.style import Picture
+from lepton.report.style import Picture, time_axis
 from lepton.trace import Trace
 from tests.conftest import data_path
 
@@ -105,6 +106,20 @@ def test_no_text_leaves_the_picture_or_meets_another(
 def test_groups_keep_the_sum() -> None:
     causes = {"busy": 3, "wait_load0": 4, "wait_load1": 5, "idle": 6, "write_back": 1}
     assert grouped(causes) == {"busy": 3, "wait load": 9, "idle": 6, "write back": 1}
+    causes = {"wait_0.load1": 4, "wait_12.load0": 5, "wait_2.vector": 1, "wait_start": 2}
+    assert grouped(causes) == {"wait load": 9, "wait vector": 1, "wait start": 2}
+
+
+def test_every_bar_of_the_units_is_as_long_as_the_run(run: Run) -> None:
+    program, trace = run
+    axes = unit_stalls(program, trace).figure.axes[0]
+    reached = dict.fromkeys(range(len(trace.queues)), 0.0)
+    for bar in axes.patches:
+        assert isinstance(bar, Rectangle)
+        row = round(bar.get_y() + bar.get_height() / 2)
+        reached[row] = max(reached[row], bar.get_x() + bar.get_width())
+    whole = trace.cycles / time_axis(trace.cycles, trace.clock_hz).per_unit
+    assert list(reached.values()) == pytest.approx([whole] * len(trace.queues))
 
 
 def test_a_run_of_nothing_can_be_drawn(assembly: Run) -> None:

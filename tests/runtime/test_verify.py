@@ -16,6 +16,7 @@ from lepton.chip import load_chip
 from lepton.compiler.compile import CompileOptions, compile_model
 from lepton.errors import InputError
 from lepton.isa import instructions as isa
+from lepton.models import digits_model_path
 from lepton.program import Program
 from lepton.runtime.evaluate import evaluate_program
 from lepton.runtime.verify import VerifyReport, verify, verify_program
@@ -97,6 +98,15 @@ def test_an_equal_model(path: Path) -> None:
     assert report.skipped == ()
     assert "4 tensors (730 elements) of net.tflite on chip nano equal LiteRT" in report.text()
     assert json.loads(json.dumps(report.to_json()))["equal"] is True
+
+
+def test_operators_of_several_cores_come_in_the_order_of_the_network() -> None:
+    # core 0's stream comes first in the program: the first to differ is not the first there
+    report = verify(digits_model_path(), replace(load_chip("edge"), cores=2))
+    assert report.is_equal, report.text()
+    names = [operator for operator, _, _ in report.compared]
+    whole = verify(digits_model_path(), load_chip("edge"))
+    assert names == [operator for operator, _, _ in whole.compared]
 
 
 @pytest.mark.parametrize("operator", ["a", "b", "d"])

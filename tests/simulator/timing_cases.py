@@ -21,12 +21,21 @@ from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
 from lepton.program import Operator, Program, Region
 
-__all__ = ["program_of", "random_chip", "random_instruction", "random_program"]
+__all__ = ["program_of", "random_chip", "random_instruction", "random_program", "streams"]
 
 CLOCKS_MHZ = (500, 500, 400, 300, 333, 700, 1000, Fraction(500, 3), Fraction(133, 2))
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32)
-Queue = tuple[Unit, int]
-"""Unit and channel."""
+Queue = tuple[int, Unit, int]
+"""Core, unit and channel."""
+
+Semaphore = tuple[int, int]
+"""Number and core, -1 if it is common to all cores."""
+
+FIRST_COMMON = 40
+"""The first semaphore that is common, where there are several cores."""
+
+Placed = tuple[int, Instruction]
+"""A core and an instruction of its stream."""
 
 REACH = 2048
 """No operand reaches further than so many bytes or accumulators."""
@@ -300,34 +309,39 @@ _TRANSFERS = ("load", "load", "store", "weights")
 _COMPUTE = tuple(name for name in _INSTRUCTIONS if name not in _TRANSFERS)
 
 
-def _queue(item: Instruction) -> Queue:
+def _queue(core: int, item: Instruction) -> Queue:
     """Return what tells an instruction's queue from others."""
-    return item.unit, getattr(item, "channel", 0)
+    return core, item.unit, getattr(item, "channel", 0)
 
 
 def _synchronize(
-    r: random.Random, items: list[Instruction], pairs: dict[int, tuple[Queue, Queue]]
-) -> list[Instruction]:
-    """Let instructions signal and wait, each wait behind its signal in program order."""
+    r: random.Random, items: list[Placed], pairs: dict[Semaphore, tuple[Queue, Queue]]
+) -> list[Placed]:
+    """Let instructions signal and wait, each wait behind its signal in the order given."""
     rate, fired = r.choice((0.05, 0.2, 0.5)), dict.fromkeys(pairs, 0)
-    made: list[Instruction] = []
-    for item in items:
+    made: list[Placed] = []
+    for core, item in items:
         wait = signal = 0
-        for bit, (signalling, waiting) in pairs.items():
-            if _queue(item) == waiting and fired[bit] and r.random() < max(rate, 0.3):
-                wait |= 1 << bit
-                fired[bit] -= 1
-            if _queue(item) == signalling and r.random() < rate:
-                signal |= 1 << bit
-                fired[bit] += 1
-        made.append(dataclasses.replace(item, wait=wait, signal=signal))
+        for semaphore, (signalling, waiting) in pairs.items():
+            bit = 1 << semaphore[0]
+            is_here = _queue(core, item) == waiting and fired[semaphore]
+            if is_here and r.random() < max(rate, 0.3):
+                wait |= bit
+                fired[semaphore] -= 1
+            if _queue(core, item) == signalling and r.random() < rate:
+                signal |= bit
+                fired[semaphore] += 1
+        made.append((core, dataclasses.replace(item, wait=wait, signal=signal)))
     return made
 
 
 def program_of(
     chip: Chip, regions: Sequence[Sequence[Instruction]], program_address: int = 0
 ) -> Program:
-    """Return the program of these NPU regions, a halt behind each and the host between."""
+    """Return the program of these NPU regions, a halt behind each and the host between.
+
+    A region for several cores holds the halts of all but the last (`streams`).
+    """
     stream: list[Instruction] = []
     made: list[Region] = []
     for items in regions:
@@ -345,43 +359,82 @@ def program_of(
     )  # fmt: skip
 
 
-def random_program(seed: int, drams: float = 0.0) -> Program:
+def streams(*cores: Sequence[Instruction]) -> list[Instruction]:
+    """Return a region of these streams for `program_of`."""
+    joined = [[*stream, isa.Halt()] for stream in cores]
+    return [item for stream in joined for item in stream][:-1]
+
+
+def random_program(seed: int, drams: float = 0.0, cores: int = 1) -> Program:
     """Return a random program; some deadlock. A share of its chip's memories is `drams`."""
     r = random.Random(seed)
-    chip = random_chip(r, drams)
+    chip = dataclasses.replace(random_chip(r, drams), cores=cores)
     d = _Draw(r, chip)
     total, parts = r.choice((5, 12, 25, r.randint(5, 60))), r.choice((1, 1, 1, 2, 3))
     names = r.choice((_TRANSFERS, _COMPUTE, _TRANSFERS + _COMPUTE, _TRANSFERS * 3 + _COMPUTE))
-    items = [_INSTRUCTIONS[r.choice(names)](d) for _ in range(total)]
-    pairs = _semaphores(r, sorted({_queue(item) for item in items}))
+    places = _places(r, total, cores)
+    items = [(core, _INSTRUCTIONS[r.choice(names)](d)) for core in places]
+    pairs = _semaphores(r, [_queue(*item) for item in items], cores)
     regions: list[list[Instruction]] = []
     for part in range(parts):
         mine = _synchronize(r, items[part * total // parts : (part + 1) * total // parts], pairs)
+        made = [[item for core, item in mine if core == number] for number in range(cores)]
         if r.random() < 0.25:
-            _move_ahead(r, mine)
+            _move_ahead(r, made)
         if r.random() < 0.1:
-            _forget_signal(r, mine)
-        regions.append(mine)
+            _forget_signal(r, made)
+        regions.append(streams(*made))
     return program_of(chip, regions, r.choice((0, 64, 4096, 1000)))
 
 
-def _semaphores(r: random.Random, used: list[Queue]) -> dict[int, tuple[Queue, Queue]]:
+def _places(r: random.Random, total: int, cores: int) -> list[int]:
+    """Return the core of each instruction; one may have most of them, and some may have none."""
+    if cores == 1:
+        return [0] * total
+    shares = [r.choice((0, 1, 1, 1, 3)) for _ in range(cores)]
+    shares[r.randrange(cores)] += 1
+    return r.choices(range(cores), shares, k=total)
+
+
+def _semaphores(
+    r: random.Random, used: list[Queue], cores: int
+) -> dict[Semaphore, tuple[Queue, Queue]]:
     """Return the signalling and the waiting queue of some semaphores."""
-    bits = r.sample(range(SEMAPHORES), r.randint(0, 12))
+    if cores == 1:
+        return _pairs(r, sorted(set(used)), range(SEMAPHORES), 0)
+    made = _pairs(r, used, range(FIRST_COMMON, SEMAPHORES), -1)
+    for semaphore, (signalling, waiting) in made.items():
+        elsewhere = [queue for queue in used if queue[0] != signalling[0]]
+        if elsewhere and r.random() < 0.7:
+            waiting = r.choice(elsewhere)
+        made[semaphore] = signalling, waiting
+    for core in {queue[0] for queue in used}:
+        mine = [queue for queue in used if queue[0] == core]
+        made |= _pairs(r, mine, range(FIRST_COMMON), core)
+    return made
+
+
+def _pairs(
+    r: random.Random, used: list[Queue], bits: range, core: int
+) -> dict[Semaphore, tuple[Queue, Queue]]:
+    """Return the two queues of some of these semaphores, of a core or common."""
+    chosen = r.sample(bits, r.randint(0, 12))
     waiting = used if r.randrange(2) else [r.choice(used)]
-    return {bit: (r.choice(used), r.choice(waiting)) for bit in bits}
+    return {(bit, core): (r.choice(used), r.choice(waiting)) for bit in chosen}
 
 
-def _move_ahead(r: random.Random, items: list[Instruction]) -> None:
+def _move_ahead(r: random.Random, cores: list[list[Instruction]]) -> None:
     """Swap neighbours of different queues: waits may come ahead of their signals, or deadlock."""
-    for _ in range(3 * len(items)):
-        at = r.randrange(len(items))
-        pair = items[at : at + 2]
-        if len(pair) == 2 and _queue(pair[0]) != _queue(pair[1]):
-            items[at : at + 2] = pair[::-1]
+    for items in cores:
+        for _ in range(3 * len(items)):
+            at = r.randrange(len(items))
+            pair = items[at : at + 2]
+            if len(pair) == 2 and _queue(0, pair[0]) != _queue(0, pair[1]):
+                items[at : at + 2] = pair[::-1]
 
 
-def _forget_signal(r: random.Random, items: list[Instruction]) -> None:
+def _forget_signal(r: random.Random, cores: list[list[Instruction]]) -> None:
     """Take the signals of one instruction away."""
+    items = r.choice([items for items in cores if items]) if len(cores) > 1 else cores[0]
     at = r.randrange(len(items))
     items[at] = dataclasses.replace(items[at], signal=0)

@@ -14,7 +14,7 @@ from lepton.trace import Trace
 from tests.naive_timing import Deadlock, NaiveTiming, naive_timing
 from tests.simulator.timing_cases import random_program
 
-__all__ = ["compare", "describe", "difference", "run_seed", "timing_verdict"]
+__all__ = ["compare", "cores_met", "describe", "difference", "run_seed", "timing_verdict"]
 
 STALLS = ("fetch", "dispatch", "semaphore", "preload", "memory")
 DRAM_SHARE = 0.8
@@ -63,14 +63,14 @@ def compare(program: Program) -> NaiveTiming | int:
     return naive
 
 
-def run_seed(seed: int) -> Counter[str]:
+def run_seed(seed: int, cores: int = 1) -> Counter[str]:
     """Compare both on a random program, of ten seeds three with DRAMs; return what happened."""
     has_drams = seed % 10 >= 7
-    program = random_program(seed, DRAM_SHARE if has_drams else 0.0)
+    program = random_program(seed, DRAM_SHARE if has_drams else 0.0, cores)
     try:
         timing = compare(program)
     except Exception as error:
-        raise AssertionError(f"seed {seed}: {error}") from error
+        raise AssertionError(f"seed {seed}, {cores} cores: {error}") from error
     met = Counter({"programs": 1, "programs with DRAMs": int(has_drams)})
     if isinstance(timing, int):
         return met + Counter({"deadlocks": 1})
@@ -87,7 +87,19 @@ def _units_met(naive: NaiveTiming, program: Program) -> Counter[str]:
     for name in STALLS:
         met[f"stall {name}"] += int((rows[f"stall_{name}"] > 0).sum())
     met["several regions"] += len(naive.regions) > 1
-    return +met
+    return +(met + cores_met(naive, program))
+
+
+def cores_met(naive: NaiveTiming, program: Program) -> Counter[str]:
+    """Return how often cores met each other, of programs for several."""
+    cores, rows = program.chip.cores, naive.records[naive.records["queue"] >= 0]
+    if cores == 1:
+        return Counter()
+    queues = len(naive.attribution) // cores
+    core, cause = rows["queue"] // queues, rows["cause_queue"] // queues
+    met = Counter({"idle cores": cores - len(set(core.tolist()))})
+    met["signals of another core"] += int(((rows["cause_queue"] >= 0) & (cause != core)).sum())
+    return met
 
 
 def _memories_met(trace: Trace) -> Counter[str]:
