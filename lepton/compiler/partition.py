@@ -91,9 +91,7 @@ def _operators(module: tvm.IRModule) -> set[str]:
     }
 
 
-def partition(
-    module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump
-) -> Partition:
+def partition(module: tvm.IRModule, kind: str, chip: Chip, dump: Dump = no_dump) -> Partition:
     """Group the operators that the NPU supports into region functions.
 
     before: main is a flat list of Relax calls

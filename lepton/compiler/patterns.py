@@ -6,8 +6,8 @@ activation before it and, as TFLite does, a clip of the quantized value behind i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator
-from itertools import count
 from typing import Any
 
 from tvm.relax.dpl import is_const, is_op, is_tuple, wildcard
@@ -159,7 +159,7 @@ def patterns(
         present: Relax operators of the module, without `relax.`; patterns of others cannot match,
             and TVM goes through the whole module for each.
     """
-    numbers = count()
+    numbers = itertools.count()
 
     def number(_: object) -> dict[str, str]:
         return {NUMBER: str(next(numbers))}

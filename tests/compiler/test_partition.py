@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvm import relax
 
+from benchmarks.compile_time import stack
 from lepton.chip import load_chip
+from lepton.compiler.compile import compile_model
 from lepton.compiler.importers import import_model
 from lepton.compiler.partition import partition
 from lepton.compiler.patterns import NUMBER
@@ -24,3 +28,9 @@ def test_no_two_composite_functions_are_alike_but_for_their_constants() -> None:
     ]
     assert len(numbers) > 2
     assert len(set(numbers)) == len(numbers)
+
+
+def test_alike_layers_keep_their_own_names(tmp_path: Path) -> None:
+    program = compile_model(stack(3, tmp_path / "stack.onnx"), load_chip("nano"))
+    names = [operator.name for operator in program.operators if operator.kind == "binary"]
+    assert names == ["e0", "e1", "e2"]
