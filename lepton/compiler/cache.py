@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompilerCache",
+    "Fronts",
     "Plans",
     "Recent",
     "Schedules",
@@ -182,13 +184,13 @@ def _front_bytes(fronts: Sequence[FrontModel]) -> int:
     return sum(front.constant_bytes for front in fronts)
 
 
+@dataclass(frozen=True)
 class CompilerCache:
     """What compilations share."""
 
-    def __init__(self) -> None:
-        self.fronts = Fronts()
-        self.schedules = Schedules()
-        self.streams = Streams()
+    fronts: Fronts = field(default_factory=Fronts)
+    schedules: Schedules = field(default_factory=Schedules)
+    streams: Streams = field(default_factory=Streams)
 
 
 @cache

@@ -6,14 +6,17 @@ activation before it and, as TFLite does, a clip of the quantized value behind i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from tvm.relax.dpl import is_const, is_op, is_tuple, wildcard
 
-__all__ = ["NAME_PREFIX", "patterns"]
+__all__ = ["NAME_PREFIX", "NUMBER", "patterns"]
 
 NAME_PREFIX = "lepton."
+NUMBER = "lepton.match"
+"""Attribute of a composite function: the number of the match that it came from."""
 _MOST_INPUTS = 16
 _HEARTS = {"squared_difference": "power", "requantize": "quantize"}
 """Operator without which a pattern of another name cannot match."""
@@ -145,17 +148,25 @@ def _moves() -> Iterator[tuple[str, Any]]:
 
 def patterns(
     check: Callable[[Any], bool], present: Collection[str]
-) -> list[tuple[str, Any, dict[str, Any], Any]]:
+) -> list[tuple[str, Any, dict[str, Any], Any, Any]]:
     """Return the entries that `FuseOpsByPattern` takes.
+
+    Each match gets a number as an attribute: TVM looks functions up by a hash without constants,
+    and would compare those of alike layers with each other.
 
     Args:
         check: accepts or refuses each match.
         present: Relax operators of the module, without `relax.`; patterns of others cannot match,
             and TVM goes through the whole module for each.
     """
+    numbers = itertools.count()
+
+    def number(_: object) -> dict[str, str]:
+        return {NUMBER: str(next(numbers))}
+
     sources = (_products, _elementwise, _squared_differences, _windows, _concatenations, _moves)
     return [
-        (f"{NAME_PREFIX}{name}", pattern, {"root": pattern}, check)
+        (f"{NAME_PREFIX}{name}", pattern, {"root": pattern}, check, number)
         for source in sources
         for name, pattern in source()
         if _HEARTS.get(name, name) in present
