@@ -292,7 +292,7 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
 
 @njit(allocates=False)
 def pick(c: I64, m: I64, t: int) -> None:
-    """Find the first command that can be issued from `t` on; called where that changed otherwise."""
+    """Find the first command that can be issued from `t` on, where that has changed otherwise."""
     if c[SINGLE]:
         _pick_oldest(c, m, t)
     else:
