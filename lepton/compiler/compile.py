@@ -10,7 +10,9 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
+from lepton.compiler.allocate import Block
 from lepton.compiler.choices import Choices
+from lepton.compiler.compact import compacted
 from lepton.compiler.copies import Staging
 from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
 from lepton.compiler.dump import Dump, dump_of
@@ -91,11 +93,13 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
     ]
 
     stagings: dict[bytes, Staging] = {}
+    blocks: dict[bytes, list[Block]] = {}
 
     def build(staging: Staging | None = None) -> Program:
         emission = emit_regions(works, chip, crossing, choices, staging)
         if staging is not None:
             stagings[emission.instructions] = staging
+        blocks[emission.instructions] = [b for held in emission.memories for b in held.blocks]
         return _assemble(front, chip, emission, operators)
 
     def evaluate(program: Program) -> float:
@@ -105,10 +109,13 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
     program = refined(build, convolutions, choices, evaluate, options.effort)
     if options.effort and len(works) == 1 and can_stage(chip):
         program = staged(program, build)
+    staging = stagings.get(program.instructions)
+    if options.effort:
+        program = compacted(program, blocks[program.instructions])
     if not options.explain and options.dump is None:
         return Compiled(program, ())
     # once more, as the program that won: the last trial may have been another one
-    emission = emit_regions(works, chip, crossing, choices, stagings.get(program.instructions))
+    emission = emit_regions(works, chip, crossing, choices, staging)
     _dump_back(dump, works, choices, emission, program)
     return Compiled(program, explained(works, choices, emission, chip))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from lepton.chip import Chip
 from lepton.compiler.allocate import (
     TILE_ALIGN,
+    Block,
     Lifetime,
     NoRoom,
     Ring,
     place_lifetimes,
     shortage,
 )
+from lepton.compiler.blocks import resident_blocks, with_copies_between
 from lepton.compiler.choices import Choices
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
@@ -33,7 +35,6 @@ from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.grouping import Groups, find_cascades, replanned
 from lepton.compiler.memory_map import (
     ALIGN,
-    Spills,
     check_room,
     constants_base,
     place_crossing,
@@ -68,6 +69,8 @@ class RegionMemory:
     """Tensors that stay inside, alive from node to node of the region, and their addresses."""
     spills: tuple[tuple[Lifetime, Location], ...]
     """Tensors of the region that live in a memory while it runs."""
+    blocks: tuple[Block, ...]
+    """What had its place in the scratchpad while which instructions were emitted."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def emit_regions(
         memories.append(_emit_region(work, emitter, share, ends))
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
-            _stage(work, emitter, memories[-1].spills, ends, staging)
+            memories[-1] = _stage(work, emitter, memories[-1], ends, staging)
         stream += synchronize(emitter.instructions[begin:], chip, numbers)
         spans.append((begin, len(emitter.instructions)))
     words = encode_all(stream)
@@ -227,7 +230,10 @@ def _emit_region(
     size = _usable(emitter)
     working = int(size * share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
-    emitter.tiles = Ring(0, working, "scratchpad", align=TILE_ALIGN)
+    begin = len(emitter.instructions)
+    emitter.tiles = Ring(
+        0, working, "scratchpad", align=TILE_ALIGN, clock=lambda: len(emitter.instructions)
+    )
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
     emitter.residents = _stay(graph, storage, working, placed)
@@ -252,7 +258,9 @@ def _emit_region(
         number += 1
     stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)
-    return RegionMemory(working, residents, tuple(spills))
+    steps = [operator - work.first_operator for operator in emitter.operator_of[begin:]]
+    blocks = (*emitter.tiles.blocks, *resident_blocks(residents, steps, begin))
+    return RegionMemory(working, residents, tuple(spills), blocks)
 
 
 def _lower(node: Node, emitter: Emitter) -> None:
@@ -265,14 +273,17 @@ def _lower(node: Node, emitter: Emitter) -> None:
 
 
 def _stage(
-    work: RegionWork, emitter: Emitter, spills: Spills, ends: dict[int, int], staging: Staging
-) -> None:
-    """Put the copies that find a place among the instructions of the only region."""
+    work: RegionWork, emitter: Emitter, held: RegionMemory, ends: dict[int, int], staging: Staging
+) -> RegionMemory:
+    """Put the copies that find a place among the instructions of the only region.
+
+    Returns what lies where then.
+    """
     assert staging.dispatch is not None
     operators = np.asarray(emitter.operator_of) - work.first_operator
     memory = emitter.activation_memory
     base = ends[memory]
-    there = [(item, place.address - base) for item, place in spills if place.memory == memory]
+    there = [(item, place.address - base) for item, place in held.spills if place.memory == memory]
     wanted: list[Lifetime] = []
     for number, copy in sorted(enumerate(staging.copies), key=lambda item: item[1].rank):
         begin = min(int(np.searchsorted(staging.dispatch, copy.times[0])), copy.uses[0])
@@ -289,3 +300,8 @@ def _stage(
     emitter.instructions, emitter.operator_of = with_copies(
         emitter.instructions, emitter.operator_of, staging.dispatch, copies, lanes
     )
+    stored = [
+        (item, Location(memory, base + found[item.name])) for item in wanted if item.name in found
+    ]
+    blocks = with_copies_between(held.blocks, emitter.instructions, lanes.scratchpad, emitter.chip)
+    return replace(held, spills=(*held.spills, *stored), blocks=tuple(blocks))

@@ -14,7 +14,7 @@ from lepton.isa.declaration import SEMAPHORES, Instruction
 from lepton.isa.footprints import footprints, queue_count, queues
 from lepton.jit import njit
 
-__all__ = ["synchronize"]
+__all__ = ["semaphores", "synchronize"]
 
 I64 = NDArray[np.int64]
 
@@ -104,14 +104,32 @@ def synchronize(
     Raises:
         CompileError: more pairs of queues need ordering than there are semaphores.
     """
-    table = records(instructions)
+    masks = semaphores(records(instructions), chip, {} if numbers is None else numbers)
+    return [
+        replace(item, wait=wait, signal=signal)
+        for item, wait, signal in zip(instructions, *masks, strict=True)
+    ]
+
+
+def semaphores(
+    table: I64, chip: Chip, numbers: dict[tuple[int, int], int]
+) -> tuple[list[int], list[int]]:
+    """Return what each instruction of one region waits for and signals, as masks.
+
+    Args:
+        table: the instructions, as `lepton.isa.records_of` gives them.
+        chip: whose queues they go to.
+        numbers: the semaphore of each pair of queues so far, giver first; new pairs are added.
+
+    Raises:
+        CompileError: more pairs of queues need ordering than there are semaphores.
+    """
     dma = chip.dma
     queue = queues(table, dma.load_channels, dma.store_channels)
     count = queue_count(dma.load_channels, dma.store_channels)
     waits = _dependencies(queue, footprints(table), count)
-    wait_mask = [0] * len(instructions)
-    signal_mask = [0] * len(instructions)
-    numbers = {} if numbers is None else numbers
+    wait_mask = [0] * len(table)
+    signal_mask = [0] * len(table)
     for consumer, giver_queue in zip(*np.nonzero(waits >= 0), strict=True):
         pair = (int(giver_queue), int(queue[consumer]))
         number = numbers.setdefault(pair, len(numbers))
@@ -119,7 +137,4 @@ def synchronize(
             raise CompileError(f"the chip's {SEMAPHORES} semaphores do not suffice for its queues")
         wait_mask[consumer] |= 1 << number
         signal_mask[int(waits[consumer, giver_queue])] |= 1 << number
-    return [
-        replace(item, wait=wait, signal=signal)
-        for item, wait, signal in zip(instructions, wait_mask, signal_mask, strict=True)
-    ]
+    return wait_mask, signal_mask

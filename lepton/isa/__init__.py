@@ -10,7 +10,15 @@ from lepton.isa.declaration import (
     Instruction,
     Unit,
 )
-from lepton.isa.encoding import COLUMNS, decode, decode_all, encode_all, records, records_of
+from lepton.isa.encoding import (
+    COLUMNS,
+    decode,
+    decode_all,
+    encode_all,
+    encode_table,
+    records,
+    records_of,
+)
 from lepton.isa.manual import manual
 from lepton.isa.stream import pack, unpack
 from lepton.isa.text import assemble, assemble_line, disassemble, disassemble_one
@@ -34,6 +42,7 @@ __all__ = [
     "disassemble",
     "disassemble_one",
     "encode_all",
+    "encode_table",
     "manual",
     "pack",
     "records",
