@@ -47,49 +47,42 @@ def owners(numbers: I64, addresses: I64, blocks: I64) -> I64:
 
 
 @njit
-def cut_lives(order: I64, addresses: I64, sizes: I64, starts: F64, ends: F64) -> None:
+def cut_lives(blocks: I64, starts: F64, ends: F64) -> None:
     """End each life at the latest where that of a later block begins that shares bytes with it.
 
     Args:
-        order: `[k]`, the blocks by start.
-        addresses, sizes: `[k]`.
-        starts, ends: `[k]`, lives; ends change.
+        blocks: `[k, 4]` of `lepton.compiler.allocate.Block`, by first instruction.
+        starts: `[k]`, where their lives begin; a life that is cut before that becomes empty.
+        ends: `[k]`, where they end.
     """
-    alive = np.zeros(len(order), np.int64)
-    count = 0
-    for index in range(len(order)):
-        block = order[index]
-        low, high = addresses[block], addresses[block] + sizes[block]
-        kept = 0
-        for other in range(count):
-            old = alive[other]
-            if addresses[old] < high and low < addresses[old] + sizes[old]:
-                ends[old] = min(ends[old], starts[block])
-            if ends[old] > starts[block]:
-                alive[kept] = old
-                kept += 1
-        alive[kept] = block
-        count = kept + 1
+    for block in range(len(blocks) - 1, -1, -1):
+        low, high = blocks[block, 0], blocks[block, 0] + blocks[block, 1]
+        end = ends[block]
+        for later in range(block + 1, len(blocks)):
+            if starts[later] >= end or blocks[later, 2] < blocks[block, 3]:
+                continue
+            if blocks[later, 0] < high and low < blocks[later, 0] + blocks[later, 1]:
+                end = starts[later]
+        ends[block] = end
+        starts[block] = min(starts[block], end)
 
 
 @njit
-def place(order: I64, sizes: I64, lives: F64, apart: Bool, stretches: I64, addresses: I64) -> int:
-    """Place blocks by first fit in a given order; return the bytes taken of both stretches.
+def place(order: I64, sizes: I64, lives: F64, floors: I64, align: int, addresses: I64) -> int:
+    """Place blocks by first fit in a given order; return where the last ends.
 
     Args:
         order: `[k]`, the blocks in the order in which they choose.
         sizes: `[k]`, of the blocks.
         lives: `[k, 4]`: instructions [first, stop), cycles [start, end). Two blocks may share bytes
             if one of them is over, by both, before the other begins.
-        apart: `[k]`, whether a block is for the first stretch, as long as that has room.
-        stretches: bytes of the first, which begins at 0; start of the second; alignment.
+        floors: `[k]`, addresses from which on each block is placed.
+        align: bytes that addresses behind another block are multiples of.
         addresses: `[k]`, filled in.
     """
-    room, base, align = stretches
     low = np.zeros(len(order), np.int64)
     high = np.zeros(len(order), np.int64)
-    ends = np.zeros(2, np.int64)
-    ends[1] = base
+    last = 0
     for index in range(len(order)):
         block = order[index]
         count = 0
@@ -103,14 +96,10 @@ def place(order: I64, sizes: I64, lives: F64, apart: Bool, stretches: I64, addre
                 at -= 1
             low[at], high[at] = addresses[other], addresses[other] + sizes[other]
             count += 1
-        which = 0 if apart[block] else 1
-        address = _gap(low, high, count, base * which, sizes[block], align)
-        if which == 0 and address + sizes[block] > room:
-            which = 1
-            address = _gap(low, high, count, base, sizes[block], align)
-        addresses[block] = address
-        ends[which] = max(ends[which], address + sizes[block])
-    return ends[0] + ends[1] - base
+        size = int(sizes[block])
+        addresses[block] = _gap(low, high, count, int(floors[block]), size, align)
+        last = max(last, int(addresses[block]) + size)
+    return last
 
 
 @njit(inlined=True)

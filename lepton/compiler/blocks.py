@@ -24,10 +24,20 @@ from lepton.cost.schedule_state import END, RETIRE, START
 from lepton.isa.addresses import PARAMETER_COLUMNS, scratchpad_fields
 from lepton.isa.declaration import Instruction
 
-__all__ = ["Blocks", "most_alive", "resident_blocks", "union_bytes", "with_copies_between"]
+__all__ = [
+    "Blocks",
+    "beside_bytes",
+    "most_alive",
+    "resident_blocks",
+    "union_bytes",
+    "with_copies_between",
+]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+
+_PIVOTS = 16
+"""Large blocks beside which others are looked for that are alive together."""
 
 
 def resident_blocks(
@@ -74,12 +84,35 @@ def with_copies_between(
     return made
 
 
-def most_alive(sizes: I64, starts: NDArray[np.generic], ends: NDArray[np.generic]) -> int:
-    """Return the most bytes that are alive at once; what ends as another begins is not."""
+def _alive(
+    sizes: I64, starts: NDArray[np.generic], ends: NDArray[np.generic]
+) -> tuple[NDArray[np.generic], I64]:
+    """Return the times at which lives begin and end, in order, and what is alive from each on."""
     times = np.concatenate([starts, ends])
     change = np.concatenate([sizes, -sizes])
     order = np.lexsort((change, times))
-    return int(np.cumsum(change[order]).max(initial=0))
+    return times[order], np.cumsum(change[order])
+
+
+def most_alive(sizes: I64, starts: NDArray[np.generic], ends: NDArray[np.generic]) -> int:
+    """Return the most bytes that are alive at once; what ends as another begins is not."""
+    return int(_alive(sizes, starts, ends)[1].max(initial=0))
+
+
+def beside_bytes(sizes: I64, starts: F64, ends: F64) -> I64:
+    """Return `[k]`: the most bytes that are alive at once during each life, itself included."""
+    times, alive = _alive(sizes, starts, ends)
+    first = np.searchsorted(times, starts, "right") - 1
+    stop = np.maximum(np.searchsorted(times, ends, "left"), first + 1)
+    return np.array([alive[i:j].max() for i, j in zip(first, stop, strict=True)], np.int64)
+
+
+def together(lives: F64, block: int) -> NDArray[np.bool_]:
+    """Return `[k]`: whether each block is alive together with one, as `Blocks.lives` has it."""
+    first, stop, start, end = lives.T
+    before = (stop <= first[block]) & (end <= start[block])
+    after = (stop[block] <= first) & (end[block] <= start)
+    return ~(before | after)
 
 
 def union_bytes(addresses: I64, sizes: I64) -> int:
@@ -95,7 +128,7 @@ class Blocks:
     """The blocks that a program touches, and by which fields.
 
     Attributes:
-        placed: `[k, 4]`, columns as `Block`; [first, stop) are instructions that touch it.
+        placed: `[k, 4]`, columns as `Block`, by first instruction; [first, stop) touch it.
         fields: `[m, 2]`, instruction and column of each address of the scratchpad.
         owner: `[m]`, the block that each is in.
     """
@@ -117,7 +150,8 @@ class Blocks:
         placed[:, 2], placed[:, 3] = len(table), 0
         np.minimum.at(placed[:, 2], owner, number)
         np.maximum.at(placed[:, 3], owner, number + 1)
-        return cls(placed, fields, owner)
+        rank = np.argsort(placed[:, 2], kind="stable")
+        return cls(placed[rank], fields, np.argsort(rank)[owner])
 
     @property
     def sizes(self) -> I64:
@@ -137,14 +171,23 @@ class Blocks:
         ends = np.zeros(len(self.placed))
         np.minimum.at(starts, self.owner, found.times[number, START])
         np.maximum.at(ends, self.owner, found.times[number][:, [END, RETIRE]].max(axis=1))
-        addresses = np.ascontiguousarray(self.placed[:, 0])
-        cut_lives(np.argsort(starts, kind="stable"), addresses, self.sizes, starts, ends)
-        return np.column_stack([self.placed[:, 2:4], starts, ends])
+        cut_lives(self.placed, starts, ends)
+        return np.column_stack([self.placed[:, 2:4].astype(np.float64), starts, ends])
 
     def bound_bytes(self, lives: F64) -> int:
-        """Return the bytes that no placement of these blocks with these lives can do without."""
-        first, stop, start, end = lives.T
-        return max(most_alive(self.sizes, first, stop), most_alive(self.sizes, start, end))
+        """Return the bytes that no placement of these blocks with these lives can do without.
+
+        The most of blocks found any two of which are alive together, by instructions or by cycles:
+        those alive at one time, and those of them that are alive beside a large block at another.
+        """
+        sizes, axes = self.sizes, (lives[:, :2].T, lives[:, 2:].T)
+        most = max(most_alive(sizes, *axis) for axis in axes)
+        for block in np.argsort(-sizes, kind="stable")[:_PIVOTS].tolist():
+            beside = together(lives, block)
+            beside[block] = False
+            others = max(most_alive(sizes[beside], *axis[:, beside]) for axis in axes)
+            most = max(most, int(sizes[block]) + others)
+        return most
 
     @property
     def peak_bytes(self) -> int:

@@ -8,37 +8,36 @@ other. Parameters stay in banks of their own, so that the vector unit reads them
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.compiler.allocate import TILE_ALIGN, Block
 from lepton.compiler.block_kernels import place
-from lepton.compiler.blocks import Blocks, most_alive
+from lepton.compiler.blocks import Blocks, beside_bytes, most_alive
 from lepton.compiler.memory_map import check_room
 from lepton.compiler.synchronize import semaphores
 from lepton.cost.estimate import Estimate, estimate_program
 from lepton.errors import CompileError
 from lepton.isa import COLUMNS, encode_table
-from lepton.program import Arena, Program
+from lepton.program import SCRATCHPAD, Arena, Program
 
-__all__ = ["SCRATCHPAD", "compacted", "search_places"]
+__all__ = ["compacted", "search_places"]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-SCRATCHPAD = "scratchpad"
-"""Name of its arena."""
-
 _CLOSE = 1.05
 """Of the lower bound, that the bytes taken should not exceed."""
-_CLOSEST = 1.02
-"""Of the lower bound, at which a search ends."""
-_SHARES_APART = (1.1, 1.0, 0.75, 0.5, 0.25, 0.0)
-"""Of the parameters alive at once, that have room in banks of their own: what is tried."""
+_AIMS = ((1.1, 1.03), (1.1, 1.045), (1.0, 1.03), (0.75, 1.03), (0.5, 1.03), (0.0, 1.03))
+"""What is tried: how much room parameters have in banks of their own, of the most that are alive at
+once, and the share of the lower bound at which a search for places ends."""
 _SLOWER = 1.001
 """Of the cycles, that a program may take whose blocks have moved."""
+_ROUNDS = 3
+"""Times that blocks move at most: with their places, their times change."""
 _STEPS = 300
 _COMPARISONS = 10_000_000
 """Steps of a search, and comparisons of two blocks, at most."""
@@ -53,29 +52,49 @@ def compacted(program: Program, blocks: Sequence[Block]) -> Program:
         program: the program.
         blocks: of its scratchpad.
     """
-    known = Blocks.of(program.table, blocks)
-    found = estimate_program(program)
-    lives = known.lives(found)
-    bound = known.bound_bytes(lives)
-    best = program, known, found
-    if known.peak_bytes > _CLOSE * bound:
-        limit = _SLOWER * found.cycles
-        for addresses in _candidates(program, known, lives, bound):
-            trial, moved = _moved(program, known, addresses)
-            if trial is None:
-                continue
-            estimate = estimate_program(trial)
-            if estimate.cycles < limit:
-                best, limit = (trial, moved, estimate), estimate.cycles
-            if estimate.cycles <= found.cycles:
-                break
-    return _with_arena(*best)
+    held = _Held(program, Blocks.of(program.table, blocks), estimate_program(program))
+    limit = _SLOWER * held.estimate.cycles
+    for _ in range(_ROUNDS):
+        before = held
+        if held.blocks.peak_bytes > _CLOSE * held.bound_bytes:
+            held = _closer(held, limit)
+        if held is before:
+            break
+    arena = Arena(SCRATCHPAD, held.blocks.peak_bytes, held.bound_bytes)
+    return replace(held.program, arenas=(arena, *program.arenas))
 
 
-def _with_arena(program: Program, blocks: Blocks, found: Estimate) -> Program:
-    """Return the program with what its scratchpad takes and needs."""
-    bound = blocks.bound_bytes(blocks.lives(found))
-    return replace(program, arenas=(Arena(SCRATCHPAD, blocks.peak_bytes, bound), *program.arenas))
+@dataclass(frozen=True)
+class _Held:
+    """A program, the blocks of its scratchpad, and its times."""
+
+    program: Program
+    blocks: Blocks
+    estimate: Estimate
+
+    @cached_property
+    def lives(self) -> F64:
+        return self.blocks.lives(self.estimate)
+
+    @cached_property
+    def bound_bytes(self) -> int:
+        return self.blocks.bound_bytes(self.lives)
+
+
+def _closer(held: _Held, limit: float) -> _Held:
+    """Return the fastest of the programs with other places that takes so many cycles at most.
+
+    The first that is no slower than before is taken.
+    """
+    best = held
+    for addresses in _candidates(held.program, held.blocks, held.lives, held.bound_bytes):
+        trial = _moved(held, addresses)
+        if trial is None or trial.estimate.cycles > limit:
+            continue
+        best, limit = trial, trial.estimate.cycles - 1
+        if limit < held.estimate.cycles:
+            break
+    return best
 
 
 def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Iterator[I64]:
@@ -83,44 +102,52 @@ def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Ite
     scratchpad = program.chip.scratchpad
     bank = scratchpad.size_bytes // scratchpad.banks
     apart = most_alive(blocks.sizes * blocks.are_parameters, lives[:, 2], lives[:, 3])
-    for share in _SHARES_APART:
-        room = -(-int(share * apart) // TILE_ALIGN) * TILE_ALIGN
-        base = -(-room // bank) * bank
-        addresses, taken = search_places(blocks, lives, (room, base), bound)
-        reach = int((addresses + blocks.sizes).max(initial=0))
-        if taken <= _CLOSE * bound and reach <= scratchpad.size_bytes:
-            yield addresses
+    for share, aim in _AIMS:
+        edge = -(-int(share * apart) // TILE_ALIGN) * TILE_ALIGN
+        addresses, taken = search_places(blocks, lives, edge, int(aim * bound))
+        # the edge lies between two banks
+        begin = -edge % bank
+        if taken <= _CLOSE * bound and begin + taken <= scratchpad.size_bytes:
+            yield begin + addresses
 
 
-def search_places(
-    blocks: Blocks, lives: F64, stretches: tuple[int, int], bound: int
-) -> tuple[I64, int]:
-    """Return addresses for all blocks and how many bytes they take.
+def search_places(blocks: Blocks, lives: F64, edge: int, aim: int) -> tuple[I64, int]:
+    """Return addresses for all blocks and where the last one ends.
 
-    Large blocks choose first. While that takes much more than the bound, blocks that lie highest,
-    and some others, are let choose earlier: what takes no more is kept.
+    Large blocks choose first. While that takes more than it should, blocks that lie highest, and
+    some others, are let choose earlier: what takes no more is kept.
 
     Args:
         blocks: what to place.
         lives: as `Blocks.lives`.
-        stretches: bytes for parameters from 0 on; where everything else begins.
-        bound: bytes that are needed at least.
+        edge: address from which on all but parameters are placed where there is room.
+        aim: bytes that they should take at most.
     """
-    sizes, apart = blocks.sizes, blocks.are_parameters & (stretches[0] > 0)
-    ends = np.array([*stretches, TILE_ALIGN], np.int64)
+    sizes, floors = blocks.sizes, _floors(blocks, lives, edge, aim)
     rng = np.random.default_rng(0)
     order = np.lexsort((lives[:, 2], -sizes))
     addresses, trial = np.zeros_like(sizes), np.zeros_like(sizes)
-    taken = place(order, sizes, lives, apart, ends, addresses)
+    taken = place(order, sizes, lives, floors, TILE_ALIGN, addresses)
     steps = min(_STEPS, _COMPARISONS // max(len(sizes) ** 2, 1))
-    while steps and taken > _CLOSEST * bound:
+    while steps and taken > aim:
         steps -= 1
         other = _earlier(order, addresses + sizes, rng)
-        found = place(other, sizes, lives, apart, ends, trial)
+        found = place(other, sizes, lives, floors, TILE_ALIGN, trial)
         if found <= taken:
             order, taken = other, found
             addresses, trial = trial, addresses
     return addresses, int(taken)
+
+
+def _floors(blocks: Blocks, lives: F64, edge: int, aim: int) -> I64:
+    """Return where the room of each block begins: at the edge, or as far below as it must.
+
+    All that is alive beside it, parameters left out, must have room between its floor and the aim.
+    """
+    others = ~blocks.are_parameters
+    beside = beside_bytes(blocks.sizes * others, lives[:, 2], lives[:, 3])
+    floors = np.clip(aim - beside, 0, edge) // TILE_ALIGN * TILE_ALIGN
+    return np.where(others, floors, 0)
 
 
 def _earlier(order: I64, tops: I64, rng: np.random.Generator) -> I64:
@@ -134,9 +161,10 @@ def _earlier(order: I64, tops: I64, rng: np.random.Generator) -> I64:
     return np.insert(made, rng.integers(place_of + 1), order[place_of])
 
 
-def _moved(program: Program, blocks: Blocks, addresses: I64) -> tuple[Program | None, Blocks]:
+def _moved(held: _Held, addresses: I64) -> _Held | None:
     """Return the program with its blocks at new addresses; none if it has no room any more."""
-    table, moved = blocks.moved(program.table, addresses)
+    program = held.program
+    table, blocks = held.blocks.moved(program.table, addresses)
     numbers: dict[tuple[int, int], int] = {}
     try:
         for region in program.regions:
@@ -148,5 +176,5 @@ def _moved(program: Program, blocks: Blocks, addresses: I64) -> tuple[Program | 
         end = program.program_address + len(made.stream)
         check_room(program.chip, program.program_memory, end)
     except CompileError:
-        return None, moved
-    return made, moved
+        return None
+    return _Held(made, blocks, estimate_program(made))

@@ -210,6 +210,7 @@ def _assemble(
         ),
         regions=tuple(regions),
         host_models=tuple(models),
+        arenas=emission.arenas,
     )
 
 

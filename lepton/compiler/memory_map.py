@@ -11,10 +11,12 @@ from lepton.compiler.graph import Graph
 from lepton.compiler.lifetimes import lifetimes_of, root_of
 from lepton.compiler.lowering.grouping import Groups
 from lepton.errors import CompileError
+from lepton.program import Arena
 
 __all__ = [
     "ALIGN",
     "Spills",
+    "arenas_of",
     "check_room",
     "constants_base",
     "place_crossing",
@@ -39,6 +41,46 @@ def check_room(chip: Chip, memory: int, end: int) -> None:
     if end > device.size_bytes:
         place = f"memory '{device.name}' of chip '{chip.name}'"
         raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
+
+
+def arenas_of(
+    chip: Chip, crossing: dict[str, Location], sizes: dict[str, int], regions: Sequence[Spills]
+) -> tuple[Arena, ...]:
+    """Return what activations take and need of each memory that has any.
+
+    What crosses the edge of a region is alive all the time, the rest from step to step of its own
+    region.
+
+    Args:
+        chip: whose memories they are.
+        crossing: places of the tensors that cross.
+        sizes: their bytes.
+        regions: of each region what lives in memories while it runs.
+    """
+    found: list[Arena] = []
+    for memory in sorted({chip.memory_index(name) for name in chip.placement.activations}):
+        always = [(p.address, sizes[name]) for name, p in crossing.items() if p.memory == memory]
+        peak = max((address + size for address, size in always), default=0)
+        most = 0
+        for spills in regions:
+            inside = [(item, place) for item, place in spills if place.memory == memory]
+            peak = max([peak, *(place.address + item.size for item, place in inside)])
+            most = max(most, _most_alive([item for item, _ in inside]))
+        if peak:
+            bound = sum(size for _, size in always) + most
+            found.append(Arena(chip.memories[memory].name, peak, bound))
+    return tuple(found)
+
+
+def _most_alive(items: Sequence[Lifetime]) -> int:
+    """Return the most bytes alive at a step."""
+    return max(
+        (
+            sum(other.size for other in items if other.first <= item.first <= other.last)
+            for item in items
+        ),
+        default=0,
+    )
 
 
 def place_crossing(

@@ -35,6 +35,7 @@ from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.grouping import Groups, find_cascades, replanned
 from lepton.compiler.memory_map import (
     ALIGN,
+    arenas_of,
     check_room,
     constants_base,
     place_crossing,
@@ -46,6 +47,7 @@ from lepton.errors import CompileError
 from lepton.isa import encode_all, pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
+from lepton.program import Arena
 
 __all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
@@ -92,6 +94,8 @@ class Emission:
     """What lies where in the scratchpad, by region."""
     reasons: dict[int, str]
     """What was decided about operators, by their number."""
+    arenas: tuple[Arena, ...]
+    """What activations take of the memories, and what they need."""
 
 
 def emit_regions(
@@ -147,6 +151,7 @@ def emit_regions(
         unordered=emitter.instructions,
         memories=tuple(memories),
         reasons=emitter.reasons,
+        arenas=arenas_of(chip, locations, crossing, [held.spills for held in memories]),
     )
 
 

@@ -14,9 +14,20 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.isa import WORD_BYTES, Instruction, decode_all, pack, records_of
 
-__all__ = ["MAXIMUM_TENSOR_ELEMENTS", "Arena", "Operator", "Program", "ProgramTensor", "Region"]
+__all__ = [
+    "MAXIMUM_TENSOR_ELEMENTS",
+    "SCRATCHPAD",
+    "Arena",
+    "Operator",
+    "Program",
+    "ProgramTensor",
+    "Region",
+]
 
 MAXIMUM_TENSOR_ELEMENTS = 1 << 30
+
+SCRATCHPAD = "scratchpad"
+"""Name of its arena."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class Arena:
     """What the compiler placed of the activations in a memory; docs/design.md defines both."""
 
     memory: str
-    """Name of the memory, or "scratchpad"."""
+    """Name of the memory, or `SCRATCHPAD`."""
     peak_bytes: int
     bound_bytes: int
     """What is alive at once at some time, which no placement can do without."""
