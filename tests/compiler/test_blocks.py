@@ -141,14 +141,8 @@ def test_lives_end_where_a_later_block_takes_over_bytes():
     rng = np.random.default_rng(1)
     for _ in range(20):
         first = np.sort(rng.integers(0, 40, 10))
-        blocks = np.column_stack(
-            [
-                rng.integers(0, 60, 10),
-                rng.integers(1, 30, 10),
-                first,
-                first + rng.integers(1, 6, 10),
-            ]
-        )
+        extents = rng.integers(0, 60, 10), rng.integers(1, 30, 10)
+        blocks = np.column_stack([*extents, first, first + rng.integers(1, 6, 10)])
         starts = rng.integers(0, 100, 10).astype(np.float64)
         ends = starts + rng.integers(1, 50, 10)
         cut_lives(blocks, starts, ends)
