@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.compiler.allocate import TILE_ALIGN, Block
-from lepton.compiler.block_kernels import place
 from lepton.compiler.blocks import Blocks, beside_bytes, most_alive
 from lepton.compiler.memory_map import check_room
+from lepton.compiler.placement import search_places
 from lepton.compiler.synchronize import semaphores
 from lepton.cost.estimate import Estimate, estimate_program
 from lepton.errors import CompileError
 from lepton.isa import COLUMNS, encode_table
 from lepton.program import SCRATCHPAD, Arena, Program
 
-__all__ = ["compacted", "search_places"]
+__all__ = ["compacted"]
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -38,9 +38,6 @@ _SLOWER = 1.001
 """Of the cycles, that a program may take whose blocks have moved."""
 _ROUNDS = 3
 """Times that blocks move at most: with their places, their times change."""
-_STEPS = 300
-_COMPARISONS = 10_000_000
-"""Steps of a search, and comparisons of two blocks, at most."""
 
 
 def compacted(program: Program, blocks: Sequence[Block]) -> Program:
@@ -104,39 +101,13 @@ def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Ite
     apart = most_alive(blocks.sizes * blocks.are_parameters, lives[:, 2], lives[:, 3])
     for share, aim in _AIMS:
         edge = -(-int(share * apart) // TILE_ALIGN) * TILE_ALIGN
-        addresses, taken = search_places(blocks, lives, edge, int(aim * bound))
+        most = int(aim * bound)
+        floors = _floors(blocks, lives, edge, most)
+        addresses, taken = search_places(blocks.sizes, lives, floors, (most, TILE_ALIGN))
         # the edge lies between two banks
         begin = -edge % bank
         if taken <= _CLOSE * bound and begin + taken <= scratchpad.size_bytes:
             yield begin + addresses
-
-
-def search_places(blocks: Blocks, lives: F64, edge: int, aim: int) -> tuple[I64, int]:
-    """Return addresses for all blocks and where the last one ends.
-
-    Large blocks choose first. While that takes more than it should, blocks that lie highest, and
-    some others, are let choose earlier: what takes no more is kept.
-
-    Args:
-        blocks: what to place.
-        lives: as `Blocks.lives`.
-        edge: address from which on all but parameters are placed where there is room.
-        aim: bytes that they should take at most.
-    """
-    sizes, floors = blocks.sizes, _floors(blocks, lives, edge, aim)
-    rng = np.random.default_rng(0)
-    order = np.lexsort((lives[:, 2], -sizes))
-    addresses, trial = np.zeros_like(sizes), np.zeros_like(sizes)
-    taken = place(order, sizes, lives, floors, TILE_ALIGN, addresses)
-    steps = min(_STEPS, _COMPARISONS // max(len(sizes) ** 2, 1))
-    while steps and taken > aim:
-        steps -= 1
-        other = _earlier(order, addresses + sizes, rng)
-        found = place(other, sizes, lives, floors, TILE_ALIGN, trial)
-        if found <= taken:
-            order, taken = other, found
-            addresses, trial = trial, addresses
-    return addresses, int(taken)
 
 
 def _floors(blocks: Blocks, lives: F64, edge: int, aim: int) -> I64:
@@ -148,17 +119,6 @@ def _floors(blocks: Blocks, lives: F64, edge: int, aim: int) -> I64:
     beside = beside_bytes(blocks.sizes * others, lives[:, 2], lives[:, 3])
     floors = np.clip(aim - beside, 0, edge) // TILE_ALIGN * TILE_ALIGN
     return np.where(others, floors, 0)
-
-
-def _earlier(order: I64, tops: I64, rng: np.random.Generator) -> I64:
-    """Return an order in which one block, every other time the highest, chooses earlier."""
-    place_of = (
-        int(np.flatnonzero(order == tops.argmax())[0])
-        if rng.random() < 0.5
-        else int(rng.integers(len(order)))
-    )
-    made = np.delete(order, place_of)
-    return np.insert(made, rng.integers(place_of + 1), order[place_of])
 
 
 def _moved(held: _Held, addresses: I64) -> _Held | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from lepton.chip import Chip
 from lepton.compiler.allocate import Lifetime, place_lifetimes, shortage
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph
 from lepton.compiler.lifetimes import lifetimes_of, root_of
 from lepton.compiler.lowering.grouping import Groups
+from lepton.compiler.placement import search_places
 from lepton.errors import CompileError
 from lepton.program import Arena
 
@@ -29,6 +32,9 @@ Spills = Sequence[tuple[Lifetime, Location]]
 
 ALIGN = 64
 """Bytes that tensors begin at multiples of."""
+
+_CLOSE = 1.02
+"""Of the bytes alive at once, that tensors may take without a search for other places."""
 
 
 def _align(value: int) -> int:
@@ -141,6 +147,20 @@ def program_base(
     return _align(ends[memory])
 
 
+def _closer(wanted: Sequence[Lifetime], found: dict[str, int]) -> dict[str, int]:
+    """Return other places for the tensors if all have one but they take more than they must."""
+    top = max((found[item.name] + item.size for item in wanted if item.name in found), default=0)
+    most = int(_CLOSE * _most_alive(wanted)) if len(found) == len(wanted) else top
+    if top <= most:
+        return found
+    sizes = np.array([item.size for item in wanted], np.int64)
+    lives = np.array([[item.first, item.last + 1] * 2 for item in wanted], np.float64)
+    addresses, taken = search_places(sizes, lives, np.zeros_like(sizes), (most, ALIGN))
+    if taken >= top:
+        return found
+    return {item.name: int(at) for item, at in zip(wanted, addresses, strict=True)}
+
+
 def place_spills(
     graph: Graph,
     storage: dict[str, str],
@@ -160,7 +180,7 @@ def place_spills(
     for name in chip.placement.activations:
         memory = chip.memory_index(name)
         room = chip.memories[memory].size_bytes - ends[memory]
-        found = place_lifetimes(wanted, room, ALIGN)
+        found = _closer(wanted, place_lifetimes(wanted, room, ALIGN))
         for tensor, offset in found.items():
             emitter.locations[tensor] = Location(memory, ends[memory] + offset)
         spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -19,10 +20,11 @@ from lepton.compiler.allocate import (
     shortage,
 )
 from lepton.compiler.blocks import resident_blocks, with_copies_between
-from lepton.compiler.choices import Choices
+from lepton.compiler.choices import Choices, Division
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node
+from lepton.compiler.joins import joins_of
 from lepton.compiler.lifetimes import (
     bytes_crossing,
     is_free,
@@ -122,16 +124,16 @@ def emit_regions(
 
     emitter_of = partial(_emitter, chip, locations, chosen, staging)
     best = [_best_region(work, emitter_of, ends) for work in regions]
-    # all regions share one constant segment: emit again, in order, with the chosen shares
+    # all regions share one constant segment: emit again, in order, divided as was chosen
     emitter = emitter_of()
     emitter.constants_base = constants_base(chip, crossing, (work.graph for work in regions))
     memories: list[RegionMemory] = []
     spans: list[tuple[int, int]] = []
     stream: list[Instruction] = []
     numbers: dict[tuple[int, int], int] = {}
-    for work, share in zip(regions, best, strict=True):
+    for work, division in zip(regions, best, strict=True):
         begin = len(emitter.instructions)
-        memories.append(_emit_region(work, emitter, share, ends))
+        memories.append(_emit_region(work, emitter, division, ends))
         emitter.emit(Halt())
         if staging is not None and staging.dispatch is not None:
             memories[-1] = _stage(work, emitter, memories[-1], ends, staging)
@@ -195,28 +197,30 @@ def _emitter(
 
 def _best_region(
     work: RegionWork, emitter_of: Callable[[], Emitter], ends: dict[int, int]
-) -> float:
-    """Return the share of the scratchpad to keep for tiles: least traffic, then most room.
+) -> Division:
+    """Return how to divide the scratchpad: least traffic, then most room.
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
-    storage = storage_of(work.graph)
     emitter = emitter_of()
-    size, shares = _usable(emitter), emitter.choices.shares
-    if (id(work), size) in shares:
-        return shares[id(work), size]
-    ranked: list[tuple[float, float]] = []
-    for share in _WORKING_SHARES:
+    size, divisions = _usable(emitter), emitter.choices.divisions
+    if (id(work), size) in divisions:
+        return divisions[id(work), size]
+    joins = joins_of(work.graph)
+    ranked: list[tuple[float, Division]] = []
+    for share, views in product(_WORKING_SHARES, [{}, joins] if joins else [{}]):
+        storage = storage_of(work.graph, views)
         residents = _residents(work.graph, storage, size - int(size * share), {})
+        crossing = bytes_crossing(work.graph, storage, residents, views)
         # small tiles cost more passes: a share must win clearly to be preferred
-        ranked.append((bytes_crossing(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
-    failures: dict[float, CompileError] = {}
-    for _, share in sorted(ranked):
+        ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
+    failures: dict[Division, CompileError] = {}
+    for _, division in sorted(ranked):
         try:
-            _emit_region(work, emitter_of(), share, dict(ends))
-            return shares.setdefault((id(work), size), share)
+            _emit_region(work, emitter_of(), division, dict(ends))
+            return divisions.setdefault((id(work), size), division)
         except CompileError as error:
-            failures[share] = error
+            failures[division] = error
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
 
@@ -227,13 +231,14 @@ def _usable(emitter: Emitter) -> int:
 
 
 def _emit_region(
-    work: RegionWork, emitter: Emitter, share: float, ends: dict[int, int]
+    work: RegionWork, emitter: Emitter, division: Division, ends: dict[int, int]
 ) -> RegionMemory:
     """Emit one region with a share of the scratchpad for tiles and the rest for residents."""
     graph, chip = work.graph, emitter.chip
-    storage = storage_of(graph)
+    emitter.views = joins_of(graph) if division.joins else {}
+    storage = storage_of(graph, emitter.views)
     size = _usable(emitter)
-    working = int(size * share) // ALIGN * ALIGN
+    working = int(size * division.share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
     begin = len(emitter.instructions)
     emitter.tiles = Ring(

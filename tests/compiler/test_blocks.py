@@ -17,7 +17,7 @@ from lepton.compiler.blocks import (
     union_bytes,
     with_copies_between,
 )
-from lepton.compiler.compact import search_places
+from lepton.compiler.placement import search_places
 from lepton.isa import records
 from lepton.isa.instructions import Copy, Halt, Load, Store
 
@@ -113,7 +113,7 @@ def test_no_placement_needs_less_than_the_bound(seed: int):
     sizes, lives = drawn(seed)
     blocks = blocks_of(sizes, lives)
     bound = blocks.bound_bytes(lives)
-    addresses, taken = search_places(blocks, lives, 0, bound)
+    addresses, taken = search_places(sizes, lives, np.zeros_like(sizes), (bound, 16))
     assert bound <= union_bytes(addresses, sizes) <= taken
     assert bound >= most_alive(sizes, lives[:, 2], lives[:, 3])
 
@@ -134,7 +134,7 @@ def test_a_search_finds_what_large_blocks_first_does_not():
     addresses = np.zeros_like(sizes)
     order = np.lexsort((lives[:, 2], -sizes))
     once = place(order, sizes, lives, np.zeros_like(sizes), 16, addresses)
-    assert search_places(blocks, lives, 0, bound)[1] < once
+    assert search_places(sizes, lives, np.zeros_like(sizes), (bound, 16))[1] < once
 
 
 def test_lives_end_where_a_later_block_takes_over_bytes():
