@@ -215,7 +215,7 @@ def _best_region(
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
     failures: dict[Division, CompileError] = {}
-    for _, division in sorted(ranked):
+    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share, not item[1].joins)):
         try:
             _emit_region(work, emitter_of(), division, dict(ends))
             return divisions.setdefault((id(work), size), division)
