@@ -28,6 +28,7 @@ from benchmarks.page import figure, markdown_table, origin, replace_part
 from benchmarks.torch_networks import FLOAT, TorchModel, written
 
 if TYPE_CHECKING:
+    from lepton.program import Program
     from lepton.runtime.golden import GoldenModel
 
 __all__ = ["NETWORKS", "Equality", "Row", "compared", "limits", "table"]
@@ -37,6 +38,8 @@ HEADING = "## Figures"
 CHIP = "edge"
 LEAST_ON_NPU = 0.97
 LEAST_RECURRENT = 0.90
+MOST_ABOVE = 0.05
+"""Of the bytes alive at once, that the scratchpad may take more."""
 COMPILE_MB = 1536
 CALIBRATE_MB = 1024
 CALIBRATE_FILES = 6
@@ -55,6 +58,8 @@ class Equality:
     Attributes:
         top_1: share of equal decisions.
         float_top_1: the same beside the float model; None without one.
+        scratchpad: bytes touched, and those alive at once, which is the lower bound.
+        memory_above: by how much activations take more of a memory than they must, at most.
     """
 
     macs: int
@@ -64,6 +69,14 @@ class Equality:
     different: float
     top_1: float
     float_top_1: float | None
+    scratchpad: tuple[int, int]
+    memory_above: float
+
+    @property
+    def scratchpad_above(self) -> float:
+        """By how much the bytes touched are more than the lower bound."""
+        touched, bound = self.scratchpad
+        return touched / bound - 1 if bound else 0.0
 
 
 def _prepare(network: Network, folder: Path) -> Path:
@@ -159,7 +172,19 @@ def _compare(network: Network, model: Path, quantized: Path, folder: Path) -> Eq
     return Equality(
         macs, npu / max(macs, 1), simulate_timing(program).cycles, len(inputs),
         different / elements, float(np.mean(agreeing)), float(np.mean(kept)) if kept else None,
+        *_memory(program),
     )  # fmt: skip
+
+
+def _memory(program: Program) -> tuple[tuple[int, int], float]:
+    """Return what `Equality` says of the scratchpad and of the memories."""
+    from lepton.program import SCRATCHPAD
+    from lepton.report.occupancy import touched_bytes
+
+    above = {arena.memory: arena.peak_bytes / arena.bound_bytes - 1 for arena in program.arenas}
+    above.pop(SCRATCHPAD, None)
+    bounds = [item.bound_bytes for item in program.arenas if item.memory == SCRATCHPAD]
+    return (touched_bytes(program), sum(bounds)), max(above.values(), default=0.0)
 
 
 _STEPS = ("calibrate", "compile", "compare")
@@ -223,7 +248,16 @@ def _percent(share: float) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as Markdown."""
     head = ("network", "source", "MB", "MMACs", "MACs on NPU", "different", "top-1", "top-1, float")
-    head += ("cycles", "compile s", "MB", "calibrate s", "MB")
+    head += (
+        "cycles",
+        "scratchpad KiB",
+        "above bound",
+        "memory above bound",
+        "compile s",
+        "MB",
+        "calibrate s",
+        "MB",
+    )
     lines: list[tuple[str, ...]] = []
     for row in rows:
         found, none = row.equality, "-"
@@ -240,6 +274,9 @@ def table(rows: Sequence[Row]) -> str:
                 _percent(found.top_1),
                 kept,
                 f"{found.cycles:,}",
+                figure(found.scratchpad[0] / 1024),
+                _percent(found.scratchpad_above),
+                _percent(found.memory_above),
                 figure(row.compiled.cpu_s),
                 figure(row.compiled.peak_mb),
                 none if calibrated is None else figure(calibrated.cpu_s),
@@ -257,6 +294,9 @@ def limits(rows: Sequence[Row]) -> list[str]:
         least = LEAST_RECURRENT if row.network.is_recurrent else LEAST_ON_NPU
         if row.equality.on_npu < least:
             missed.append(f"{name}: {_percent(row.equality.on_npu)} of the MACs are on the NPU")
+        if row.equality.scratchpad_above > MOST_ABOVE:
+            above = _percent(row.equality.scratchpad_above)
+            missed.append(f"{name}: the scratchpad is {above} above what is alive at once")
         if row.compiled.peak_mb > COMPILE_MB:
             missed.append(f"{name}: compilation takes {figure(row.compiled.peak_mb)} MB")
         most = CALIBRATE_MB + CALIBRATE_FILES * row.file_mb

@@ -20,6 +20,7 @@ from lepton.errors import ProgramError
 from lepton.isa import encode_all
 from lepton.isa import instructions as isa
 from lepton.program import (
+    Arena,
     Operator,
     Program,
     ProgramTensor,
@@ -53,6 +54,7 @@ def small() -> Program:
         operators=(*made.operators, Operator("net/last", "Erf", "host", 0, 0, 0, "no rule")),
         regions=(*made.regions, Region("host", 0, 0, ("y",), ("z",), 0)),
         host_models=(b"not really a graph",),
+        arenas=(Arena("scratchpad", 80, 16), Arena("dram", 272, 32)),
     )
 
 
@@ -252,6 +254,9 @@ def test_another_version() -> None:
         ({"tensors": {"a": 1}}, "the manifest is inconsistent"),
         ({"regions": [3]}, "the manifest is inconsistent"),
         ({"operators": [{}]}, "the manifest is inconsistent"),
+        ({"arenas": None}, "the manifest is inconsistent"),
+        ({"arenas": [{"memory": "sram", "peak_bytes": -1, "bound_bytes": 0}]}, "inconsistent"),
+        ({"arenas": [{"memory": 3, "peak_bytes": 1, "bound_bytes": 1}]}, "inconsistent"),
         ({"operators": []}, "an instruction names an operator that does not exist"),
         ({"chip": []}, ""),
         ({"chip": {}}, "embedded chip: name must be a text, not None"),

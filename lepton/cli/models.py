@@ -157,6 +157,10 @@ def _compile(options: argparse.Namespace) -> None:
         f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions, "
         f"for chip {one_line(program.chip.name)} in {seconds:.1f} s"
     )
+    if program.arenas:
+        from lepton.report.names import arena_text
+
+        print("activations: " + "; ".join(arena_text(arena) for arena in program.arenas))
 
 
 def _why(made: Compiled) -> tuple[Why, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lepton.errors import CompileError
 
-__all__ = ["TILE_ALIGN", "Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
+__all__ = ["TILE_ALIGN", "Block", "Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
 
 
 TILE_ALIGN = 16
@@ -36,16 +37,31 @@ class NoRoom(Exception):
         self.ring, self.needed, self.available = ring, needed, available
 
 
+class Block(NamedTuple):
+    """Room that is taken while instructions [first, stop) are emitted; others never touch it."""
+
+    address: int
+    size: int
+    first: int
+    stop: int
+
+
 @dataclass
 class Ring:
-    """Next-fit allocation that moves forward, so that a buffer is reused as late as possible."""
+    """Next-fit allocation that moves forward, so that a buffer is reused as late as possible.
+
+    With a `clock`, the number of instructions so far, it also remembers its blocks.
+    """
 
     start: int
     size: int
     name: str
     align: int = 1
+    clock: Callable[[], int] | None = None
     _position: int = 0
     _live: dict[int, int] = field(default_factory=dict[int, int])
+    _begun: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    _ended: list[Block] = field(default_factory=list[Block])
 
     def allocate(self, size: int) -> int:
         """Return the address of `size` free units.
@@ -65,14 +81,20 @@ class Ring:
 
     def offer(self, size: int) -> int | None:
         """Return the address of `size` free units, or None if no gap is large enough."""
-        size = -(-size // self.align) * self.align
+        taken = -(-size // self.align) * self.align
         for origin in (self._position, 0):
-            address = self._gap(origin, size)
+            address = self._gap(origin, taken)
             if address is not None:
-                self._live[address] = size
-                self._position = address + size
-                return self.start + address
+                self._position = address + taken
+                return self._take(address, taken, size)
         return None
+
+    def _take(self, address: int, taken: int, size: int) -> int:
+        """Take units from an address of the ring on, `size` of which were asked for."""
+        self._live[address] = taken
+        if self.clock is not None:
+            self._begun[address] = size, self.clock()
+        return self.start + address
 
     def allocate_at_edge(self, size: int) -> int:
         """Return the address of `size` units at the end or at the start, so that no gap is split.
@@ -83,8 +105,7 @@ class Ring:
         last = (self.size - taken) // self.align * self.align
         for origin in (0, last) if self._position > self.size // 2 else (last, 0):
             if last >= 0 and self._gap(origin, taken) == origin:
-                self._live[origin] = taken
-                return self.start + origin
+                return self._take(origin, taken, size)
         return self.allocate(size)
 
     def _gap(self, origin: int, size: int) -> int | None:
@@ -102,6 +123,18 @@ class Ring:
     def release(self, address: int) -> None:
         """Free an allocation by its address."""
         del self._live[address - self.start]
+        if self.clock is not None:
+            size, first = self._begun.pop(address - self.start)
+            self._ended.append(Block(address, size, first, self.clock()))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks so far; of a ring with a clock."""
+        now = 0 if self.clock is None else self.clock()
+        begun = self._begun.items()
+        return self._ended + [
+            Block(self.start + at, size, first, now) for at, (size, first) in begun
+        ]
 
     @property
     def in_use(self) -> int:

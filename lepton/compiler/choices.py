@@ -11,7 +11,7 @@ from lepton.compiler.cache import CompilerCache, Plans
 from lepton.compiler.graph import Node
 from lepton.compiler.stored import StoredWeights
 
-__all__ = ["MOST_RANKS", "Choices", "Ranking"]
+__all__ = ["MOST_RANKS", "Choices", "Division", "Ranking"]
 
 P = TypeVar("P")
 
@@ -27,15 +27,24 @@ class Ranking(NamedTuple):
     taken: int
 
 
+class Division(NamedTuple):
+    """How the scratchpad is divided between tiles and what stays inside."""
+
+    share: float
+    """Of the scratchpad, for tiles."""
+    joins: bool
+    """Whether operands of concatenations are made where the result wants them."""
+
+
 class Choices:
-    """Encoded weights, ranked plans, shares of the scratchpad, and which plan each node takes."""
+    """Encoded weights, ranked plans, which of them each node takes, divisions of the scratchpad."""
 
     def __init__(self, chip: Chip, cache: CompilerCache | None = None) -> None:
         """Make choices for a chip, with what earlier compilations found."""
         known = cache or CompilerCache()
         self.streams = StoredWeights(Decoder.of(chip), known.streams)
-        self.shares: dict[Hashable, float] = {}
-        """Of the scratchpad for tiles, by what it was chosen for."""
+        self.divisions: dict[Hashable, Division] = {}
+        """Of the scratchpad, by what they were chosen for."""
         self.apart = False
         """Whether every layer is computed by itself."""
         self._ranks: dict[int, int] = {}

@@ -11,8 +11,10 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
+from lepton.compiler.allocate import Block
 from lepton.compiler.cache import CompilerCache, process_cache
 from lepton.compiler.choices import Choices
+from lepton.compiler.compact import compacted
 from lepton.compiler.copies import Staging
 from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
 from lepton.compiler.dump import Dump, dump_of
@@ -23,7 +25,7 @@ from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
-from lepton.compiler.shard import View, core_of, shard
+from lepton.compiler.shard import Stretch, core_of, shard
 from lepton.compiler.shard_choice import layouts_of
 from lepton.compiler.stage import can_stage, staged
 from lepton.cost.estimate import estimate_program
@@ -133,11 +135,13 @@ def compile_front(
     choices = Choices(core_of(chip), cache)
 
     stagings: dict[bytes, Staging] = {}
+    blocks: dict[bytes, list[Block]] = {}
 
     def build(staging: Staging | None = None) -> Program:
         emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
         if staging is not None:
             stagings[emission.instructions] = staging
+        blocks[emission.instructions] = [b for held in emission.memories for b in held.blocks]
         return _assemble(front, chip, emission, operators)
 
     def evaluate(program: Program) -> float:
@@ -147,10 +151,12 @@ def compile_front(
     program = refined(build, _convolutions(works), choices, evaluate, options.effort)
     if options.effort and len(works) == 1 and can_stage(chip):
         program = staged(program, build)
+    staging = stagings.get(program.instructions)
+    if options.effort and chip.cores == 1:
+        program = compacted(program, blocks[program.instructions])
     if not options.explain and options.dump is None:
         return Compiled(program, ())
     # once more, as the program that won: the last trial may have been another one
-    staging = stagings.get(program.instructions)
     emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
     _dump_back(dump, works, choices, emission, program)
     return Compiled(program, explained(works, choices, emission, chip))
@@ -158,13 +164,13 @@ def compile_front(
 
 def _works(
     graphs: list[tuple[ir.Graph, int]], chip: Chip
-) -> tuple[list[RegionWork], dict[str, int], dict[str, View]]:
+) -> tuple[list[RegionWork], dict[str, int], dict[str, Stretch]]:
     """Return what each core does in each region, what they exchange, and parts of tensors."""
     if chip.cores == 1:
         return [RegionWork.of_all(graph, first) for graph, first in graphs], {}, {}
     works: list[RegionWork] = []
     exchanged: dict[str, int] = {}
-    views: dict[str, View] = {}
+    views: dict[str, Stretch] = {}
     for graph, first in graphs:
         made = shard(graph, layouts_of(graph, chip))
         exchanged |= made.exchanged
@@ -275,6 +281,7 @@ def _assemble(
         ),
         regions=tuple(regions),
         host_models=tuple(models),
+        arenas=emission.arenas,
     )
 
 

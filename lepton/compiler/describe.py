@@ -114,8 +114,11 @@ def plans_text(works: Sequence[RegionWork], choices: Choices) -> str:
 
 
 def memory_text(works: Sequence[RegionWork], emission: Emission) -> str:
-    """Return where every tensor lies: in the scratchpad with its lifetime, in the memories."""
-    lines: list[str] = []
+    """Return where every tensor lies: in the scratchpad with its lifetime, in the memories.
+
+    In the scratchpad as emitted: what moves together afterwards, only the program shows.
+    """
+    lines = ["addresses of the scratchpad before blocks move together; the program has the others"]
     for number, (work, memory) in enumerate(zip(works, emission.memories, strict=True)):
         lines += [f"region {number}: scratchpad", f"  0x000000  {memory.tile_bytes:10,}  tiles"]
         for item, address in sorted(memory.residents, key=lambda pair: (pair[1], pair[0].first)):

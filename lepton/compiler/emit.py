@@ -21,6 +21,7 @@ from lepton.codec import WeightStream
 from lepton.compiler.allocate import TILE_ALIGN, Ring
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
+from lepton.compiler.joins import View, packed_view
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights
@@ -107,6 +108,8 @@ class Emitter:
     constants_base: int = 0
     reasons: dict[int, str] = field(default_factory=dict[int, str])
     """What was decided about operators, for the user."""
+    views: dict[str, View] = field(default_factory=dict[str, View])
+    """Where the tensors lie that are parts of others, by name."""
     kept_channels: int = 0
     """DMA channels each way that are not for tensors."""
     exchanged: frozenset[str] = frozenset()
@@ -238,10 +241,7 @@ class Emitter:
 
     def bring(self, tensor: Tensor, n: int, tile: Tile) -> None:
         """Load a tile of image `n` of a tensor from its memory."""
-        _, h, w, c = tensor.shape
-        box = tile.box
-        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
-        for part in self._transfers(tensor, box, tile, offset):
+        for part in self._transfers(tensor, n, tile):
             channel = 0 if tensor.name in self.exchanged else self._load_channel()
             self.emit(replace(part, channel=channel))
 
@@ -261,10 +261,7 @@ class Emitter:
 
     def store(self, tensor: Tensor, n: int, tile: Tile) -> None:
         """Store a tile into image `n` of a tensor in its memory."""
-        _, h, w, c = tensor.shape
-        box = tile.box
-        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
-        for part in self._transfers(tensor, box, tile, offset):
+        for part in self._transfers(tensor, n, tile):
             values = {f.name: getattr(part, f.name) for f in part.fields}
             channel = 0 if tensor.name in self.exchanged else self._store_channel()
             self.emit(Store(**(values | {"channel": channel})))
@@ -301,9 +298,12 @@ class Emitter:
 
     def _inside(self, tensor: Tensor, address: int, n: int, box: Box) -> Tile:
         """Return the tile of a tensor that stays in the scratchpad."""
-        _, h, w, c = tensor.shape
-        offset = ((n * h + box.y0) * w + box.x0) * c + box.c0
-        return Tile(address + offset, w * c, c, box, False)
+        view = self.view(tensor)
+        return Tile(address + _offset(view, n, box), view.row, view.pixel, box, False)
+
+    def view(self, tensor: Tensor) -> View:
+        """Return where a tensor lies in the one that holds its bytes."""
+        return self.views.get(tensor.name) or packed_view(tensor)
 
     def _buffer(self, box: Box) -> Tile:
         """Return a packed tile in a new buffer."""
@@ -319,19 +319,19 @@ class Emitter:
             raise CompileError(f"tensor '{tensor.name}' has no place in any memory")
         return found
 
-    def _transfers(self, tensor: Tensor, box: Box, tile: Tile, offset: int) -> list[Load]:
-        """Return the transfers of a box, as loads without a channel, within the field widths."""
-        w, c = tensor.shape[2:]
-        place = self.location(tensor)
-        base = place.address + offset
-        row_stride, row_pitch = w * c, tile.row_pitch
-        if box.channels == c and box.width == w:
+    def _transfers(self, tensor: Tensor, n: int, tile: Tile) -> list[Load]:
+        """Return the transfers of a tile of image `n`, as loads without a channel."""
+        c = tensor.shape[3]
+        place, view, box = self.location(tensor), self.view(tensor), tile.box
+        base = place.address + _offset(view, n, box)
+        row_stride, row_pitch = view.row, tile.row_pitch
+        if box.channels == view.pixel and box.width * c == view.row:
             run, rows, planes = box.size, 1, 1
-        elif box.channels == c:
+        elif box.channels == view.pixel:
             run, rows, planes = box.width * c, box.height, 1
         else:
             run, rows, planes = box.channels, box.width, box.height
-            row_stride, row_pitch = c, tile.pixel_pitch
+            row_stride, row_pitch = view.pixel, tile.pixel_pitch
         whole = Load(
             memory=place.memory,
             address=base,
@@ -340,7 +340,7 @@ class Emitter:
             rows=rows,
             planes=planes,
             row_stride=row_stride if rows > 1 else 0,
-            plane_stride=w * c if planes > 1 else 0,
+            plane_stride=view.row if planes > 1 else 0,
             scratchpad_row_pitch=row_pitch if rows > 1 else 0,
             scratchpad_plane_pitch=tile.row_pitch if planes > 1 else 0,
         )
@@ -358,3 +358,9 @@ class Emitter:
 
 
 _LONGEST_RUN = 1 << 23
+"""Bytes of a row that the fields of a transfer hold."""
+
+
+def _offset(view: View, n: int, box: Box) -> int:
+    """Return the first byte of a box of image `n`."""
+    return view.offset + n * view.image + box.y0 * view.row + box.x0 * view.pixel + box.c0

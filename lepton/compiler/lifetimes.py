@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lepton.compiler.allocate import Lifetime
-from lepton.compiler.graph import Graph, Node, Reshape
+from lepton.compiler.graph import Graph, Node, Reshape, Tensor
+from lepton.compiler.joins import View
 from lepton.compiler.lowering.grouping import Groups, inner_tensors
 
 __all__ = ["bytes_crossing", "is_free", "lifetimes_of", "root_of", "storage_of"]
 
 
-def storage_of(graph: Graph) -> dict[str, str]:
+def storage_of(graph: Graph, views: Mapping[str, View]) -> dict[str, str]:
     """Return for each tensor the one whose bytes it is: a reshape shares its input's place.
 
     before: y = reshape(x)     after: storage[y] = x, and no instruction is emitted
-    A reshape of a region input or constant into a region output must copy.
+    A reshape of a region input or constant into a region output must copy. What is made as part of
+    a concatenation's result shares its place.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     fixed = {tensor.name for tensor in graph.inputs}
@@ -33,7 +37,7 @@ def storage_of(graph: Graph) -> dict[str, str]:
             storage[root] = node.output.name
         else:
             storage[node.output.name] = root
-    return storage
+    return storage | {name: view.of for name, view in views.items()}
 
 
 def root_of(storage: dict[str, str], name: str) -> str:
@@ -68,7 +72,7 @@ def lifetimes_of(graph: Graph, storage: dict[str, str], groups: Groups) -> list[
         name = root_of(storage, node.output.name)
         first.setdefault(name, span[0])
         last[name] = span[-1]
-        sizes[name] = node.output.size_bytes
+        sizes[name] = max(sizes.get(name, 0), node.output.size_bytes)
         for tensor in node.inputs:
             source = root_of(storage, tensor.name)
             last[source] = span[-1]
@@ -81,11 +85,21 @@ def lifetimes_of(graph: Graph, storage: dict[str, str], groups: Groups) -> list[
     return sorted(inside, key=lambda item: (item.last - item.first) / (1 + uses.get(item.name, 0)))
 
 
-def bytes_crossing(graph: Graph, storage: dict[str, str], residents: dict[str, int]) -> int:
+def bytes_crossing(
+    graph: Graph, storage: dict[str, str], residents: dict[str, int], views: Mapping[str, View]
+) -> int:
     """Return the bytes of the tensors that do not stay inside, each time they cross."""
     total = 0
     for node in graph.nodes:
+        joined = [tensor for tensor in node.inputs if _is_part(tensor, node, views)]
+        if root_of(storage, node.output.name) not in residents:
+            total -= 2 * sum(tensor.size_bytes for tensor in joined)
         for tensor in (*node.inputs, node.output):
             if root_of(storage, tensor.name) not in residents and tensor.constant is None:
                 total += tensor.size_bytes
     return total
+
+
+def _is_part(tensor: Tensor, node: Node, views: Mapping[str, View]) -> bool:
+    """Return whether an operand is made where the node wants it."""
+    return tensor.name in views and views[tensor.name].of == node.output.name

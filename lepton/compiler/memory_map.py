@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from lepton.chip import Chip
 from lepton.compiler.allocate import Lifetime, place_lifetimes, shortage
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph
 from lepton.compiler.lifetimes import lifetimes_of, root_of
 from lepton.compiler.lowering.grouping import Groups
+from lepton.compiler.placement import search_places
 from lepton.errors import CompileError
+from lepton.program import Arena
 
 __all__ = [
     "ALIGN",
     "Spills",
+    "arenas_of",
     "check_room",
     "constants_base",
     "place_crossing",
@@ -28,6 +33,9 @@ Spills = Sequence[tuple[Lifetime, Location]]
 ALIGN = 64
 """Bytes that tensors begin at multiples of."""
 
+_CLOSE = 1.02
+"""Of the bytes alive at once, that tensors may take without a search for other places."""
+
 
 def _align(value: int) -> int:
     return -(-value // 4096) * 4096
@@ -39,6 +47,46 @@ def check_room(chip: Chip, memory: int, end: int) -> None:
     if end > device.size_bytes:
         place = f"memory '{device.name}' of chip '{chip.name}'"
         raise shortage("the program with its tensors and constants", place, end, device.size_bytes)
+
+
+def arenas_of(
+    chip: Chip, crossing: dict[str, Location], sizes: dict[str, int], regions: Sequence[Spills]
+) -> tuple[Arena, ...]:
+    """Return what activations take and need of each memory that has any.
+
+    What crosses the edge of a region is alive all the time, the rest from step to step of its own
+    region.
+
+    Args:
+        chip: whose memories they are.
+        crossing: places of the tensors that cross.
+        sizes: their bytes.
+        regions: of each region what lives in memories while it runs.
+    """
+    found: list[Arena] = []
+    for memory in sorted({chip.memory_index(name) for name in chip.placement.activations}):
+        always = [(p.address, sizes[name]) for name, p in crossing.items() if p.memory == memory]
+        peak = max((address + size for address, size in always), default=0)
+        most = 0
+        for spills in regions:
+            inside = [(item, place) for item, place in spills if place.memory == memory]
+            peak = max([peak, *(place.address + item.size for item, place in inside)])
+            most = max(most, _most_alive([item for item, _ in inside]))
+        if peak:
+            bound = sum(size for _, size in always) + most
+            found.append(Arena(chip.memories[memory].name, peak, bound))
+    return tuple(found)
+
+
+def _most_alive(items: Sequence[Lifetime]) -> int:
+    """Return the most bytes alive at a step."""
+    return max(
+        (
+            sum(other.size for other in items if other.first <= item.first <= other.last)
+            for item in items
+        ),
+        default=0,
+    )
 
 
 def place_crossing(
@@ -99,6 +147,20 @@ def program_base(
     return _align(ends[memory])
 
 
+def _closer(wanted: Sequence[Lifetime], found: dict[str, int]) -> dict[str, int]:
+    """Return other places for the tensors if all have one but they take more than they must."""
+    top = max((found[item.name] + item.size for item in wanted if item.name in found), default=0)
+    most = int(_CLOSE * _most_alive(wanted)) if len(found) == len(wanted) else top
+    if top <= most:
+        return found
+    sizes = np.array([item.size for item in wanted], np.int64)
+    lives = np.array([[item.first, item.last + 1] * 2 for item in wanted], np.float64)
+    addresses, taken = search_places(sizes, lives, np.zeros_like(sizes), (most, ALIGN))
+    if taken >= top:
+        return found
+    return {item.name: int(at) for item, at in zip(wanted, addresses, strict=True)}
+
+
 def place_spills(
     graph: Graph,
     storage: dict[str, str],
@@ -118,7 +180,7 @@ def place_spills(
     for name in chip.placement.activations:
         memory = chip.memory_index(name)
         room = chip.memories[memory].size_bytes - ends[memory]
-        found = place_lifetimes(wanted, room, ALIGN)
+        found = _closer(wanted, place_lifetimes(wanted, room, ALIGN))
         for tensor, offset in found.items():
             emitter.locations[tensor] = Location(memory, ends[memory] + offset)
         spills += [(item, emitter.locations[item.name]) for item in wanted if item.name in found]

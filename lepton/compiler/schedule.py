@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import (
     TILE_ALIGN,
+    Block,
     Lifetime,
     NoRoom,
     Ring,
     place_lifetimes,
     shortage,
 )
-from lepton.compiler.choices import Choices
+from lepton.compiler.blocks import resident_blocks, with_copies_between
+from lepton.compiler.choices import Choices, Division
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node
+from lepton.compiler.joins import joins_of
 from lepton.compiler.lifetimes import (
     bytes_crossing,
     is_free,
@@ -32,19 +36,20 @@ from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.grouping import Groups, find_cascades, replanned
 from lepton.compiler.memory_map import (
     ALIGN,
-    Spills,
+    arenas_of,
     check_room,
     constants_base,
     place_crossing,
     place_spills,
     program_base,
 )
-from lepton.compiler.shard import EXCHANGED, View, core_of
+from lepton.compiler.shard import EXCHANGED, Stretch, core_of
 from lepton.compiler.synchronize import synchronize
 from lepton.errors import CompileError
 from lepton.isa import pack
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Halt
+from lepton.program import Arena
 
 __all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
@@ -79,6 +84,8 @@ class RegionMemory:
     """Tensors that stay inside, alive from node to node of the region, and their addresses."""
     spills: tuple[tuple[Lifetime, Location], ...]
     """Tensors of the region that live in a memory while it runs."""
+    blocks: tuple[Block, ...]
+    """What had its place in the scratchpad while which instructions were emitted."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ class Emission:
     """What lies where in the scratchpad, by region."""
     reasons: dict[int, str]
     """What was decided about operators, by their number."""
+    arenas: tuple[Arena, ...]
+    """What activations take of the memories, and what they need."""
 
 
 def emit_regions(
@@ -108,7 +117,7 @@ def emit_regions(
     crossing: dict[str, int],
     choices: Choices | None = None,
     staging: Staging | None = None,
-    views: Mapping[str, View] | None = None,
+    views: Mapping[str, Stretch] | None = None,
 ) -> Emission:
     """Emit all NPU regions of a model.
 
@@ -151,7 +160,7 @@ def emit_regions(
                 top = place.address + -(-item.size // ALIGN) * ALIGN
                 free[place.memory] = max(free[place.memory], top)
         if staging is not None and staging.dispatch is not None:
-            _stage(regions[first], emitter, memories[-1].spills, ends, staging)
+            memories[-1] = _stage(regions[first], emitter, memories[-1], ends, staging)
         order = np.argsort(turns, kind="stable") if chip.cores > 1 else None
         stream.append(synchronize(emitter.instructions[begin:], chip, numbers, order))
         spans.append((begin, len(emitter.instructions)))
@@ -170,6 +179,9 @@ def emit_regions(
         unordered=emitter.instructions,
         memories=tuple(memories),
         reasons=emitter.reasons,
+        arenas=arenas_of(chip, locations, crossing, [held.spills for held in memories])
+        if chip.cores == 1
+        else (),
     )
 
 
@@ -215,30 +227,32 @@ def _emitter(
 def _emit_best(
     work: RegionWork, emitter: Emitter, ends: dict[int, int], turns: list[int]
 ) -> RegionMemory:
-    """Emit one region with the share of the scratchpad for tiles of least traffic, then most room.
+    """Emit one region with the division of the scratchpad of least traffic, then most room.
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
-    storage = storage_of(work.graph)
-    size, shares = _usable(emitter), emitter.choices.shares
-    if (id(work), size) in shares:
-        return _emit_region(work, emitter, shares[id(work), size], ends, turns)
-    ranked: list[tuple[float, float]] = []
-    for share in _WORKING_SHARES:
+    size, divisions = _usable(emitter), emitter.choices.divisions
+    if (id(work), size) in divisions:
+        return _emit_region(work, emitter, divisions[id(work), size], ends, turns)
+    joins = joins_of(work.graph)
+    ranked: list[tuple[float, Division]] = []
+    for share, views in product(_WORKING_SHARES, [{}, joins] if joins else [{}]):
+        storage = storage_of(work.graph, views)
         residents = _residents(work.graph, storage, size - int(size * share), {})
+        crossing = bytes_crossing(work.graph, storage, residents, views)
         # small tiles cost more passes: a share must win clearly to be preferred
-        ranked.append((bytes_crossing(work.graph, storage, residents) * (1.0 + 0.1 / share), share))
-    failures: dict[float, CompileError] = {}
+        ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
+    failures: dict[Division, CompileError] = {}
     mark, turn = emitter.mark(), len(turns)
-    for _, share in sorted(ranked):
+    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share, not item[1].joins)):
         try:
-            memory = _emit_region(work, emitter, share, ends, turns)
+            memory = _emit_region(work, emitter, division, ends, turns)
         except CompileError as error:
-            failures[share] = error
+            failures[division] = error
             emitter.rewind(mark)
             del turns[turn:]
         else:
-            shares[id(work), size] = share
+            divisions[id(work), size] = division
             return memory
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
@@ -252,7 +266,7 @@ def _usable(emitter: Emitter) -> int:
 def _emit_region(
     work: RegionWork,
     emitter: Emitter,
-    share: float,
+    division: Division,
     ends: dict[int, int],
     turns: list[int],
 ) -> RegionMemory:
@@ -261,12 +275,15 @@ def _emit_region(
     The turn of every instruction is appended to `turns`.
     """
     graph, chip = work.graph, emitter.chip
-    begin = len(emitter.instructions) - len(turns)
-    storage = storage_of(graph)
+    emitter.views = joins_of(graph) if division.joins else {}
+    storage = storage_of(graph, emitter.views)
     size = _usable(emitter)
-    working = int(size * share) // ALIGN * ALIGN
+    working = int(size * division.share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
-    emitter.tiles = Ring(0, working, "scratchpad", align=TILE_ALIGN)
+    begin, earlier = len(emitter.instructions), len(turns)
+    emitter.tiles = Ring(
+        0, working, "scratchpad", align=TILE_ALIGN, clock=lambda: len(emitter.instructions)
+    )
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
     emitter.residents = _stay(graph, storage, working, placed)
@@ -290,10 +307,13 @@ def _emit_region(
                 _lower(node, emitter)
             number += 1
         if work.turns:
-            turns += [work.turns[number - 1]] * (len(emitter.instructions) - begin - len(turns))
+            emitted = len(emitter.instructions) - begin
+            turns += [work.turns[number - 1]] * (earlier + emitted - len(turns))
     stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)
-    return RegionMemory(working, residents, tuple(spills))
+    steps = [operator - work.operators[0] for operator in emitter.operator_of[begin:]]
+    blocks = (*emitter.tiles.blocks, *resident_blocks(residents, steps, begin))
+    return RegionMemory(working, residents, tuple(spills), () if work.turns else blocks)
 
 
 def _lower(node: Node, emitter: Emitter) -> None:
@@ -306,14 +326,17 @@ def _lower(node: Node, emitter: Emitter) -> None:
 
 
 def _stage(
-    work: RegionWork, emitter: Emitter, spills: Spills, ends: dict[int, int], staging: Staging
-) -> None:
-    """Put the copies that find a place among the instructions of the only region."""
+    work: RegionWork, emitter: Emitter, held: RegionMemory, ends: dict[int, int], staging: Staging
+) -> RegionMemory:
+    """Put the copies that find a place among the instructions of the only region.
+
+    Returns what lies where then.
+    """
     assert staging.dispatch is not None
     operators = np.asarray(emitter.operator_of) - work.operators[0]
     memory = emitter.activation_memory
     base = ends[memory]
-    there = [(item, place.address - base) for item, place in spills if place.memory == memory]
+    there = [(item, place.address - base) for item, place in held.spills if place.memory == memory]
     wanted: list[Lifetime] = []
     for number, copy in sorted(enumerate(staging.copies), key=lambda item: item[1].rank):
         begin = min(int(np.searchsorted(staging.dispatch, copy.times[0])), copy.uses[0])
@@ -330,3 +353,8 @@ def _stage(
     emitter.instructions, emitter.operator_of = with_copies(
         emitter.instructions, emitter.operator_of, staging.dispatch, copies, lanes
     )
+    stored = [
+        (item, Location(memory, base + found[item.name])) for item in wanted if item.name in found
+    ]
+    blocks = with_copies_between(held.blocks, emitter.instructions, lanes.scratchpad, emitter.chip)
+    return replace(held, spills=(*held.spills, *stored), blocks=tuple(blocks))

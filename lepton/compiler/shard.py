@@ -17,7 +17,7 @@ from lepton.chip.description import Flat, Memory
 from lepton.compiler import graph as ir
 from lepton.compiler.parts import AXES, Part, cut, is_stretch, needs, part_of
 
-__all__ = ["EXCHANGED", "CoreGraph", "Layout", "Sharded", "View", "core_of", "shard"]
+__all__ = ["EXCHANGED", "CoreGraph", "Layout", "Sharded", "Stretch", "core_of", "shard"]
 
 EXCHANGED = "@>"
 """Ends the name of a tensor that goes from core to core."""
@@ -27,7 +27,7 @@ Layout = Sequence[Part | None]
 
 
 @dataclass(frozen=True)
-class View:
+class Stretch:
     """A tensor that is a stretch of another one that lies in a memory."""
 
     of: str
@@ -56,7 +56,7 @@ class Sharded:
 
     cores: tuple[CoreGraph, ...]
     exchanged: dict[str, int]
-    views: dict[str, View]
+    views: dict[str, Stretch]
 
 
 @dataclass
@@ -85,7 +85,7 @@ class _Cutter:
         self._cores = [_Core() for _ in layouts[0]]
         self._inputs = {tensor.name: tensor for tensor in graph.inputs}
         self._exchanged: dict[str, int] = {}
-        self._views: dict[str, View] = {}
+        self._views: dict[str, Stretch] = {}
         self._turn = self._source = 0
 
     def run(self) -> Sharded:
@@ -149,7 +149,7 @@ class _Cutter:
         _, h, w, c = tensor.shape
         name = f"{tensor.name}@{part.text}"
         first = ((part.n[0] * h + part.y[0]) * w + part.x[0]) * c + part.c[0]
-        self._views[name] = View(tensor.name, first)
+        self._views[name] = Stretch(tensor.name, first)
         return _renamed(tensor, name, part)
 
     def _gather_all(self, node: ir.Node, k: int, part: Part) -> tuple[ir.Tensor, ...]:

@@ -12,7 +12,7 @@ from lepton.isa.declaration import SEMAPHORES, Instruction
 from lepton.isa.footprints import first_shared, footprints, queue_count, queues
 from lepton.jit import njit
 
-__all__ = ["synchronize"]
+__all__ = ["semaphores", "synchronize"]
 
 I64 = NDArray[np.int64]
 
@@ -162,15 +162,32 @@ def synchronize(
         CompileError: more pairs of queues need ordering than there are semaphores.
     """
     stream = encode_all(instructions)
-    table = records_of(stream)
+    known = {} if numbers is None else numbers
+    return with_semaphores(stream, *semaphores(records_of(stream), chip, known, order))
+
+
+def semaphores(
+    table: I64, chip: Chip, numbers: dict[tuple[int, int], int], order: I64 | None = None
+) -> tuple[list[int], list[int]]:
+    """Return what each instruction of one region waits for and signals, as masks.
+
+    Args:
+        table: the instructions, as `lepton.isa.records_of` gives them.
+        chip: whose queues they go to.
+        numbers: the semaphore of each pair of queues so far, giver first; new pairs are added.
+        order: as `synchronize` has it.
+
+    Raises:
+        CompileError: more pairs of queues need ordering than there are semaphores.
+    """
     dma = chip.dma
     queue = queues(table, dma.load_channels, dma.store_channels, chip.cores)
     waits = _waits(table, queue, chip, order)
-    wait_mask = [0] * len(instructions)
-    signal_mask = [0] * len(instructions)
-    semaphores = _Numbers(chip, {} if numbers is None else numbers)
+    wait_mask = [0] * len(table)
+    signal_mask = [0] * len(table)
+    known = _Numbers(chip, numbers)
     for consumer, giver_queue in zip(*np.nonzero(waits >= 0), strict=True):
-        number = semaphores.of(int(giver_queue), int(queue[consumer]))
+        number = known.of(int(giver_queue), int(queue[consumer]))
         wait_mask[consumer] |= 1 << number
         signal_mask[int(waits[consumer, giver_queue])] |= 1 << number
-    return with_semaphores(stream, wait_mask, signal_mask)
+    return wait_mask, signal_mask

@@ -16,6 +16,7 @@ __all__ = [
     "decode",
     "decode_all",
     "encode_all",
+    "encode_table",
     "records",
     "records_of",
     "with_semaphores",
@@ -123,3 +124,18 @@ def records_of(stream: bytes) -> NDArray[np.int64]:
     table = np.zeros((len(words), len(COLUMNS)), np.int64)
     fill_table(words, *_fields(), table)
     return table
+
+
+def encode_table(table: NDArray[np.int64]) -> bytes:
+    """Return the stream whose `records_of` are given; every field must be in its range."""
+    words = np.zeros((len(table), WORD_BYTES // 8), np.uint64)
+    words[:, 0] = table[:, 0]
+    first, fields = _fields()
+    for opcode in np.unique(table[:, 0]).tolist():
+        rows = np.flatnonzero(table[:, 0] == opcode)
+        for column, place, shift, bits, _ in fields[first[opcode] : first[opcode + 1]].tolist():
+            value = table[rows, column].astype(np.uint64) & np.uint64((1 << bits) - 1)
+            words[rows, place] |= value << np.uint64(shift)
+            if shift + bits > 64:
+                words[rows, place + 1] |= value >> np.uint64(64 - shift)
+    return words.tobytes()

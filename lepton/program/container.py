@@ -55,6 +55,7 @@ def program_manifest(program: Program) -> dict[str, object]:
         "outputs": list(program.outputs),
         "operators": [dataclasses.asdict(operator) for operator in program.operators],
         "regions": [dataclasses.asdict(region) for region in program.regions],
+        "arenas": [dataclasses.asdict(arena) for arena in program.arenas],
     }
 
 

@@ -16,7 +16,14 @@ from lepton.errors import ChipError, EncodingError, InputError, ProgramError
 from lepton.isa import WORD_BYTES, pack, unpack
 from lepton.program.container import opened, packed
 from lepton.program.files import read_file, refuse_special
-from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
+from lepton.program.records import (
+    MAXIMUM_TENSOR_ELEMENTS,
+    Arena,
+    Operator,
+    Program,
+    ProgramTensor,
+    Region,
+)
 from lepton.program.validation import validate
 
 __all__ = ["load_program", "program_from_parts", "starts_like_program"]
@@ -128,6 +135,7 @@ def _parse(content: bytes) -> Program:
             operators=tuple(_operator(e) for e in cast(list[Any], manifest["operators"])),
             regions=tuple(_region(entry) for entry in cast(list[Any], manifest["regions"])),
             host_models=tuple(arrays[f"host.{index}"].tobytes() for index in range(hosts)),
+            arenas=tuple(_arena(entry) for entry in cast(list[Any], manifest.get("arenas", []))),
         )
     except _INCONSISTENT as error:
         raise ProgramError(f"the manifest is inconsistent ({_brief(error)})") from None
@@ -206,6 +214,15 @@ def _operator(entry: dict[str, object]) -> Operator:
         weight_bytes=_whole(entry["weight_bytes"]),
         stored_bytes=_whole(entry["stored_bytes"]),
         reason=_text(entry["reason"]),
+    )
+
+
+def _arena(entry: dict[str, object]) -> Arena:
+    """Return the arena of a manifest entry."""
+    return Arena(
+        memory=_text(entry["memory"]),
+        peak_bytes=_whole(entry["peak_bytes"]),
+        bound_bytes=_whole(entry["bound_bytes"]),
     )
 
 

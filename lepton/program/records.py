@@ -14,9 +14,20 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.isa import WORD_BYTES, Instruction, decode_all, pack, records_of
 
-__all__ = ["MAXIMUM_TENSOR_ELEMENTS", "Operator", "Program", "ProgramTensor", "Region"]
+__all__ = [
+    "MAXIMUM_TENSOR_ELEMENTS",
+    "SCRATCHPAD",
+    "Arena",
+    "Operator",
+    "Program",
+    "ProgramTensor",
+    "Region",
+]
 
 MAXIMUM_TENSOR_ELEMENTS = 1 << 30
+
+SCRATCHPAD = "scratchpad"
+"""Name of its arena."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,17 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Arena:
+    """What the compiler placed of the activations in a memory; docs/design.md defines both."""
+
+    memory: str
+    """Name of the memory, or `SCRATCHPAD`."""
+    peak_bytes: int
+    bound_bytes: int
+    """What is alive at once at some time, which no placement can do without."""
+
+
+@dataclass(frozen=True)
 class Program:
     """What crosses from the compiler to the simulator.
 
@@ -77,6 +99,7 @@ class Program:
         constants: the read-only segment, at `constants_address` of its memory.
         host_models: ONNX graphs of the host regions, as bytes.
         golden: whose arithmetic the program follows.
+        arenas: of the scratchpad and the memories of activations; none where nobody reckoned.
     """
 
     source: str
@@ -93,6 +116,7 @@ class Program:
     operators: tuple[Operator, ...]
     regions: tuple[Region, ...]
     host_models: tuple[bytes, ...]
+    arenas: tuple[Arena, ...] = ()
 
     @cached_property
     def _packed(self) -> tuple[bytes, NDArray[np.int64]]:

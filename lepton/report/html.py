@@ -11,7 +11,7 @@ import numpy as np
 
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
-from lepton.report.names import joules_text, size_text, tidy_names
+from lepton.report.names import arena_text, joules_text, size_text, tidy_names
 from lepton.report.occupancy import fullest_core, occupancy
 from lepton.report.plot_roofline import roofline_points
 from lepton.report.plots import pictures, png_bytes
@@ -103,6 +103,7 @@ def _figures(summary: Summary) -> str:
         ("weights, stored", size_text(s.weight_bytes_stored)),
         ("scratchpad touched", size_text(s.scratchpad_peak_bytes)),
         ("scratchpad live at once", size_text(s.scratchpad_live_bytes or 0)),
+        *((f"activations in {arena.memory}", arena_text(arena)) for arena in s.arenas),
         ("program", f"{s.instructions:,} instructions, {size_text(s.program_bytes)}"),
         ("energy", "-" if s.energy_joules is None else joules_text(s.energy_joules)),
         ("operations per joule", f"{s.tops_per_watt or 0:,.3g} TOPS/W"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["joules_text", "queue_kind", "shorten", "size_text", "tidy_names"]
+from lepton.program import Arena, one_line
+
+__all__ = ["arena_text", "joules_text", "queue_kind", "shorten", "size_text", "tidy_names"]
 
 _GENERIC = (
     "fusedbatchnorm",
@@ -56,6 +58,12 @@ def queue_kind(queue: str) -> str:
 def size_text(size: int) -> str:
     """Return bytes as text with a unit that keeps small numbers exact."""
     return f"{size:,} B" if size < 1024 else f"{size / 1024:,.1f} KiB"
+
+
+def arena_text(arena: Arena) -> str:
+    """Return what activations take of a memory and what they need at least."""
+    taken, bound = size_text(arena.peak_bytes), size_text(arena.bound_bytes)
+    return f"{one_line(arena.memory)} {taken} of at least {bound}"
 
 
 def joules_text(joules: float) -> str:

@@ -14,8 +14,11 @@ Definitions that a figure's name does not say:
   biases, requantization parameters and tables, which are constants too.
 * `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
   (highest address reached + 1, minus the gaps), so it does not depend on timing.
-  `scratchpad_live_bytes` is the most that held live data at once in this run. Both are those of the
-  core that needs most.
+  `scratchpad_live_bytes` is the most that held live data at once in this run, byte by byte;
+  `scratchpad_bound_bytes` what no placement of the compiler's blocks could do without, as blocks
+  live by the compiler's estimate (docs/design.md); None where the compiler did not reckon it, as
+  for several cores. Peak and live bytes are those of the core that needs most.
+* `arenas`: what activations take of the scratchpad and of each memory, and that lower bound.
 * A layer's `cycles`: see `lepton.report.attribution`; they add up to the total. `busy` and `stalls`
   of a layer add up to its cycles. `bound` is what took most of them: `compute` (the array worked),
   `vector`, `memory`, `fetch` or `latency` (pipelines filled or drained); `host`, or `none` for a
@@ -39,6 +42,7 @@ import numpy as np
 
 from lepton.cost.area import part_areas
 from lepton.cost.estimate import Estimate
+from lepton.program import SCRATCHPAD
 from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
 from lepton.report.critical_path import path_cycles
 from lepton.report.energy import Energy, energy_of
@@ -53,7 +57,7 @@ from lepton.report.traffic import (
 from lepton.trace import Trace
 
 if TYPE_CHECKING:
-    from lepton.program import Operator, Program
+    from lepton.program import Arena, Operator, Program
 
 __all__ = ["Layer", "Summary", "bound_of", "occupied_cycles", "summarize"]
 
@@ -121,6 +125,8 @@ class Summary:
     weight_bytes_stored: int
     scratchpad_peak_bytes: int
     scratchpad_live_bytes: int | None
+    scratchpad_bound_bytes: int | None
+    arenas: tuple[Arena, ...]
     energy_joules: float | None
     energy: dict[str, float]
     """Joules by component."""
@@ -294,6 +300,12 @@ def _live_bytes(program: Program, trace: Trace) -> int:
     return max(occupancy(program, trace, core).peak_bytes for core in cores)
 
 
+def _scratchpad_bound(program: Program) -> int | None:
+    """Return the lower bound of the scratchpad's bytes, None if nobody reckoned it."""
+    bounds = [arena.bound_bytes for arena in program.arenas if arena.memory == SCRATCHPAD]
+    return bounds[0] if bounds else None
+
+
 def summarize(
     program: Program,
     trace: Trace | None = None,
@@ -345,6 +357,8 @@ def summarize(
         weight_bytes_stored=int(weight_stream_bytes(program).sum()),
         scratchpad_peak_bytes=touched_bytes(program),
         scratchpad_live_bytes=None if trace is None else _live_bytes(program, trace),
+        scratchpad_bound_bytes=_scratchpad_bound(program),
+        arenas=program.arenas,
         energy_joules=joules,
         energy={} if energy is None else energy.components,
         tops_per_watt=2e-12 * on_npu / joules if joules else None,

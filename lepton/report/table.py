@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from lepton.program import one_line
-from lepton.report.names import joules_text, shorten, size_text, tidy_names
+from lepton.report.names import arena_text, joules_text, shorten, size_text, tidy_names
 from lepton.report.summary import Layer, Summary
 
 __all__ = ["layer_table", "summary_lines"]
@@ -113,6 +113,8 @@ def summary_lines(summary: Summary) -> list[str]:
         f"program {s.instructions:,} instructions, {size_text(s.program_bytes)}; "
         f"scratchpad {size_text(s.scratchpad_peak_bytes)}"
     )
+    if s.arenas:
+        lines.append("activations: " + "; ".join(arena_text(arena) for arena in s.arenas))
     lines.append(
         f"nothing is faster than {s.bound_cycles:,} cycles; "
         f"sum of the layers' rooflines {s.roofline_cycles:,} cycles"

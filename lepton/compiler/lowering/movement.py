@@ -57,10 +57,15 @@ def lower_reshape(node: Reshape, emitter: Emitter) -> None:
 
 
 def lower_concat(node: Concat, emitter: Emitter) -> None:
-    """Copy every input to its place along the axis, through its table if it needs one."""
+    """Copy every input to its place along the axis, through its table if it needs one.
+
+    Those that were made there stay.
+    """
     offset = 0
     for tensor, table in zip(node.inputs, node.tables, strict=True):
-        if table is None:
+        if emitter.view(tensor).of == node.output.name:
+            pass
+        elif table is None:
             _concat_part(node, emitter, tensor, offset, None)
         else:
             with emitter.constant_tile(table) as address:

@@ -1,0 +1,140 @@
+"""Blocks of the scratchpad move together: the bytes that a program touches are those it needs.
+
+A ring reuses its bytes as late as possible, and so touches all that it has. When the program is
+known, so is how long each block lives, and blocks that are never alive together may lie on each
+other. Parameters stay in banks of their own, so that the vector unit reads them beside the array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.compiler.allocate import TILE_ALIGN, Block
+from lepton.compiler.blocks import Blocks, beside_bytes, most_alive
+from lepton.compiler.memory_map import check_room
+from lepton.compiler.placement import search_places
+from lepton.compiler.synchronize import semaphores
+from lepton.cost.estimate import Estimate, estimate_program
+from lepton.errors import CompileError
+from lepton.isa import COLUMNS, encode_table
+from lepton.program import SCRATCHPAD, Arena, Program
+
+__all__ = ["compacted"]
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
+_CLOSE = 1.05
+"""Of the lower bound, that the bytes taken should not exceed."""
+_AIMS = ((1.1, 1.03), (1.1, 1.045), (1.0, 1.03), (0.75, 1.03), (0.5, 1.03), (0.0, 1.03))
+"""What is tried: how much room parameters have in banks of their own, of the most that are alive at
+once, and the share of the lower bound at which a search for places ends."""
+_SLOWER = 1.001
+"""Of the cycles, that a program may take whose blocks have moved."""
+_ROUNDS = 3
+"""Times that blocks move at most: with their places, their times change."""
+
+
+def compacted(program: Program, blocks: Sequence[Block]) -> Program:
+    """Return the program with its blocks moved together, unless that makes it slower.
+
+    Its arena of the scratchpad says what its blocks take, and what they need at least.
+
+    Args:
+        program: the program.
+        blocks: of its scratchpad.
+    """
+    held = _Held(program, Blocks.of(program.table, blocks), estimate_program(program))
+    limit = _SLOWER * held.estimate.cycles
+    for _ in range(_ROUNDS):
+        before = held
+        if held.blocks.peak_bytes > _CLOSE * held.bound_bytes:
+            held = _closer(held, limit)
+        if held is before:
+            break
+    arena = Arena(SCRATCHPAD, held.blocks.peak_bytes, held.bound_bytes)
+    return replace(held.program, arenas=(arena, *program.arenas))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A program, the blocks of its scratchpad, and its times."""
+
+    program: Program
+    blocks: Blocks
+    estimate: Estimate
+
+    @cached_property
+    def lives(self) -> F64:
+        return self.blocks.lives(self.estimate)
+
+    @cached_property
+    def bound_bytes(self) -> int:
+        return self.blocks.bound_bytes(self.lives)
+
+
+def _closer(held: _Held, limit: float) -> _Held:
+    """Return the fastest of the programs with other places that takes so many cycles at most.
+
+    The first that is no slower than before is taken.
+    """
+    best = held
+    for addresses in _candidates(held.program, held.blocks, held.lives, held.bound_bytes):
+        trial = _moved(held, addresses)
+        if trial is None or trial.estimate.cycles > limit:
+            continue
+        best, limit = trial, trial.estimate.cycles - 1
+        if limit < held.estimate.cycles:
+            break
+    return best
+
+
+def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Iterator[I64]:
+    """Yield addresses for the blocks: with ever less room for parameters in banks of their own."""
+    scratchpad = program.chip.scratchpad
+    bank = scratchpad.size_bytes // scratchpad.banks
+    apart = most_alive(blocks.sizes * blocks.are_parameters, lives[:, 2], lives[:, 3])
+    for share, aim in _AIMS:
+        edge = -(-int(share * apart) // TILE_ALIGN) * TILE_ALIGN
+        most = int(aim * bound)
+        floors = _floors(blocks, lives, edge, most)
+        addresses, taken = search_places(blocks.sizes, lives, floors, (most, TILE_ALIGN))
+        # the edge lies between two banks
+        begin = -edge % bank
+        if taken <= _CLOSE * bound and begin + taken <= scratchpad.size_bytes:
+            yield begin + addresses
+
+
+def _floors(blocks: Blocks, lives: F64, edge: int, aim: int) -> I64:
+    """Return where the room of each block begins: at the edge, or as far below as it must.
+
+    All that is alive beside it, parameters left out, must have room between its floor and the aim.
+    """
+    others = ~blocks.are_parameters
+    beside = beside_bytes(blocks.sizes * others, lives[:, 2], lives[:, 3])
+    floors = np.clip(aim - beside, 0, edge) // TILE_ALIGN * TILE_ALIGN
+    return np.where(others, floors, 0)
+
+
+def _moved(held: _Held, addresses: I64) -> _Held | None:
+    """Return the program with its blocks at new addresses; none if it has no room any more."""
+    program = held.program
+    table, blocks = held.blocks.moved(program.table, addresses)
+    numbers: dict[tuple[int, int], int] = {}
+    try:
+        for region in program.regions:
+            if region.device == "npu":
+                part = table[region.start : region.stop]
+                wait, signal = semaphores(part, program.chip, numbers)
+                part[:, COLUMNS["wait"]], part[:, COLUMNS["signal"]] = wait, signal
+        made = replace(program, instructions=encode_table(table))
+        end = program.program_address + len(made.stream)
+        check_room(program.chip, program.program_memory, end)
+    except CompileError:
+        return None
+    return _Held(made, blocks, estimate_program(made))
