@@ -31,7 +31,7 @@ def node() -> Node:
 def test_a_node_that_never_chose_has_no_ranking() -> None:
     choices, one = Choices(NANO), node()
     assert choices.ranking(one) is None
-    assert choices.plan(one, (), lambda: []) is None
+    assert choices.plan(one, (), lambda _: []) is None
     assert choices.ranking(one) is None
 
 
