@@ -31,20 +31,20 @@ def node() -> Node:
 def test_a_node_that_never_chose_has_no_ranking() -> None:
     choices, one = Choices(NANO), node()
     assert choices.ranking(one) is None
-    assert choices.plan(one, (), lambda: []) is None
+    assert choices.plan(one, (), lambda _: []) is None
     assert choices.ranking(one) is None
 
 
 def test_plans_rank_by_cost_one_of_each_shape_and_the_last_key_counts() -> None:
     choices, one = Choices(NANO), node()
     plans = [(3.0, "s", "worse"), (2.0, "t", "second"), (1.0, "s", "best")]
-    assert choices.plan(one, ("big",), lambda: plans) == "best"
+    assert choices.plan(one, ("big",), lambda _: plans) == "best"
     found = choices.ranking(one)
     assert found is not None
     assert found == (((1.0, "best"), (2.0, "second")), 0)
     choices.take(one, 5)
-    assert choices.plan(one, ("big",), lambda: plans) == "second"
-    assert choices.plan(one, ("small",), lambda: plans[:1]) == "worse"
+    assert choices.plan(one, ("big",), lambda _: plans) == "second"
+    assert choices.plan(one, ("small",), lambda _: plans[:1]) == "worse"
     found = choices.ranking(one)
     assert found is not None
     assert found == (((3.0, "worse"),), 0)
