@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.chip.reading import Path, recorded, value_at
 from lepton.codec import Coding, Decoder, WeightStream, codings, soonest
+from lepton.compiler.front_folder import FrontFolder
+from lepton.compiler.steps import FrontModel
 from lepton.isa.instructions import WeightFormat
-
-if TYPE_CHECKING:
-    from lepton.compiler.front import FrontModel
 
 __all__ = [
     "CompilerCache",
@@ -160,10 +159,12 @@ def _coding_key(digest: bytes, decoder: Decoder) -> Hashable:
 class Fronts:
     """Models as far as no chip has a say, by the model's content."""
 
-    def __init__(self) -> None:
-        self._fronts: Recent[Hashable, tuple[FrontModel, ...]] = Recent(_FRONT_BYTES, _front_bytes)
+    def __init__(self, folder: FrontFolder | None = None) -> None:
+        """Make a store, of which other processes know what is written to a folder."""
+        self._folder = folder
+        self._fronts: Recent[str, tuple[FrontModel, ...]] = Recent(_FRONT_BYTES, _front_bytes)
 
-    def front(self, key: Hashable, chip: Chip, make: Callable[[], FrontModel]) -> FrontModel:
+    def front(self, key: str, chip: Chip, make: Callable[[], FrontModel]) -> FrontModel:
         """Return a model's front for a chip.
 
         Args:
@@ -175,9 +176,19 @@ class Fronts:
         for front in known:
             if front.suits(chip):
                 return front
-        made = make()
+        made = self._from_folder(key, chip, make)
         self._fronts.put(key, (*known, made))
         return made
+
+    def _from_folder(self, key: str, chip: Chip, make: Callable[[], FrontModel]) -> FrontModel:
+        """Return a model's front, from a file if there is one for this chip."""
+        if self._folder is None:
+            return make()
+        found = self._folder.read(key)
+        if found is None or not found.suits(chip):
+            found = make()
+            self._folder.write(key, found)
+        return found
 
 
 def _front_bytes(fronts: Sequence[FrontModel]) -> int:

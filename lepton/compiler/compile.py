@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from lepton.compiler.describe import graph_text, instructions_text, memory_text,
 from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
 from lepton.compiler.explain import explained
-from lepton.compiler.front import FrontModel, HostStep, NpuStep
+from lepton.compiler.front_folder import front_key
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
@@ -28,6 +27,7 @@ from lepton.compiler.schedules import Compiled
 from lepton.compiler.shard import Stretch, core_of, shard
 from lepton.compiler.shard_choice import layouts_of
 from lepton.compiler.stage import can_stage, staged
+from lepton.compiler.steps import FrontModel, HostStep, NpuStep
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.listing import listing
@@ -85,21 +85,20 @@ def _front(
     Raises:
         ImportFailure: the model cannot be read.
     """
-    from lepton.compiler.front import front_model
-    from lepton.compiler.importers import import_model
-
     shapes = plain_shapes(options.shapes)
 
     def make() -> FrontModel:
+        # late, for TVM takes as long to load as a compilation
+        from lepton.compiler.front import front_model
+        from lepton.compiler.importers import import_model
+
         return front_model(import_model(model, shapes, dump), chip, dump)
 
     if not isinstance(model, str | Path) or options.dump is not None:
         return make()
-    try:
-        content = hashlib.sha256(Path(model).read_bytes()).digest()
-    except OSError:
-        return make()  # which says what is wrong with the file
-    return cache.fronts.front((content, Path(model).name, str(shapes)), chip, make)
+    key = front_key(Path(model), shapes)
+    # importing a file that cannot be read says why
+    return make() if key is None else cache.fronts.front(key, chip, make)
 
 
 def expose_all(front: FrontModel) -> FrontModel:

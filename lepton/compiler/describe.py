@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from lepton.compiler.choices import Choices
-from lepton.compiler.front import FrontModel, HostStep, NpuStep
 from lepton.compiler.graph import Node, Tensor
 from lepton.compiler.schedule import Emission, RegionWork
+from lepton.compiler.steps import FrontModel, HostStep, NpuStep
 from lepton.isa import disassemble_one
 from lepton.isa.declaration import Instruction
 from lepton.program import Operator, one_line

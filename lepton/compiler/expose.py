@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lepton.compiler import graph as ir
-from lepton.compiler.front import Crossing, NpuStep
+from lepton.compiler.steps import Crossing, NpuStep
 
 __all__ = ["expose_region"]
 

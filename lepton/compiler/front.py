@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import tvm
 from tvm import relax
 
 from lepton.chip import Chip
-from lepton.compiler import graph as ir
 from lepton.compiler.build import Region, add_operation
-from lepton.compiler.chip_rules import Verdict
 from lepton.compiler.dump import Dump, no_dump
-from lepton.compiler.host import HostGraph, HostWriter
+from lepton.compiler.host import HostWriter
 from lepton.compiler.host_macs import host_macs
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
 from lepton.compiler.importers.onnx_verbatim import read_verbatim
@@ -21,79 +19,10 @@ from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
 from lepton.compiler.reasons import is_between, unmatched_reasons
+from lepton.compiler.steps import Crossing, FrontModel, HostOperator, HostStep, NpuStep
 from lepton.errors import CompileError
 
-__all__ = ["Crossing", "FrontModel", "HostOperator", "HostStep", "NpuStep", "front_model"]
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """A tensor that crosses the edge of a step."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class NpuStep:
-    """A region of the NPU."""
-
-    graph: ir.Graph
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class HostOperator:
-    """The report line of a host operator."""
-
-    name: str
-    kind: str
-    macs: int
-    reason: str
-    """The rule that keeps it off the NPU."""
-
-
-@dataclass(frozen=True)
-class HostStep:
-    """A region of the host."""
-
-    graph: HostGraph
-    operators: tuple[HostOperator, ...]
-
-
-@dataclass(frozen=True)
-class FrontModel:
-    """The model as steps to run in order."""
-
-    name: str
-    golden: str
-    steps: tuple[NpuStep | HostStep, ...]
-    crossings: dict[str, Crossing]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    quantizations: dict[str, tuple[float, int]] = field(
-        default_factory=dict[str, tuple[float, int]]
-    )
-    verdicts: tuple[Verdict, ...] = ()
-    """What a chip had a say in."""
-
-    def suits(self, chip: Chip) -> bool:
-        """Return whether the model would be cut into the same steps for another chip."""
-        return all(verdict.holds_for(chip) for verdict in self.verdicts)
-
-    @property
-    def constant_bytes(self) -> int:
-        """Of the weights and the host's models."""
-        total = 0
-        for step in self.steps:
-            if isinstance(step, HostStep):
-                total += len(step.graph.model)
-                continue
-            nodes = step.graph.nodes
-            total += sum(n.weights.nbytes for n in nodes if isinstance(n, ir.Convolution))
-        return total
+__all__ = ["front_model"]
 
 
 def front_model(imported: ImportedModel, chip: Chip, dump: Dump = no_dump) -> FrontModel:

@@ -7,7 +7,6 @@ ours. Source of the operators' meaning: the ONNX standard, opset 17.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,12 @@ from lepton.compiler.host_activations import ACTIVATIONS
 from lepton.compiler.host_integer import narrow_activation, narrow_weights
 from lepton.compiler.host_movement import MOVES
 from lepton.compiler.host_verbatim import write_verbatim
+from lepton.compiler.steps import HostGraph
 from lepton.errors import CompileError
 
 __all__ = ["HOST_OPERATORS", "HostGraph", "HostWriter"]
 
 OPSET = 17
-
-
-@dataclass(frozen=True)
-class HostGraph:
-    """A host region: ONNX bytes, and the names of its inputs and outputs, in order."""
-
-    model: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 def _type_of(expr: Any) -> tuple[tuple[int, ...], str]:

@@ -11,7 +11,7 @@ import tvm
 from tvm.relax.transform import FuseOpsByPattern, FusionPattern, MergeCompositeFunctions
 
 from lepton.chip import Chip, chip_to_table
-from lepton.compiler.chip_rules import CHIP_RULES, Verdict, first_chip_failure
+from lepton.compiler.chip_rules import CHIP_RULES, first_chip_failure, window_pixels
 from lepton.compiler.dump import Dump, dump_module, no_dump
 from lepton.compiler.golden import Golden
 from lepton.compiler.golden_onnx import OnnxGolden
@@ -23,6 +23,7 @@ from lepton.compiler.importers.rewriting import operator_name
 from lepton.compiler.operation import Operation, read_operation
 from lepton.compiler.patterns import patterns
 from lepton.compiler.rules import first_failure
+from lepton.compiler.steps import Verdict
 from lepton.compiler.tabulate import tabulate
 from lepton.errors import CompileError, InputError
 
@@ -94,7 +95,7 @@ def _checker(golden: Golden, chip: Chip, made: Partition) -> Callable[[Any], boo
         reason = first_failure(operation)
         if not reason and operation.op in CHIP_RULES:
             reason = first_chip_failure(operation, chip)
-            made.verdicts.append(Verdict(operation, reason))
+            made.verdicts.append(Verdict(window_pixels(operation), not reason))
         reason = reason or _probe(golden, operation)
         if reason:
             made.reasons.setdefault(name, f"{operation.op}: {reason}")

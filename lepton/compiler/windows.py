@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["windows_meet_image"]
+from lepton.chip import Chip
+from lepton.isa.footprints import POOL_PARAMETER_BYTES
+
+__all__ = ["pixels_fit", "windows_meet_image"]
 
 
 def windows_meet_image(attrs: Any, image: Sequence[int], result: Sequence[int]) -> bool:
@@ -28,3 +31,9 @@ def windows_meet_image(attrs: Any, image: Sequence[int], result: Sequence[int]) 
             if not any(0 <= tap < image[at + axis] for tap in reached):
                 return False
     return True
+
+
+def pixels_fit(pixels: int, chip: Chip) -> bool:
+    """Return whether so many pixels of one channel fit a quarter of the scratchpad."""
+    # two of the eight tiles that share what parameters leave, less their alignment
+    return pixels <= 2 * ((chip.scratchpad.size_bytes - POOL_PARAMETER_BYTES) // 8 - 16)

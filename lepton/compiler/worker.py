@@ -106,7 +106,10 @@ def _fault(kind: str, message: str) -> dict[str, str]:
 def _compile(request: Request) -> Compiled:
     """Return the program, with everything heavy imported here."""
     from lepton.chip import chip_from_table
+    from lepton.compiler.cache import CompilerCache, Fronts
     from lepton.compiler.compile import CompileOptions, compile_explained
+    from lepton.compiler.front_folder import FrontFolder
+    from lepton.jit import cache_folder
 
     chip = chip_from_table(request.chip, "chip")
     options = CompileOptions(
@@ -117,7 +120,10 @@ def _compile(request: Request) -> Compiled:
         explain=bool(request.schedules),
     )
     model = Path(request.model)
-    return compile_explained(_quantized(request) if request.calibration else model, chip, options)
+    if request.calibration:
+        return compile_explained(_quantized(request), chip, options)
+    cache = CompilerCache(Fronts(FrontFolder(cache_folder() / "fronts")))
+    return compile_explained(model, chip, options, cache)
 
 
 def _quantized(request: Request) -> Path:
