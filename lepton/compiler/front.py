@@ -9,13 +9,13 @@ import tvm
 from tvm import relax
 
 from lepton.chip import Chip
-from lepton.compiler.build import Region, add_operation
 from lepton.compiler.dump import Dump, no_dump
 from lepton.compiler.host import HostWriter
 from lepton.compiler.host_macs import host_macs
 from lepton.compiler.importers import ImportedModel, source_of, tensor_name
 from lepton.compiler.importers.onnx_verbatim import read_verbatim
 from lepton.compiler.importers.rewriting import operator_name
+from lepton.compiler.nodes import Region, add_operation
 from lepton.compiler.operation import read_operation
 from lepton.compiler.partition import Reasons, golden_of, partition
 from lepton.compiler.reasons import is_between, unmatched_reasons

@@ -70,7 +70,7 @@ def _is_partitioned(module: tvm.IRModule, chip: Chip) -> bool:
 
 def _probe(golden: Golden, operation: Operation) -> str:
     """Return why the golden has no exact parameters for an operation, "" if it has."""
-    from lepton.compiler.build import Region, add_operation
+    from lepton.compiler.nodes import Region, add_operation
 
     builder = Region(golden, "probe")
     for value in operation.inputs:
