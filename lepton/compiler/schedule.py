@@ -208,14 +208,14 @@ def _best_region(
         return divisions[id(work), size]
     joins = joins_of(work.graph)
     ranked: list[tuple[float, Division]] = []
-    for share, views in product(_WORKING_SHARES, [{}, joins] if joins else [{}]):
+    for share, views in product(_WORKING_SHARES, [joins, {}] if joins else [{}]):
         storage = storage_of(work.graph, views)
         residents = _residents(work.graph, storage, size - int(size * share), {})
         crossing = bytes_crossing(work.graph, storage, residents, views)
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
     failures: dict[Division, CompileError] = {}
-    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share, not item[1].joins)):
+    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share)):
         try:
             _emit_region(work, emitter_of(), division, dict(ends))
             return divisions.setdefault((id(work), size), division)
