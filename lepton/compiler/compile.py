@@ -110,7 +110,7 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
     if options.effort and len(works) == 1 and can_stage(chip):
         program = staged(program, build)
     staging = stagings.get(program.instructions)
-    if options.effort:
+    if options.effort and works:
         program = compacted(program, blocks[program.instructions])
     if not options.explain and options.dump is None:
         return Compiled(program, ())
