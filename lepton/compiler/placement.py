@@ -29,6 +29,8 @@ def search_places(sizes: I64, lives: F64, floors: I64, aim: tuple[int, int]) -> 
         floors: `[k]`, addresses from which on each is placed.
         aim: bytes that they should take at most, and what addresses are multiples of.
     """
+    rank = np.argsort(lives[:, 0], kind="stable")
+    sizes, lives, floors = sizes[rank], lives[rank], floors[rank]
     rng = np.random.default_rng(0)
     order = np.lexsort((lives[:, 2], -sizes))
     addresses, trial = np.zeros_like(sizes), np.zeros_like(sizes)
@@ -41,7 +43,8 @@ def search_places(sizes: I64, lives: F64, floors: I64, aim: tuple[int, int]) -> 
         if found <= taken:
             order, taken = other, found
             addresses, trial = trial, addresses
-    return addresses, int(taken)
+    trial[rank] = addresses
+    return trial, int(taken)
 
 
 def _earlier(order: I64, tops: I64, rng: np.random.Generator) -> I64:

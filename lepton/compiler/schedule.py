@@ -236,15 +236,19 @@ def _emit_best(
         return _emit_region(work, emitter, divisions[id(work), size], ends, turns)
     joins = joins_of(work.graph)
     ranked: list[tuple[float, Division]] = []
-    for share, views in product(_WORKING_SHARES, [{}, joins] if joins else [{}]):
+    for share, views in product(_WORKING_SHARES, [joins, {}] if joins else [{}]):
         storage = storage_of(work.graph, views)
         residents = _residents(work.graph, storage, size - int(size * share), {})
         crossing = bytes_crossing(work.graph, storage, residents, views)
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
     failures: dict[Division, CompileError] = {}
+<<<<<<< HEAD
     mark, turn = emitter.mark(), len(turns)
     for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share, not item[1].joins)):
+=======
+    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share)):
+>>>>>>> arena
         try:
             memory = _emit_region(work, emitter, division, ends, turns)
         except CompileError as error:

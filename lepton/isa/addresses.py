@@ -38,7 +38,8 @@ def _used(rows: I64, name: str) -> NDArray[np.bool_]:
     mnemonic = mnemonics.get(int(rows[0, 0]))
     mode = rows[:, COLUMNS["mode"]]
     if mnemonic == "matmul" and name == "stationary_address":
-        return rows[:, COLUMNS["stationary"]] != Stationary.BUFFER
+        inside = (Stationary.SCRATCHPAD, Stationary.SCRATCHPAD_TRANSPOSED)
+        return np.isin(rows[:, COLUMNS["stationary"]], inside)
     if mnemonic == "binary" and name == "parameters":
         return (mode != BinaryMode.MAXIMUM) & (mode != BinaryMode.MINIMUM)
     if mnemonic == "pool" and name == "parameters":

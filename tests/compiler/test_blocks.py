@@ -27,7 +27,7 @@ CHIP = load_chip("like-u55-256")
 def drawn(seed: int, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Return sizes and lives of random blocks."""
     rng = np.random.default_rng(seed)
-    first, start = rng.integers(0, 30, count), rng.integers(0, 300, count)
+    first, start = np.sort(rng.integers(0, 30, count)), rng.integers(0, 300, count)
     stop, end = first + rng.integers(1, 9, count), start + rng.integers(1, 90, count)
     return rng.integers(1, 200, count), np.array([first, stop, start, end], np.float64).T
 

@@ -43,13 +43,15 @@ def test_fields_that_nothing_reads_are_left_out() -> None:
     stream = [
         isa.Binary(mode=isa.BinaryMode.MAXIMUM, parameters=64),
         isa.Pool(mode=isa.PoolMode.MAXIMUM, parameters=64),
-        isa.Matmul(stationary=isa.Stationary.BUFFER, stationary_address=64),
         isa.Halt(),
+        *(isa.Matmul(stationary=source, stationary_address=64) for source in isa.Stationary),
     ]
     fields = scratchpad_fields(records(stream))
     assert not {int(column) for column in fields[:, 1]} & {*PARAMETER_COLUMNS}
-    assert COLUMNS["stationary_address"] not in fields[:, 1]
-    assert not (fields[:, 0] == 3).any()
+    assert not (fields[:, 0] == 2).any()
+    read = fields[fields[:, 1] == COLUMNS["stationary_address"], 0] - 3
+    sources = list(isa.Stationary)
+    assert [sources[index].name for index in read] == ["SCRATCHPAD", "SCRATCHPAD_TRANSPOSED"]
 
 
 @given(st.lists(instructions(), max_size=6))
