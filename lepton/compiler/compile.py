@@ -151,11 +151,7 @@ def compile_front(
     if options.effort and len(works) == 1 and can_stage(chip):
         program = staged(program, build)
     staging = stagings.get(program.instructions)
-<<<<<<< HEAD
-    if options.effort and chip.cores == 1:
-=======
-    if options.effort and works:
->>>>>>> arena
+    if options.effort and works and chip.cores == 1:
         program = compacted(program, blocks[program.instructions])
     if not options.explain and options.dump is None:
         return Compiled(program, ())

@@ -243,12 +243,8 @@ def _emit_best(
         # small tiles cost more passes: a share must win clearly to be preferred
         ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
     failures: dict[Division, CompileError] = {}
-<<<<<<< HEAD
     mark, turn = emitter.mark(), len(turns)
-    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share, not item[1].joins)):
-=======
     for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share)):
->>>>>>> arena
         try:
             memory = _emit_region(work, emitter, division, ends, turns)
         except CompileError as error:
