@@ -2,6 +2,7 @@
 
 from lepton.codec.decoder import Decoder
 from lepton.codec.weights import (
+    Preference,
     WeightStream,
     decode_weights,
     decoder_fault,
@@ -11,6 +12,7 @@ from lepton.codec.weights import (
 
 __all__ = [
     "Decoder",
+    "Preference",
     "WeightStream",
     "decode_weights",
     "decoder_fault",

@@ -36,9 +36,19 @@ from lepton.codec.symbols import (
 from lepton.errors import CheckError
 from lepton.isa.instructions import WeightFormat
 
-__all__ = ["WeightStream", "decode_weights", "decoder_fault", "encode_weights", "stored_bytes"]
+__all__ = [
+    "Preference",
+    "WeightStream",
+    "decode_weights",
+    "decoder_fault",
+    "encode_weights",
+    "soonest",
+    "stored_bytes",
+]
 
 U8 = NDArray[np.uint8]
+Preference = Callable[[WeightFormat, int, int], tuple[float, ...]]
+"""Cost of storing a block in a format: stored bytes, elements; the least is taken."""
 
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
@@ -112,32 +122,36 @@ def _codings(block: U8, decoder: Decoder) -> Iterator[_Coding]:
             yield _Coding(WeightFormat.ENTROPY_PALETTE, coding.size_bytes, coding.content)
 
 
-def _best_coding(block: U8, decoder: Decoder) -> _Coding:
-    """Return the coding that comes soonest, and of those the shortest; raw if none is shorter."""
+def soonest(decoder: Decoder) -> Preference:
+    """Prefer what comes soonest, and of those the shortest."""
+    return lambda format, size, elements: (decoder.cycles(format, size, elements), size)
+
+
+def _best_coding(block: U8, decoder: Decoder, preference: Preference | None) -> _Coding:
+    """Return the preferred coding, the soonest by default; raw if none is shorter."""
+    prefer = preference or soonest(decoder)
     raw = _Coding(WeightFormat.RAW, block.size, lambda: block)
     others = _codings(block, decoder) if block.size else ()
     shorter = [coding for coding in others if coding.size_bytes < block.size]
-
-    def cost(coding: _Coding) -> tuple[int, int]:
-        cycles = decoder.cycles(coding.format, coding.size_bytes, block.size)
-        return cycles, coding.size_bytes
-
-    return min((raw, *shorter), key=cost)
+    return min((raw, *shorter), key=lambda item: prefer(item.format, item.size_bytes, block.size))
 
 
-def stored_bytes(block: U8, decoder: Decoder) -> int:
+def stored_bytes(block: U8, decoder: Decoder, preference: Preference | None = None) -> int:
     """Return the bytes of `encode_weights` without making them."""
-    return _best_coding(block.reshape(-1), decoder).size_bytes
+    return _best_coding(block.reshape(-1), decoder, preference).size_bytes
 
 
-def encode_weights(block: U8, decoder: Decoder) -> WeightStream:
-    """Return the stream of a block that a decoder has expanded soonest, the shortest of those.
+def encode_weights(
+    block: U8, decoder: Decoder, preference: Preference | None = None
+) -> WeightStream:
+    """Return the stream of a block.
 
     Args:
         block: `[reduction, columns]` raw bytes.
         decoder: what it is for.
+        preference: which of the formats to take; None for the `soonest`.
     """
-    best = _best_coding(np.ascontiguousarray(block).reshape(-1), decoder)
+    best = _best_coding(np.ascontiguousarray(block).reshape(-1), decoder, preference)
     return WeightStream(best.format, best.content())
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeVar, cast
 from lepton.chip import Chip
 from lepton.codec import Decoder
 from lepton.compiler.graph import Node
-from lepton.compiler.stored import StoredWeights
+from lepton.compiler.stored import StoredWeights, coding_preference
+from lepton.program import Objective
 
 __all__ = ["MOST_RANKS", "Choices", "Ranking"]
 
@@ -22,15 +23,16 @@ class Ranking(NamedTuple):
     """The plans of a node, the one that looks best first, and which of them is taken."""
 
     plans: tuple[tuple[float, object], ...]
-    """Estimated cycles of the node alone, and the plan."""
+    """Estimated cost of the node alone in the objective's unit, and the plan."""
     taken: int
 
 
 class Choices:
     """Encoded weights, ranked plans, shares of the scratchpad, and which plan each node takes."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.streams = StoredWeights(Decoder.of(chip))
+    def __init__(self, chip: Chip, objective: Objective = Objective.LATENCY) -> None:
+        self.objective = objective
+        self.streams = StoredWeights(Decoder.of(chip), coding_preference(chip, objective))
         self.shares: dict[Hashable, float] = {}
         """Of the scratchpad for tiles, by what it was chosen for."""
         self.apart = False
@@ -65,8 +67,8 @@ class Choices:
         whole = (id(node) if likeness is None else likeness, *key)
         if whole not in self._plans:
             cheapest: dict[Hashable, tuple[float, P]] = {}
-            for cycles, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):
-                cheapest.setdefault(shape, (cycles, plan))
+            for cost, shape, plan in sorted(candidates(), key=lambda candidate: candidate[0]):
+                cheapest.setdefault(shape, (cost, plan))
             # the node is kept, so that no other can have its id
             self._plans[whole] = node, list(cheapest.values())[:MOST_RANKS]
         self._last[id(node)] = whole

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +19,22 @@ from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
 from lepton.compiler.explain import explained
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
+from lepton.compiler.judge import Judge, judge_of, refuse_objective
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
 from lepton.compiler.stage import can_stage, staged
-from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.listing import listing
-from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
+from lepton.program import (
+    MAXIMUM_TENSOR_ELEMENTS,
+    Objective,
+    Operator,
+    Program,
+    ProgramTensor,
+    Region,
+)
 
 __all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_model"]
 
@@ -85,32 +94,88 @@ def compile_front(front: FrontModel, chip: Chip, options: CompileOptions, dump: 
     """Return the program of a model that has been partitioned, and its schedules if asked for."""
     works, operators = _works(front)
     crossing = _crossing_bytes(front)
-    choices = Choices(chip)
-    convolutions = [
-        node for work in works for node in work.graph.nodes if isinstance(node, ir.Convolution)
-    ]
 
+    def emit(choices: Choices, staging: Staging | None) -> Emission:
+        return emit_regions(works, chip, crossing, choices, staging)
+
+    def assemble(emission: Emission) -> Program:
+        return _assemble(front, chip, emission, operators, options.objective)
+
+    dump("graph", lambda: graph_text(front))
+    made = _best(_Back(works, chip, emit, assemble), options)
+    if not options.explain and options.dump is None:
+        return Compiled(made.program, ())
+    # once more, as the program that won: the last trial may have been another one
+    emission = emit(made.choices, made.staging)
+    _dump_back(dump, works, made.choices, emission, made.program)
+    return Compiled(made.program, explained(works, made.choices, emission, chip))
+
+
+@dataclass(frozen=True)
+class _Back:
+    """How the NPU regions of a model become a program."""
+
+    works: list[RegionWork]
+    chip: Chip
+    emit: Callable[[Choices, Staging | None], Emission]
+    assemble: Callable[[Emission], Program]
+
+    @property
+    def convolutions(self) -> list[ir.Convolution]:
+        nodes = (node for work in self.works for node in work.graph.nodes)
+        return [node for node in nodes if isinstance(node, ir.Convolution)]
+
+
+class _Made(NamedTuple):
+    """A program, and what emits it again."""
+
+    program: Program
+    choices: Choices
+    staging: Staging | None
+
+
+def _best(back: _Back, options: CompileOptions) -> _Made:
+    """Return the program that is best by what is minimized.
+
+    Where that is not latency the fastest program is a candidate too: plans that look best alone may
+    add up to a slow program, in which standby and leakage cost more than they save.
+    """
+    objective = options.objective
+    refuse_objective(objective, back.chip)
+    judge = judge_of(objective, options.evaluate)
+    tried = tuple(dict.fromkeys((objective, Objective.LATENCY)))
+    found: list[_Made] = []
+    for number, each in enumerate(tried):
+
+        def progress(share: float, done: int = number) -> None:
+            if options.progress is not None:
+                options.progress((done + share) / len(tried))
+
+        own = judge if each == objective else judge_of(each)
+        found.append(_searched(back, each, own, (options.effort, progress)))
+    return min(found, key=lambda made: judge.score(made.program)) if len(found) > 1 else found[0]
+
+
+def _searched(
+    back: _Back, objective: Objective, judge: Judge, search: tuple[int, Callable[[float], None]]
+) -> _Made:
+    """Return the best program of a search; its effort is given, and who is told its progress."""
+    choices = Choices(back.chip, objective)
     stagings: dict[bytes, Staging] = {}
 
     def build(staging: Staging | None = None) -> Program:
-        emission = emit_regions(works, chip, crossing, choices, staging)
+        emission = back.emit(choices, staging)
         if staging is not None:
             stagings[emission.instructions] = staging
-        return _assemble(front, chip, emission, operators)
+        return back.assemble(emission)
 
-    def evaluate(program: Program) -> float:
-        return estimate_program(program).cycles
-
-    dump("graph", lambda: graph_text(front))
-    program = refined(build, convolutions, choices, evaluate, options.effort)
-    if options.effort and len(works) == 1 and can_stage(chip):
-        program = staged(program, build)
-    if not options.explain and options.dump is None:
-        return Compiled(program, ())
-    # once more, as the program that won: the last trial may have been another one
-    emission = emit_regions(works, chip, crossing, choices, stagings.get(program.instructions))
-    _dump_back(dump, works, choices, emission, program)
-    return Compiled(program, explained(works, choices, emission, chip))
+    program = refined(build, back.convolutions, choices, judge, *search)
+    copies = objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip)
+    if search[0] and copies:
+        faster = staged(program, build)
+        if faster is not program and judge.score(faster) < judge.score(program):
+            program = faster
+    return _Made(program, choices, stagings.get(program.instructions))
 
 
 def _works(front: FrontModel) -> tuple[list[RegionWork], list[Operator]]:
@@ -168,7 +233,11 @@ def _operator(node: ir.Node) -> Operator:
 
 
 def _assemble(
-    front: FrontModel, chip: Chip, emission: Emission, operators: list[Operator]
+    front: FrontModel,
+    chip: Chip,
+    emission: Emission,
+    operators: list[Operator],
+    objective: Objective,
 ) -> Program:
     """Return the program."""
     spans = iter(emission.spans)
@@ -203,6 +272,7 @@ def _assemble(
         ),
         regions=tuple(regions),
         host_models=tuple(models),
+        objective=objective,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Emitter
 from lepton.compiler.lowering.cascade_buffers import buffer_bytes_of
-from lepton.compiler.lowering.cascade_cost import cascade_cycles
+from lepton.compiler.lowering.cascade_cost import cascade_cost
 from lepton.compiler.lowering.cascade_plan import (
     Cascade,
     CascadePlan,
@@ -29,11 +29,11 @@ _MOST_ADVANCES = 4
 
 
 def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
-    """Return the plan with the least estimated cycles, None if none fits."""
+    """Return the plan with the least estimated cost, None if none fits."""
 
     def candidates() -> Iterator[tuple[float, Hashable, CascadePlan]]:
         for plan in cascade_plans(cascade, emitter):
-            yield plan.cycles, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
+            yield plan.cost, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
 
     inside = tuple(tensor.name in emitter.residents for tensor in (cascade.source, cascade.output))
     key = ("cascade", len(cascade.members), room_for_tiles(emitter), *inside)
@@ -86,7 +86,7 @@ def _plan(cascade: Cascade, emitter: Emitter, shape: CascadePlan) -> Iterator[Ca
     held = min(left // projected, 2) if projected else 0
     for projections in range(min(held, 1), held + 1):
         plan = replace(plan, rows=rows, projections=projections)
-        yield replace(plan, cycles=cascade_cycles(cascade, emitter, plan))
+        yield replace(plan, cost=cascade_cost(cascade, emitter, plan))
 
 
 def _buffers(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> int:

@@ -1,11 +1,14 @@
-"""Cycles that transfers take of a memory's time, for choosing tiles."""
+"""Cycles that transfers take of a memory's time, and the energy that they cost, to choose tiles."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lepton.chip import Chip, Dram
+from lepton.cost.action_names import Action
+from lepton.cost.energy_estimate import prices
 from lepton.isa.declaration import WORD_BYTES
 from lepton.program.fetch import fetch_block_bytes
 
@@ -13,6 +16,16 @@ __all__ = ["PACKED_BYTES", "Traffic"]
 
 PACKED_BYTES = 10
 """Of a packed instruction, about: 7 in long programs of one pattern, 15 in short ones."""
+
+
+class _Moved(NamedTuple):
+    """Runs of contiguous bytes, `stride` from one to the next."""
+
+    memory: int
+    run_bytes: int
+    runs: float
+    stride: int
+    is_write: bool
 
 
 @dataclass
@@ -23,6 +36,9 @@ class Traffic:
     _port: dict[int, float] = field(default_factory=dict[int, float])
     _reads: dict[int, float] = field(default_factory=dict[int, float])
     _writes: dict[int, float] = field(default_factory=dict[int, float])
+    _moved: list[_Moved] = field(default_factory=list[_Moved])
+    instructions: float = 0.0
+    """That are fetched."""
 
     def read(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
         """Count reads of runs of contiguous bytes, `stride` bytes from one to the next."""
@@ -39,12 +55,14 @@ class Traffic:
         each = PACKED_BYTES if control.packed else WORD_BYTES
         memory = self.chip.memory_index(self.chip.placement.program)
         self.read(memory, block, instructions * each / block)
+        self.instructions += instructions
 
     def _count(
         self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
     ) -> None:
         if run_bytes <= 0 or runs <= 0:
             return
+        self._moved.append(_Moved(memory, run_bytes, runs, stride, is_write))
         device, dma = self.chip.memories[memory], self.chip.dma
         side = self._writes if is_write else self._reads
         rate = self.chip.memory_bytes_per_cycle[memory]
@@ -73,6 +91,8 @@ class Traffic:
         """Return the sum of this and other work."""
         total = Traffic(self.chip)
         for part in (self, *others):
+            total._moved += part._moved
+            total.instructions += part.instructions
             for mine, its in zip(total._sides(), part._sides(), strict=True):
                 for memory, cycles in its.items():
                     mine[memory] = mine.get(memory, 0.0) + cycles
@@ -85,6 +105,17 @@ class Traffic:
     def cycles(self) -> float:
         """Cycles of the memory that is busy longest."""
         return max((cycles for side in self._sides() for cycles in side.values()), default=0.0)
+
+    @property
+    def energy_pj(self) -> float:
+        """What memories, their DMA channels and the scratchpad spend, and control on the fetch."""
+        each = self.chip.derived(prices)
+        spent = self.instructions * each.actions[Action.INSTRUCTION]
+        for item in self._moved:
+            spent += each.transfer_pj(*item[:4], is_write=item.is_write)
+            way = Action.STORE_BYTE if item.is_write else Action.LOAD_BYTE
+            spent += item.run_bytes * item.runs * each.actions[way]
+        return spent
 
     @property
     def latency(self) -> float:
