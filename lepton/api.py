@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -91,8 +91,10 @@ def compile(
     *,
     calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    optimize: str = "latency",
     effort: int = 1,
     float_on_host: bool = False,
+    evaluate: Callable[[Program], float] | None = None,
 ) -> Program:
     """Compile a model into a program.
 
@@ -102,8 +104,12 @@ def compile(
         chip: preset, path of a chip file, or `Chip`.
         calibration: inputs of a float `.onnx` model, `[samples, ...]` by name, to quantize it.
         shapes: input name -> shape, for models with dynamic dimensions.
+        optimize: what to minimize: `latency` (cycles), `energy` (joules), or `size` (bytes of the
+            instructions and the stored constants).
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         float_on_host: take the file of a float model, all of whose MACs run on the host.
+        evaluate: measures the programs that are about as good as the best: returns cycles, or
+            joules where energy is minimized. Without it the estimate decides.
 
     Raises:
         InputError: the model, the chip or an option is at fault.
@@ -113,8 +119,9 @@ def compile(
     from lepton.compiler.options import CompileOptions
 
     options = CompileOptions(
-        shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host
-    )
+        shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host,
+        optimize=optimize, evaluate=evaluate,
+    )  # fmt: skip
     if not isinstance(model, str | Path):
         if calibration is not None:
             raise InputError("calibration takes the path of a float .onnx model")

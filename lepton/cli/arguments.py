@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lepton.errors import InputError
+from lepton.program import Objective
 
 __all__ = ["add_calibration", "add_chip", "add_compilation", "add_shapes", "file_path", "natural"]
 __all__ += ["parse_shapes"]
@@ -53,12 +54,21 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compilation(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a compilation: `--shape`, `--calibrate`, `--effort` and `--dump`."""
+    """Add the options of a compilation.
+
+    `--shape`, `--calibrate`, `--optimize`, `--effort` and `--dump`.
+    """
     add_shapes(parser)
     add_calibration(parser)
     parser.add_argument(
+        "--optimize", choices=[str(objective) for objective in Objective],
+        help="what to minimize: cycles, joules, or bytes of the program and its constants; "
+        "default latency",
+    )  # fmt: skip
+    parser.add_argument(
         "--effort", type=int, choices=range(4),
-        help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",
+        help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds, from 2 on with "
+        "the simulator as the judge of the best; default 1",
     )  # fmt: skip
     parser.add_argument(
         "--dump", type=file_path, metavar="DIR",

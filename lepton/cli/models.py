@@ -68,9 +68,6 @@ def _add_compile(commands: Any) -> None:
     )
     add_chip(parser)
     add_compilation(parser)
-    parser.add_argument(
-        "--optimize", choices=["latency"], default="latency", help="what to minimize"
-    )
     parser.add_argument("-o", "--output", type=file_path, metavar="FILE.lepton")
     parser.add_argument("--why", action="store_true", help="say what runs where, and why")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

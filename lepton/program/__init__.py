@@ -11,14 +11,7 @@ from lepton.program.reading import load_program, program_from_parts, starts_like
 from lepton.program.records import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
 from lepton.program.samples import as_array, as_batch, only_input
 
-__all__ = [
-    "Objective",
-    "Operator",
-    "Program",
-    "ProgramTensor",
-    "Region",
-    "atomic_write",
-    "load_program",
-]
-__all__ += ["one_line", "program_from_parts", "program_manifest", "read_file", "refuse_special"]
-__all__ += ["MAXIMUM_TENSOR_ELEMENTS", "as_array", "as_batch", "only_input", "starts_like_program"]
+__all__ = ["Objective", "Operator", "Program", "ProgramTensor", "Region", "atomic_write"]
+__all__ += ["load_program", "one_line", "program_from_parts", "program_manifest", "read_file"]
+__all__ += ["MAXIMUM_TENSOR_ELEMENTS", "as_array", "as_batch", "only_input", "refuse_special"]
+__all__ += ["starts_like_program"]
