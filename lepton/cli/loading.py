@@ -119,8 +119,7 @@ def _search_bar(label: str) -> Generator[Callable[[float], None] | None]:
     )  # fmt: skip
 
     def show(share: float) -> None:
-        bar.n = round(100 * share)
-        bar.refresh()
+        bar.update(round(100 * share) - bar.n)
 
     with bar:
         yield show

@@ -147,12 +147,13 @@ def _compile(options: argparse.Namespace) -> None:
     if options.why:
         from lepton.report.why import why_text
 
-        print(why_text(layers))
+        print(why_text(layers, program.objective))
     kinds = [region.device for region in program.regions]
     print(
         f"{output}: {len(program.decoded)} instructions, {len(program.constants)} bytes of "
         f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions, "
-        f"for chip {one_line(program.chip.name)} in {seconds:.1f} s"
+        f"for chip {one_line(program.chip.name)}, optimized for {program.objective}, "
+        f"in {seconds:.1f} s"
     )
 
 

@@ -29,19 +29,20 @@ def explained(
             ranking = choices.ranking(node)
             if ranking is None or not isinstance(node, Convolution):
                 continue
-            cycles, plan = ranking.plans[ranking.taken]
+            cost, plan = ranking.plans[ranking.taken]
             others = [pair for n, pair in enumerate(ranking.plans) if n != ranking.taken]
             limit, share = _limit(node, plan, chip, (memory.tile_bytes, inside))
             made.append(
                 Schedule(
                     operator=number,
                     plan=plan_text(plan),
-                    cycles=round(cycles),
+                    cost=round(cost),
+                    unit=choices.objective.unit,
                     searched=ranking.taken > 0,
                     limit=limit,
                     limit_share=share,
                     runner_up=plan_text(others[0][1]) if others else "",
-                    runner_up_cycles=round(others[0][0]) if others else None,
+                    runner_up_cost=round(others[0][0]) if others else None,
                 )
             )
     return tuple(made)

@@ -60,6 +60,7 @@ def estimate_json(program: Program, estimate: Estimate) -> dict[str, object]:
     return {
         "model": program.source,
         "chip": program.chip.name,
+        "objective": str(program.objective),
         "clock_hz": clock,
         "estimated_cycles": estimate.cycles,
         "estimated_milliseconds": estimate.cycles * 1000 / clock,
