@@ -39,8 +39,15 @@ class Prices:
     """Of each `Action`, in all components."""
     events: tuple[tuple[float, ...], ...]
     """Of each of `MEMORY_EVENTS` of each memory."""
-    cycle_pj: float
-    """Of a cycle in which nothing happens: leakage, standby and refreshes."""
+    standing_pj: float
+    """Of every cycle: leakage, and the memories' standby."""
+    refreshes: tuple[tuple[float, float], ...]
+    """Of each DRAM: what a refresh of all its banks costs, and the cycles from one to the next."""
+
+    @property
+    def cycle_pj(self) -> float:
+        """Of a cycle in which nothing happens, refreshes spread evenly."""
+        return self.standing_pj + sum(energy / interval for energy, interval in self.refreshes)
 
     def transfer_pj(
         self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
@@ -64,13 +71,14 @@ def prices(chip: Chip) -> Prices:
     actions = action_energies(chip).sum(axis=0).tolist()
     kinds = zip(chip.memories, chip.technology.memories, strict=True)
     events = [tuple(memory_energies(chip, memory, kind).tolist()) for memory, kind in kinds]
-    cycle_pj = actions[Action.NPU_CYCLE]
+    standing_pj = actions[Action.NPU_CYCLE]
+    refreshes: list[tuple[float, float]] = []
     for number, (memory, each) in enumerate(zip(chip.memories, events, strict=True)):
-        cycle_pj += each[_CYCLE]
+        standing_pj += each[_CYCLE]
         if isinstance(memory, Dram):
             interval = memory.tREFI * chip.cycles_per_memory_cycle[number]
-            cycle_pj += each[_REFRESH] * memory.channels * memory.ranks / interval
-    return Prices(chip, tuple(actions), tuple(events), cycle_pj)
+            refreshes.append((each[_REFRESH] * memory.channels * memory.ranks, interval))
+    return Prices(chip, tuple(actions), tuple(events), standing_pj, tuple(refreshes))
 
 
 def _transfers(program: Program) -> tuple[I64, I64]:
@@ -111,4 +119,6 @@ def estimate_energy(program: Program, cycles: int | None = None) -> float:
     fetched = len(program.stream)
     spent += each.transfer_pj(program.program_memory, fetched, 1, 0, is_write=False)
     taken = estimate_program(program).cycles if cycles is None else cycles
-    return (spent + taken * each.cycle_pj) * 1e-12
+    spent += taken * each.standing_pj
+    spent += sum(energy * (taken // interval) for energy, interval in each.refreshes)
+    return spent * 1e-12

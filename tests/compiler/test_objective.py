@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import lepton
-from lepton.chip import Chip, Dataflow, load_chip
+from lepton.chip import Dataflow, load_chip
 from lepton.codec import Decoder, decode_weights, encode_weights
 from lepton.compiler.compile import compile_explained, compile_model
 from lepton.compiler.isolate import compile_file
 from lepton.compiler.options import CompileOptions
 from lepton.compiler.stored import coding_preference
+from lepton.cost.energy import MEMORY_EVENTS
 from lepton.cost.energy_estimate import estimate_energy
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError, InputError
@@ -151,13 +152,13 @@ def test_estimated_energy_is_close_to_the_simulated(chip: str) -> None:
 def test_energy_grows_with_idle_cycles_by_what_leaks() -> None:
     program = compiled(DIGITS, "edge", Objective.LATENCY)
     once, later = (estimate_energy(program, cycles) for cycles in (1000, 3000))
-    chip: Chip = program.chip
     energy = energy_of(program, simulate_timing(program))
     idle = energy.components["leakage"] + energy.components["memory_standby"]
-    each = (later - once) / 2000
-    cycles = simulate_timing(program).cycles
-    assert chip.name == "edge"
-    assert idle / cycles < each < 1.2 * idle / cycles
+    assert (later - once) / 2000 == pytest.approx(idle / simulate_timing(program).cycles)
+    # every 3.9 us a refresh
+    before, after = (estimate_energy(program, cycles) for cycles in (3000, 5000))
+    refresh_pj = energy.memory_pj[0, MEMORY_EVENTS.index("refresh")]
+    assert after - before - (later - once) == pytest.approx(refresh_pj * 1e-12)
 
 
 # --- measured by the caller ----------------------------------------------------------------------
