@@ -6,12 +6,13 @@ import argparse
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lepton.errors import InputError
 from lepton.program import Objective
 
-__all__ = ["add_calibration", "add_chip", "add_compilation", "add_shapes", "file_path", "natural"]
-__all__ += ["parse_shapes"]
+__all__ = ["add_calibration", "add_chip", "add_compilation", "add_objective", "add_shapes"]
+__all__ += ["file_path", "natural", "parse_shapes"]
 
 
 def file_path(text: str) -> Path:
@@ -53,6 +54,16 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_objective(parser: argparse.ArgumentParser, note: str = "", **several: Any) -> None:
+    """Add `--optimize`, with a note and what makes it an option that may be repeated."""
+    parser.add_argument(
+        "--optimize", choices=[str(objective) for objective in Objective],
+        help="minimize cycles, joules, or bytes of the program and its constants; default latency"
+        f"{note}",
+        **several,
+    )  # fmt: skip
+
+
 def add_compilation(parser: argparse.ArgumentParser) -> None:
     """Add the options of a compilation.
 
@@ -60,11 +71,7 @@ def add_compilation(parser: argparse.ArgumentParser) -> None:
     """
     add_shapes(parser)
     add_calibration(parser)
-    parser.add_argument(
-        "--optimize", choices=[str(objective) for objective in Objective],
-        help="what to minimize: cycles, joules, or bytes of the program and its constants; "
-        "default latency",
-    )  # fmt: skip
+    add_objective(parser)
     parser.add_argument(
         "--effort", type=int, choices=range(4),
         help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds, from 2 on with "

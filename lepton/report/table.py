@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from lepton.program import Objective, one_line
-from lepton.report.names import joules_text, shorten, size_text, tidy_names
+from lepton.program import one_line
+from lepton.report.names import joules_text, optimized_text, shorten, size_text, tidy_names
 from lepton.report.summary import Layer, Summary
 
 __all__ = ["layer_table", "summary_lines"]
@@ -80,17 +80,12 @@ def _main_energy(summary: Summary) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {100 * j / whole:.0f} %" for name, j in ranked)
 
 
-def _aim(objective: str) -> str:
-    """Return what the program was optimized for, if that is not the default."""
-    return "" if objective == Objective.LATENCY else f", optimized for {objective}"
-
-
 def summary_lines(summary: Summary) -> list[str]:
     """Return the figures of the whole run as lines of text."""
     s = summary
     lines = [
         f"{one_line(s.model)} on {one_line(s.chip)}, {s.clock_hz / 1e6:,.0f} MHz, "
-        f"{s.peak_macs_per_cycle:,} MAC/cycle{_aim(s.objective)}"
+        f"{s.peak_macs_per_cycle:,} MAC/cycle{optimized_text(s.objective)}"
     ]
     if s.cycles is not None and s.milliseconds is not None:
         lines.append(
