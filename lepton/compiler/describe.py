@@ -91,13 +91,15 @@ def _nodes(step: NpuStep) -> Iterator[str]:
 
 
 def plan_text(plan: object) -> str:
-    """Return a plan's fields, those that are 0 left out."""
+    """Return a plan's fields, without those that are 0 and what it costs."""
     fields = (
         {item.name: getattr(plan, item.name) for item in dataclasses.fields(cast(Any, plan))}
         if dataclasses.is_dataclass(plan)
         else cast(Any, plan)._asdict()
     )
-    return " ".join(f"{name}={int(value)}" for name, value in fields.items() if value)
+    return " ".join(
+        f"{name}={int(value)}" for name, value in fields.items() if value and name != "cost"
+    )
 
 
 def plans_text(works: Sequence[RegionWork], choices: Choices) -> str:

@@ -23,12 +23,14 @@ class Schedule:
 
     Attributes:
         operator: number of the layer's operator in the program.
-        plan: the tile, as `field=value` of `lepton.compiler.lowering.plan.Plan`.
+        plan: the tile, as `field=value` of `lepton.compiler.lowering.plan.Plan`; of layers that are
+            computed depth first the step, of `lepton.compiler.lowering.cascade_plan.CascadePlan`.
+        layers: how many the plan and its cost are of together.
         cost: of the plan, by `COST_MODEL`.
         unit: of the costs, by what is minimized: cycles, pJ or bytes.
         searched: the plan is not the one that costs least alone: the whole program is better by
             its estimate.
-        limit: the buffer that the plan fills most.
+        limit: the buffer that the plan fills most; "" for several layers.
         limit_share: how much of what a tile may take of that buffer, 0 to 1.
         runner_up: the plan that costs least alone among the others, "" if there is no other.
         runner_up_cost: its cost by `COST_MODEL`; None without a runner-up.
@@ -36,6 +38,7 @@ class Schedule:
 
     operator: int
     plan: str
+    layers: int
     cost: int
     unit: str
     searched: bool

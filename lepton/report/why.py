@@ -33,7 +33,8 @@ class Why:
         estimated_cycles: None on the host.
         decided_by: the rule that keeps the layer off the NPU, or the queue it occupies longest.
         occupied_cycles: for how long it occupies that queue; None on the host.
-        schedule: its plan and the runner-up; None where there was no choice.
+        schedule: its plan and the runner-up, with others where it is computed depth first; None
+            where there was no choice.
     """
 
     index: int
@@ -87,8 +88,7 @@ def why_layers(
                 estimated_cycles=sum(causes.values()),
                 decided_by=queue,
                 occupied_cycles=occupied.get(queue, 0),
-                # what is computed depth first with others has no plan of its own
-                schedule=None if operator.reason else chosen.get(index),
+                schedule=chosen.get(index),
             )
         )
     return tuple(made)
@@ -127,9 +127,11 @@ def _decision(why: Why) -> str:
 def _schedule_lines(schedule: Schedule) -> list[str]:
     """Return the plan of a layer and the runner-up."""
     why = "better in the whole program" if schedule.searched else "cheapest"
+    together = f" for {schedule.layers} layers" if schedule.layers > 1 else ""
+    fills = f"; fills {100 * schedule.limit_share:.0f} % of the {schedule.limit}"
     lines = [
-        f"plan {schedule.plan}: {schedule.cost:,} {schedule.unit}, {why}; fills "
-        f"{100 * schedule.limit_share:.0f} % of the {schedule.limit}"
+        f"plan {schedule.plan}: {schedule.cost:,} {schedule.unit}{together}, {why}"
+        f"{fills if schedule.limit else ''}"
     ]
     if schedule.runner_up_cost is None:
         return [*lines, "no other plan fits"]

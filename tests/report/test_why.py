@@ -63,10 +63,12 @@ def test_the_text_shows_the_runner_up_and_what_it_costs(layers: tuple[Why, ...])
     assert "cycles of layers are estimated" in text
     assert "occupies the" in text and "fills" in text
     one = next(why for why in layers if why.schedule is not None)
-    schedule = Schedule(one.index, "height=2", 100, "pJ", True, "scratchpad", 0.5, "height=1", 90)
+    schedule = Schedule(
+        one.index, "height=2", 1, 100, "pJ", True, "scratchpad", 0.5, "height=1", 90
+    )
     shown = why_text([Why(one.index, one.operator, "matrix", "compute", 7, "matrix", 6, schedule)])
     assert "height=2: 100 pJ, better in the whole program; fills 50 % of the scratchpad" in shown
     assert "runner-up height=1: 90 pJ (-10.0 %)" in shown
-    alone = Schedule(one.index, "height=2", 100, "cycles", False, "scratchpad", 0.5, "", None)
+    alone = Schedule(one.index, "height=2", 1, 100, "cycles", False, "scratchpad", 0.5, "", None)
     shown = why_text([Why(one.index, one.operator, "matrix", "compute", 7, "matrix", 6, alone)])
     assert "cheapest" in shown and "no other plan fits" in shown

@@ -34,6 +34,8 @@ class Group:
     first: int
     cascade: Cascade
     plan: CascadePlan
+    apart: float = 0.0
+    """Cost of its nodes by themselves."""
 
     @property
     def numbers(self) -> range:
@@ -78,11 +80,12 @@ def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
     for number in range(len(nodes)):
         choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
         for group in ending.get(number + 1, []):
-            if group.plan.cost > _WORTH * sum(alone[member] for member in group.numbers):
+            apart = sum(alone[member] for member in group.numbers)
+            if group.plan.cost > _WORTH * apart:
                 continue
             cost = best[group.first][0] + group.plan.cost
             if cost < choice[0]:
-                choice = cost, group
+                choice = cost, replace(group, apart=apart)
         best.append(choice)
     found: Groups = {}
     number = len(nodes)
