@@ -46,7 +46,7 @@ class Group:
     def reasons(self) -> dict[int, str]:
         """What the user is told of each node, by its number."""
         names = {
-            number: node.name
+            number: node.name.split(";")[0]
             for number, node in zip(self.numbers, self.cascade.members, strict=True)
         }
         return {
