@@ -120,7 +120,8 @@ class _Case:
             begin += max(self._weights_cycles() - self.chunks * matrix, 0.0)
         cycles = overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
         streamed = decode * self.chip.weight_buffer.decoder_bytes_per_cycle
-        return plan_cost(self.emitter.choices.objective, cycles, traffic, self._work(streamed))
+        objective = self.emitter.choices.objective
+        return plan_cost(objective, cycles, traffic, lambda: self._work(streamed))
 
     def _work(self, streamed: float) -> Work:
         """Return the work of the array and of requantization; so many weights are streamed."""

@@ -328,9 +328,12 @@ def _depthwise_estimate(
     traffic.fetch(4 * tiles + 2 * blocks)
     longest = max(tiles * (max(stream, vector) + 24), traffic.cycles)
     cycles = longest + (tiles * (stream + vector) + traffic.cycles) / tiles
-    pixels = size[0] * size[1]
-    products = Products(tiles, pixels, math.prod(window.kernel), outputs)
-    work = Work([products], tiles * pixels * outputs, blocks * raw, 2 * blocks)
+
+    def work() -> Work:
+        pixels = size[0] * size[1]
+        products = Products(tiles, pixels, math.prod(window.kernel), outputs)
+        return Work([products], tiles * pixels * outputs, blocks * raw, 2 * blocks)
+
     return plan_cost(emitter.choices.objective, cycles, traffic, work)
 
 

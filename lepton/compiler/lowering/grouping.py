@@ -122,7 +122,7 @@ def _cost(node: Node, emitter: Emitter) -> float:
     cycles = max(traffic.cycles, node.output.size_bytes / emitter.chip.vector.lanes)
     tiles = -(-_OPERANDS * node.output.size_bytes // room_for_tiles(emitter))
     traffic.fetch((_OPERANDS + 1) * tiles)
-    return plan_cost(emitter.choices.objective, cycles, traffic, Work())
+    return plan_cost(emitter.choices.objective, cycles, traffic, Work)
 
 
 def _consumed_once(graph: Graph) -> set[str]:

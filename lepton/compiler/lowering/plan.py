@@ -381,8 +381,12 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
         decode,
     )
     cycles = overlapped(*together) + way_in + vector + way_out
-    streamed = decode * chip.weight_buffer.decoder_bytes_per_cycle
-    return plan_cost(emitter.choices.objective, cycles, traffic, _work(node, plan, n, streamed))
+
+    def work() -> Work:
+        streamed = decode * chip.weight_buffer.decoder_bytes_per_cycle
+        return _work(node, plan, n, streamed)
+
+    return plan_cost(emitter.choices.objective, cycles, traffic, work)
 
 
 def _work(node: Convolution, plan: Plan, n: _Counts, streamed: float) -> Work:

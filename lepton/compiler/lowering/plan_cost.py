@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,16 +45,18 @@ class Work:
     """Different blocks of weights and parameters, each stored by itself."""
 
 
-def plan_cost(objective: Objective, cycles: float, traffic: Traffic, work: Work) -> float:
+def plan_cost(
+    objective: Objective, cycles: float, traffic: Traffic, work: Callable[[], Work]
+) -> float:
     """Return a plan's cost in the objective's unit, to be compared with other plans' only."""
-    if objective == Objective.LATENCY:
+    if objective is Objective.LATENCY:
         return cycles
-    if objective == Objective.SIZE:
-        size = traffic.instructions * PACKED_BYTES + work.blocks * _BLOCK_BYTES
+    if objective is Objective.SIZE:
+        size = traffic.instructions * PACKED_BYTES + work().blocks * _BLOCK_BYTES
         return size + _TIE * cycles
     chip = traffic.chip
     idle = cycles * chip.derived(prices).cycle_pj
-    return idle + traffic.energy_pj + _work_pj(chip, work)
+    return idle + traffic.energy_pj + _work_pj(chip, work())
 
 
 def _work_pj(chip: Chip, work: Work) -> float:

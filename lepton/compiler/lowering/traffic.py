@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from lepton.chip import Chip, Dram
 from lepton.cost.action_names import Action
@@ -18,14 +17,9 @@ PACKED_BYTES = 10
 """Of a packed instruction, about: 7 in long programs of one pattern, 15 in short ones."""
 
 
-class _Moved(NamedTuple):
-    """Runs of contiguous bytes, `stride` from one to the next."""
-
-    memory: int
-    run_bytes: int
-    runs: float
-    stride: int
-    is_write: bool
+_Moved = tuple[int, int, float, int, bool]
+"""Runs of contiguous bytes: memory, bytes of a run, runs, stride, and whether they are written. A
+plain tuple, as hundreds of thousands are made for a network and few are read."""
 
 
 @dataclass
@@ -62,7 +56,7 @@ class Traffic:
     ) -> None:
         if run_bytes <= 0 or runs <= 0:
             return
-        self._moved.append(_Moved(memory, run_bytes, runs, stride, is_write))
+        self._moved.append((memory, run_bytes, runs, stride, is_write))
         device, dma = self.chip.memories[memory], self.chip.dma
         side = self._writes if is_write else self._reads
         rate = self.chip.memory_bytes_per_cycle[memory]
@@ -111,10 +105,10 @@ class Traffic:
         """What memories, their DMA channels and the scratchpad spend, and control on the fetch."""
         each = self.chip.derived(prices)
         spent = self.instructions * each.actions[Action.INSTRUCTION]
-        for item in self._moved:
-            spent += each.transfer_pj(*item[:4], is_write=item.is_write)
-            way = Action.STORE_BYTE if item.is_write else Action.LOAD_BYTE
-            spent += item.run_bytes * item.runs * each.actions[way]
+        for memory, run_bytes, runs, stride, is_write in self._moved:
+            spent += each.transfer_pj(memory, run_bytes, runs, stride, is_write=is_write)
+            way = Action.STORE_BYTE if is_write else Action.LOAD_BYTE
+            spent += run_bytes * runs * each.actions[way]
         return spent
 
     @property
