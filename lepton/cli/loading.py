@@ -28,7 +28,7 @@ from lepton.program import (
 )
 
 __all__ = ["chosen_chip", "compile_path", "compile_path_explained", "load_arrays"]
-__all__ += ["program_or_model", "progress", "read_inputs"]
+__all__ += ["program_or_model", "progress", "read_inputs", "search_bar"]
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -72,7 +72,7 @@ def compile_path_explained(
     optimize: str = getattr(options, "optimize", None) or Objective.LATENCY
     if samples is not None:
         readable(path)
-    with _search_bar(path.name) as bar:
+    with search_bar(path.name) as bar:
         chosen = CompileOptions(
             shapes=parse_shapes(options.shape),
             keep_all=keep_all,
@@ -105,16 +105,18 @@ def _measured(objective: Objective) -> Callable[[Program], float]:
 
 
 @contextmanager
-def _search_bar(label: str) -> Generator[Callable[[float], None] | None]:
-    """Give what shows the share of a search on a terminal, None where there is none."""
+def search_bar(label: str, seconds: float = 1) -> Generator[Callable[[float], None] | None]:
+    """Give what shows the share of a search on a terminal, None where there is none.
+
+    A search that ends within so many seconds needs no bar.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    # a search of a moment needs no bar
     bar: Any = tqdm(
-        total=100, desc=f"{one_line(label)}: search", delay=1, leave=False,
+        total=100, desc=f"{one_line(label)}: search", delay=seconds, leave=False,
         bar_format="{desc} {percentage:3.0f}% {bar} {elapsed}",
     )  # fmt: skip
 

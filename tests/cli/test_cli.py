@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lepton.chip import PRESETS
 from lepton.cli.info import operators_page
+from lepton.cli.loading import search_bar
 from lepton.cli.main import main
 from lepton.models import digits_model_path, load_digits_holdout
 from lepton.program import Program, load_program
@@ -189,6 +191,25 @@ def test_from_effort_2_on_the_simulator_judges(
     assert main([*command, "1"]) == 0 and not simulated
     assert main([*command, "2"]) == 0 and len(simulated) > 1
     assert plain(load_program(out)).cycles == min(simulated)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_search_is_shown_on_a_terminal_only(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with search_bar("m.onnx", seconds=0) as show:
+        assert (show is not None) == is_terminal
+        if show is not None:
+            show(0.5)
+            time.sleep(0.2)
+            show(0.75)
+    assert ("m.onnx: search  75%" in stream.getvalue()) == is_terminal
 
 
 def test_dump_is_for_models_and_makes_its_folder(

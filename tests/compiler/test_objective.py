@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import lepton
 from lepton.chip import Dataflow, load_chip
 from lepton.codec import Decoder, decode_weights, encode_weights
 from lepton.compiler.compile import compile_explained, compile_model
+from lepton.compiler.conversation import Listening
 from lepton.compiler.isolate import compile_file
 from lepton.compiler.options import CompileOptions
 from lepton.compiler.stored import coding_preference
@@ -212,3 +214,20 @@ def test_a_measure_that_fails_ends_the_compilation() -> None:
 def test_the_measure_of_energy_is_in_joules() -> None:
     found = lepton.compile(DIGITS, "nano", optimize="energy", evaluate=joules)
     assert joules(found) <= joules(compiled(DIGITS, "nano", Objective.LATENCY))
+
+
+def test_what_is_no_message_ends_the_conversation(tmp_path: Path) -> None:
+    with Listening(CompileOptions(), tmp_path) as listening:
+        os.write(listening.pipes[0], b"[1]\n")
+        with pytest.raises(CompileError, match="sends what is no message"):
+            listening.until_closed(5.0)
+
+
+def test_a_child_that_says_nothing_has_its_time(tmp_path: Path) -> None:
+    shares: list[float] = []
+    with Listening(CompileOptions(progress=shares.append), tmp_path) as listening:
+        os.write(listening.pipes[0], b'{"progress": 0.25}\n{"progress": 7}\n{"half')
+        assert listening.until_closed(0.05) <= 0.0
+        listening.began()
+        assert listening.until_closed(5.0) > 4.0
+    assert shares == [0.25, 1.0]
