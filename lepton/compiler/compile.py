@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
 from lepton.compiler.explain import explained
 from lepton.compiler.front import FrontModel, HostStep, NpuStep
+from lepton.compiler.judge import Judge, judge_of, refuse_objective
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
@@ -26,10 +29,16 @@ from lepton.compiler.schedules import Compiled
 from lepton.compiler.shard import View, core_of, shard
 from lepton.compiler.shard_choice import layouts_of
 from lepton.compiler.stage import can_stage, staged
-from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.listing import listing
-from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
+from lepton.program import (
+    MAXIMUM_TENSOR_ELEMENTS,
+    Objective,
+    Operator,
+    Program,
+    ProgramTensor,
+    Region,
+)
 
 __all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_model"]
 
@@ -130,30 +139,84 @@ def compile_front(
     graphs, operators = _graphs(front)
     crossing = _crossing_bytes(front)
     works, exchanged, views = _works(graphs, chip)
-    choices = Choices(core_of(chip), cache)
 
+    def emit(choices: Choices, staging: Staging | None) -> Emission:
+        return emit_regions(works, chip, crossing | exchanged, choices, staging, views)
+
+    def assemble(emission: Emission) -> Program:
+        return _assemble(front, chip, emission, operators, options.objective)
+
+    dump("graph", lambda: graph_text(front))
+    made = _best(_Back(works, chip, cache, emit, assemble), options)
+    if not options.explain and options.dump is None:
+        return Compiled(made.program, ())
+    # once more, as the program that won: the last trial may have been another one
+    emission = emit(made.choices, made.staging)
+    _dump_back(dump, works, made.choices, emission, made.program)
+    return Compiled(made.program, explained(works, made.choices, emission, chip))
+
+
+@dataclass(frozen=True)
+class _Back:
+    """How the NPU regions of a model become a program."""
+
+    works: list[RegionWork]
+    chip: Chip
+    cache: CompilerCache | None
+    emit: Callable[[Choices, Staging | None], Emission]
+    assemble: Callable[[Emission], Program]
+
+
+class _Made(NamedTuple):
+    """A program, and what emits it again."""
+
+    program: Program
+    choices: Choices
+    staging: Staging | None
+
+
+def _best(back: _Back, options: CompileOptions) -> _Made:
+    """Return the program that is best by what is minimized.
+
+    Where that is not latency the fastest program is a candidate too: plans that look best alone may
+    add up to a slow program, in which standby and leakage cost more than they save.
+    """
+    objective = options.objective
+    refuse_objective(objective, back.chip)
+    judge = judge_of(objective, options.evaluate)
+    tried = tuple(dict.fromkeys((objective, Objective.LATENCY)))
+    found: list[_Made] = []
+    for number, each in enumerate(tried):
+
+        def progress(share: float, done: int = number) -> None:
+            if options.progress is not None:
+                options.progress((done + share) / len(tried))
+
+        own = judge if each == objective else judge_of(each)
+        found.append(_searched(back, each, own, (options.effort, progress)))
+    return min(found, key=lambda made: judge.score(made.program)) if len(found) > 1 else found[0]
+
+
+def _searched(
+    back: _Back, objective: Objective, judge: Judge, search: tuple[int, Callable[[float], None]]
+) -> _Made:
+    """Return the best program of a search; its effort is given, and who is told its progress."""
+    choices = Choices(core_of(back.chip), objective, back.cache)
     stagings: dict[bytes, Staging] = {}
 
     def build(staging: Staging | None = None) -> Program:
-        emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
+        emission = back.emit(choices, staging)
         if staging is not None:
             stagings[emission.instructions] = staging
-        return _assemble(front, chip, emission, operators)
+        return back.assemble(emission)
 
-    def evaluate(program: Program) -> float:
-        return estimate_program(program).cycles
-
-    dump("graph", lambda: graph_text(front))
-    program = refined(build, _convolutions(works), choices, evaluate, options.effort)
-    if options.effort and len(works) == 1 and can_stage(chip):
-        program = staged(program, build)
-    if not options.explain and options.dump is None:
-        return Compiled(program, ())
-    # once more, as the program that won: the last trial may have been another one
-    staging = stagings.get(program.instructions)
-    emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
-    _dump_back(dump, works, choices, emission, program)
-    return Compiled(program, explained(works, choices, emission, chip))
+    program = refined(build, _convolutions(back.works), choices, judge, *search)
+    copies = objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip)
+    if search[0] and copies:
+        faster = staged(program, build)
+        if faster is not program and judge.score(faster) < judge.score(program):
+            program = faster
+    return _Made(program, choices, stagings.get(program.instructions))
 
 
 def _works(
@@ -240,7 +303,11 @@ def _operator(node: ir.Node) -> Operator:
 
 
 def _assemble(
-    front: FrontModel, chip: Chip, emission: Emission, operators: list[Operator]
+    front: FrontModel,
+    chip: Chip,
+    emission: Emission,
+    operators: list[Operator],
+    objective: Objective,
 ) -> Program:
     """Return the program."""
     spans = iter(emission.spans)
@@ -275,6 +342,7 @@ def _assemble(
         ),
         regions=tuple(regions),
         host_models=tuple(models),
+        objective=objective,
     )
 
 

@@ -79,6 +79,8 @@ class RegionMemory:
     """Tensors that stay inside, alive from node to node of the region, and their addresses."""
     spills: tuple[tuple[Lifetime, Location], ...]
     """Tensors of the region that live in a memory while it runs."""
+    cascades: Groups
+    """Layers that are computed depth first, by the number of their first node."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ def _emit_region(
             turns += [work.turns[number - 1]] * (len(emitter.instructions) - begin - len(turns))
     stays = [item for item in lifetimes_of(graph, storage, groups) if item.name in placed]
     residents = tuple((item, working + placed[item.name]) for item in stays)
-    return RegionMemory(working, residents, tuple(spills))
+    return RegionMemory(working, residents, tuple(spills), groups)
 
 
 def _lower(node: Node, emitter: Emitter) -> None:

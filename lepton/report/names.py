@@ -1,10 +1,12 @@
-"""Operator names that fit: fused names and deep paths shortened where they say the least."""
+"""Texts of reports: operator names that fit, sizes, energies, what was optimized for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["joules_text", "queue_kind", "shorten", "size_text", "tidy_names"]
+from lepton.program import Objective
+
+__all__ = ["joules_text", "optimized_text", "queue_kind", "shorten", "size_text", "tidy_names"]
 
 _GENERIC = (
     "fusedbatchnorm",
@@ -64,3 +66,8 @@ def joules_text(joules: float) -> str:
         if joules >= size:
             return f"{joules / size:,.4g} {unit}"
     return f"{joules * 1e12:,.4g} pJ"
+
+
+def optimized_text(objective: str) -> str:
+    """Return what a program was optimized for as the end of a line, "" for the default."""
+    return "" if objective == Objective.LATENCY else f", optimized for {objective}"

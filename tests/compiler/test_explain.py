@@ -31,20 +31,20 @@ def node() -> Node:
 def test_a_node_that_never_chose_has_no_ranking() -> None:
     choices, one = Choices(NANO), node()
     assert choices.ranking(one) is None
-    assert choices.plan(one, (), lambda: []) is None
+    assert choices.plan(one, (), lambda _: []) is None
     assert choices.ranking(one) is None
 
 
 def test_plans_rank_by_cost_one_of_each_shape_and_the_last_key_counts() -> None:
     choices, one = Choices(NANO), node()
     plans = [(3.0, "s", "worse"), (2.0, "t", "second"), (1.0, "s", "best")]
-    assert choices.plan(one, ("big",), lambda: plans) == "best"
+    assert choices.plan(one, ("big",), lambda _: plans) == "best"
     found = choices.ranking(one)
     assert found is not None
     assert found == (((1.0, "best"), (2.0, "second")), 0)
     choices.take(one, 5)
-    assert choices.plan(one, ("big",), lambda: plans) == "second"
-    assert choices.plan(one, ("small",), lambda: plans[:1]) == "worse"
+    assert choices.plan(one, ("big",), lambda _: plans) == "second"
+    assert choices.plan(one, ("small",), lambda _: plans[:1]) == "worse"
     found = choices.ranking(one)
     assert found is not None
     assert found == (((3.0, "worse"),), 0)
@@ -62,11 +62,11 @@ def test_every_convolution_has_a_schedule_that_costs_no_more_than_the_runner_up(
     assert sorted(kinds) == convolutions
     for item in made.schedules:
         assert not item.searched
-        assert item.cycles > 0 and "height=" in item.plan
+        assert item.cost > 0 and item.unit == "cycles" and "height=" in item.plan
         assert 0 < item.limit_share <= 1
         assert item.limit in ("accumulators", "weight buffer", "scratchpad")
-        if item.runner_up_cycles is not None:
-            assert item.runner_up_cycles >= item.cycles and item.runner_up != item.plan
+        if item.runner_up_cost is not None:
+            assert item.runner_up_cost >= item.cost and item.runner_up != item.plan
 
 
 def test_explaining_changes_no_byte(made: Compiled) -> None:
@@ -85,5 +85,5 @@ def test_a_search_that_finds_better_says_so() -> None:
     searched = [item for item in found if item.searched]
     assert searched
     # the runner-up of such a plan is the one that looks best alone
-    assert all(item.runner_up_cycles is not None for item in searched)
-    assert all(item.cycles >= (item.runner_up_cycles or 0) for item in searched)
+    assert all(item.runner_up_cost is not None for item in searched)
+    assert all(item.cost >= (item.runner_up_cost or 0) for item in searched)
