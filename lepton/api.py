@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -91,8 +91,10 @@ def compile(
     *,
     calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    optimize: str = "latency",
     effort: int = 1,
     float_on_host: bool = False,
+    evaluate: Callable[[Program], float] | None = None,
 ) -> Program:
     """Compile a model into a program.
 
@@ -103,8 +105,12 @@ def compile(
         calibration: inputs of a float model (not `.tflite`), `[samples, ...]` by name, to quantize
             it with ONNX Runtime's quantizer; an object is written as ONNX first.
         shapes: input name -> shape, for models with dynamic dimensions.
+        optimize: what to minimize: `latency` (cycles), `energy` (joules), or `size` (bytes of the
+            instructions and the stored constants).
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         float_on_host: take the file of a float model, all of whose MACs run on the host.
+        evaluate: measures the programs that are about as good as the best: returns cycles, or
+            joules where energy is minimized. Without it the estimate decides.
 
     Raises:
         InputError: the model, the chip or an option is at fault.
@@ -114,8 +120,9 @@ def compile(
     from lepton.compiler.options import CompileOptions
 
     options = CompileOptions(
-        shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host
-    )
+        shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host,
+        optimize=optimize, evaluate=evaluate,
+    )  # fmt: skip
     if isinstance(model, str | Path):
         from lepton.compiler.isolate import compile_file
 

@@ -6,11 +6,13 @@ import argparse
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lepton.errors import InputError
+from lepton.program import Objective
 
-__all__ = ["add_calibration", "add_chip", "add_compilation", "add_shapes", "file_path", "natural"]
-__all__ += ["parse_shapes"]
+__all__ = ["add_calibration", "add_chip", "add_compilation", "add_objective", "add_shapes"]
+__all__ += ["file_path", "natural", "parse_shapes"]
 
 
 def file_path(text: str) -> Path:
@@ -52,13 +54,28 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_objective(parser: argparse.ArgumentParser, note: str = "", **several: Any) -> None:
+    """Add `--optimize`, with a note and what makes it an option that may be repeated."""
+    parser.add_argument(
+        "--optimize", choices=[str(objective) for objective in Objective],
+        help="minimize cycles, joules, or bytes of the program and its constants; default latency"
+        f"{note}",
+        **several,
+    )  # fmt: skip
+
+
 def add_compilation(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a compilation: `--shape`, `--calibrate`, `--effort` and `--dump`."""
+    """Add the options of a compilation.
+
+    `--shape`, `--calibrate`, `--optimize`, `--effort` and `--dump`.
+    """
     add_shapes(parser)
     add_calibration(parser)
+    add_objective(parser)
     parser.add_argument(
         "--effort", type=int, choices=range(4),
-        help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds; default 1",
+        help="how long to search for better tiles: about 0, 0.3, 3 or 30 seconds, from 2 on with "
+        "the simulator as the judge of the best; default 1",
     )  # fmt: skip
     parser.add_argument(
         "--dump", type=file_path, metavar="DIR",

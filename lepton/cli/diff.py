@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton.cli.arguments import add_calibration, add_shapes, file_path
+from lepton.cli.arguments import add_calibration, add_objective, add_shapes, file_path
 from lepton.cli.loading import program_or_model
 from lepton.errors import InputError
 
@@ -40,6 +40,7 @@ def add_commands(commands: Any) -> None:
         "--effort", action="append", default=[], type=int, choices=range(4),
         help=f"how long to search for better tiles{_TWICE}",
     )  # fmt: skip
+    add_objective(parser, action="append", default=[], note=_TWICE)
     add_shapes(parser)
     add_calibration(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -69,12 +70,13 @@ def _sides(options: argparse.Namespace) -> list[argparse.Namespace]:
                 model=path,
                 chip=_of_side(options.chip, index, saved, "--chip"),
                 effort=_of_side(options.effort, index, saved, "--effort"),
+                optimize=_of_side(options.optimize, index, saved, "--optimize"),
                 shape=options.shape if compiles else [],
                 calibrate=options.calibrate if compiles else None,
             )
         )
     if options.b is None and sides[0] == sides[1]:
-        raise InputError("diff needs a second file B, or --chip or --effort twice")
+        raise InputError("diff needs a second file B, or --chip, --effort or --optimize twice")
     if all(saved) and (options.shape or options.calibrate):
         raise InputError("--shape and --calibrate are for models, and both files are saved results")
     return sides

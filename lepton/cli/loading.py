@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,23 @@ from lepton.cli.arguments import parse_shapes
 from lepton.compiler.options import CompileOptions
 from lepton.compiler.schedules import Compiled
 from lepton.errors import InputError
-from lepton.program import Program, load_program, refuse_special, starts_like_program
+from lepton.program import (
+    Objective,
+    Program,
+    load_program,
+    one_line,
+    refuse_special,
+    starts_like_program,
+)
 
 __all__ = ["chosen_chip", "compile_path", "compile_path_explained", "load_arrays"]
-__all__ += ["program_or_model", "progress", "read_inputs"]
+__all__ += ["program_or_model", "progress", "read_inputs", "search_bar"]
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
+
+_SIMULATED = 2
+"""Effort from which on programs are compared by their simulation."""
 
 
 def chosen_chip(name: str) -> Chip:
@@ -44,7 +55,8 @@ def compile_path_explained(
     """Compile the model of a command.
 
     Args:
-        options: of the command; its calibration, effort and dump are taken if it has them.
+        options: of the command; its calibration, objective, effort and dump are taken if it has
+            them.
         chip: the chip to compile for.
         keep_all: keep every tensor, to look at it afterwards.
         explain: also return the schedules of the layers.
@@ -55,19 +67,64 @@ def compile_path_explained(
     if starts_like_program(path):
         raise InputError(f"{path} is a Lepton program, not a model")
     samples: Path | None = getattr(options, "calibrate", None)
-    effort: int | None = getattr(options, "effort", None)
+    given: int | None = getattr(options, "effort", None)
+    effort = 1 if given is None else given
+    optimize: str = getattr(options, "optimize", None) or Objective.LATENCY
     if samples is not None:
         readable(path)
-    chosen = CompileOptions(
-        shapes=parse_shapes(options.shape),
-        keep_all=keep_all,
-        effort=1 if effort is None else effort,
-        calibration=None if samples is None else load_arrays(samples),
-        dump=getattr(options, "dump", None),
-        explain=explain,
-        float_on_host="cpu" in (getattr(options, "device", None) or ""),
-    )
-    return compile_file_explained(path, chip, chosen)
+    with search_bar(path.name) as bar:
+        chosen = CompileOptions(
+            shapes=parse_shapes(options.shape),
+            keep_all=keep_all,
+            effort=effort,
+            calibration=None if samples is None else load_arrays(samples),
+            dump=getattr(options, "dump", None),
+            explain=explain,
+            float_on_host="cpu" in (getattr(options, "device", None) or ""),
+            optimize=optimize,
+            evaluate=_measured(Objective(optimize)) if effort >= _SIMULATED else None,
+            progress=bar,
+        )
+        return compile_file_explained(path, chip, chosen)
+
+
+def _measured(objective: Objective) -> Callable[[Program], float]:
+    """Return what simulates a program's cycles, or joules where energy is minimized."""
+
+    def evaluate(program: Program) -> float:
+        from lepton.simulator import simulate_timing
+
+        trace = simulate_timing(program)
+        if objective != Objective.ENERGY:
+            return trace.cycles
+        from lepton.report.energy import energy_of
+
+        return energy_of(program, trace).joules
+
+    return evaluate
+
+
+@contextmanager
+def search_bar(label: str, seconds: float = 1) -> Generator[Callable[[float], None] | None]:
+    """Give what shows the share of a search on a terminal, None where there is none.
+
+    A search that ends within so many seconds needs no bar.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    bar: Any = tqdm(
+        total=100, desc=f"{one_line(label)}: search", delay=seconds, leave=False,
+        bar_format="{desc} {percentage:3.0f}% {bar} {elapsed}",
+    )  # fmt: skip
+
+    def show(share: float) -> None:
+        bar.update(round(100 * share) - bar.n)
+
+    with bar:
+        yield show
 
 
 def program_or_model(options: argparse.Namespace) -> Program:
@@ -77,6 +134,8 @@ def program_or_model(options: argparse.Namespace) -> Program:
         return compile_path(options, chosen_chip(options.chip or "edge"))
     if options.shape or options.calibrate is not None or options.effort is not None:
         raise InputError(f"{path} is a program: --shape, --calibrate and --effort are for models")
+    if getattr(options, "optimize", None) is not None:
+        raise InputError(f"{path} is a program: --optimize is for models, which are compiled")
     if getattr(options, "dump", None) is not None:
         raise InputError(f"{path} is a program: --dump is for models, which are compiled")
     program = load_program(path)

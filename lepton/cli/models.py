@@ -68,9 +68,6 @@ def _add_compile(commands: Any) -> None:
     )
     add_chip(parser)
     add_compilation(parser)
-    parser.add_argument(
-        "--optimize", choices=["latency"], default="latency", help="what to minimize"
-    )
     parser.add_argument("-o", "--output", type=file_path, metavar="FILE.lepton")
     parser.add_argument("--why", action="store_true", help="say what runs where, and why")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -150,12 +147,13 @@ def _compile(options: argparse.Namespace) -> None:
     if options.why:
         from lepton.report.why import why_text
 
-        print(why_text(layers))
+        print(why_text(layers, program.objective))
     kinds = [region.device for region in program.regions]
     print(
         f"{output}: {len(program.decoded)} instructions, {len(program.constants)} bytes of "
         f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions, "
-        f"for chip {one_line(program.chip.name)} in {seconds:.1f} s"
+        f"for chip {one_line(program.chip.name)}, optimized for {program.objective}, "
+        f"in {seconds:.1f} s"
     )
     if program.arenas:
         from lepton.report.names import arena_text

@@ -3,11 +3,13 @@
 from lepton.codec.decoder import Decoder
 from lepton.codec.weights import (
     Coding,
+    Preference,
     WeightStream,
     codings,
     decode_weights,
     decoder_fault,
     encode_weights,
+    preferred,
     soonest,
     stored_bytes,
 )
@@ -15,11 +17,13 @@ from lepton.codec.weights import (
 __all__ = [
     "Coding",
     "Decoder",
+    "Preference",
     "WeightStream",
     "codings",
     "decode_weights",
     "decoder_fault",
     "encode_weights",
+    "preferred",
     "soonest",
     "stored_bytes",
 ]

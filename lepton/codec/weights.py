@@ -40,17 +40,21 @@ from lepton.isa.instructions import WeightFormat
 
 __all__ = [
     "Coding",
+    "Preference",
     "WeightStream",
     "codings",
     "decode_weights",
     "decoder_fault",
     "encode_weights",
+    "preferred",
     "soonest",
     "stored_bytes",
 ]
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
+Preference = Callable[[WeightFormat, int, int], tuple[float, ...]]
+"""Cost of storing a block in a format: stored bytes, elements; the least is taken."""
 
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
@@ -148,43 +152,41 @@ def codings(block: U8, decoder: Decoder) -> tuple[Coding, ...]:
     return raw, *(coding for coding in others if coding.size_bytes < flat.size)
 
 
-def soonest(
-    sizes: Iterable[tuple[WeightFormat, int]], elements: int, decoder: Decoder
+def soonest(decoder: Decoder) -> Preference:
+    """Prefer what comes soonest, and of those the shortest."""
+    return lambda format, size, elements: (decoder.cycles(format, size, elements), size)
+
+
+def preferred(
+    sizes: Iterable[tuple[WeightFormat, int]], elements: int, preference: Preference
 ) -> WeightFormat:
-    """Return the format of the stream that comes soonest, and of those of the shortest.
-
-    Args:
-        sizes: format and bytes of each.
-        elements: bytes of the block.
-        decoder: what they are for.
-    """
-
-    def cost(stream: tuple[WeightFormat, int]) -> tuple[int, int]:
-        return decoder.cycles(*stream, elements), stream[1]
-
-    return min(sizes, key=cost)[0]
+    """Return the preferred format of a block of so many elements, given the bytes in each."""
+    return min(sizes, key=lambda stored: preference(*stored, elements))[0]
 
 
-def _best_coding(block: U8, decoder: Decoder) -> Coding:
-    """Return the coding that comes soonest."""
+def _best_coding(block: U8, decoder: Decoder, preference: Preference | None) -> Coding:
+    """Return the preferred coding, the soonest by default."""
     made = {coding.format: coding for coding in codings(block, decoder)}
     sizes = ((coding.format, coding.size_bytes) for coding in made.values())
-    return made[soonest(sizes, block.size, decoder)]
+    return made[preferred(sizes, block.size, preference or soonest(decoder))]
 
 
-def stored_bytes(block: U8, decoder: Decoder) -> int:
+def stored_bytes(block: U8, decoder: Decoder, preference: Preference | None = None) -> int:
     """Return the bytes of `encode_weights` without making them."""
-    return _best_coding(block, decoder).size_bytes
+    return _best_coding(block, decoder, preference).size_bytes
 
 
-def encode_weights(block: U8, decoder: Decoder) -> WeightStream:
-    """Return the stream of a block that a decoder has expanded soonest, the shortest of those.
+def encode_weights(
+    block: U8, decoder: Decoder, preference: Preference | None = None
+) -> WeightStream:
+    """Return the stream of a block.
 
     Args:
         block: `[reduction, columns]` raw bytes.
         decoder: what it is for.
+        preference: which of the formats to take; None for the `soonest`.
     """
-    best = _best_coding(block, decoder)
+    best = _best_coding(block, decoder, preference)
     return WeightStream(best.format, best.content())
 
 

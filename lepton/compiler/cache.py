@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.chip.reading import Path, recorded, value_at
-from lepton.codec import Coding, Decoder, WeightStream, codings, soonest
+from lepton.codec import Coding, Decoder, Preference, WeightStream, codings, preferred, soonest
 from lepton.compiler.front_folder import FrontFolder
 from lepton.compiler.steps import FrontModel
 from lepton.isa.instructions import WeightFormat
@@ -41,7 +41,7 @@ V = TypeVar("V")
 Sizes = tuple[tuple[WeightFormat, int], ...]
 """Format and bytes of the ways to store a block."""
 Plans = Sequence[tuple[float, object]]
-"""Estimated cycles and plan, the cheapest first."""
+"""Estimated cost and plan, the cheapest first."""
 
 _FRONT_BYTES = 512 << 20
 _STREAM_BYTES = 256 << 20
@@ -125,25 +125,37 @@ class Streams:
             _STREAM_BYTES, lambda stream: stream.content.size
         )
 
-    def stream(self, block: NDArray[np.uint8], digest: bytes, decoder: Decoder) -> WeightStream:
+    def stream(
+        self,
+        block: NDArray[np.uint8],
+        digest: bytes,
+        decoder: Decoder,
+        preference: Preference | None = None,
+    ) -> WeightStream:
         """Return what `lepton.codec.encode_weights` does."""
-        key = _coding_key(digest, decoder)
+        key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
         sizes = self._sizes.get(key)
         if sizes is not None:
-            stream = self._streams.get((key, soonest(sizes, block.size, decoder)))
+            stream = self._streams.get((key, preferred(sizes, block.size, prefer)))
             if stream is not None:
                 return stream
         made = {coding.format: coding for coding in codings(block, decoder)}
-        chosen = made[soonest(self._keep(key, made.values()), block.size, decoder)]
+        chosen = made[preferred(self._keep(key, made.values()), block.size, prefer)]
         stream = WeightStream(chosen.format, chosen.content())
         self._streams.put((key, chosen.format), stream)
         return stream
 
-    def size(self, block: NDArray[np.uint8], digest: bytes, decoder: Decoder) -> int:
+    def size(
+        self,
+        block: NDArray[np.uint8],
+        digest: bytes,
+        decoder: Decoder,
+        preference: Preference | None = None,
+    ) -> int:
         """Return the bytes of the stream."""
-        key = _coding_key(digest, decoder)
+        key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
         sizes = self._sizes.get(key) or self._keep(key, codings(block, decoder))
-        return dict(sizes)[soonest(sizes, block.size, decoder)]
+        return dict(sizes)[preferred(sizes, block.size, prefer)]
 
     def _keep(self, key: Hashable, made: Iterable[Coding]) -> Sizes:
         sizes = tuple((coding.format, coding.size_bytes) for coding in made)

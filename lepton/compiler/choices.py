@@ -9,7 +9,8 @@ from lepton.chip import Chip
 from lepton.codec import Decoder
 from lepton.compiler.cache import CompilerCache, Plans
 from lepton.compiler.graph import Node
-from lepton.compiler.stored import StoredWeights
+from lepton.compiler.stored import StoredWeights, coding_preference
+from lepton.program import Objective
 
 __all__ = ["MOST_RANKS", "Choices", "Division", "Ranking"]
 
@@ -23,7 +24,7 @@ class Ranking(NamedTuple):
     """The plans of a node, the one that looks best first, and which of them is taken."""
 
     plans: tuple[tuple[float, object], ...]
-    """Estimated cycles of the node alone, and the plan."""
+    """Estimated cost of the node alone in the objective's unit, and the plan."""
     taken: int
 
 
@@ -39,10 +40,17 @@ class Division(NamedTuple):
 class Choices:
     """Encoded weights, ranked plans, which of them each node takes, divisions of the scratchpad."""
 
-    def __init__(self, chip: Chip, cache: CompilerCache | None = None) -> None:
-        """Make choices for a chip, with what earlier compilations found."""
+    def __init__(
+        self,
+        chip: Chip,
+        objective: Objective = Objective.LATENCY,
+        cache: CompilerCache | None = None,
+    ) -> None:
+        """Make choices for a chip by what is minimized, with what earlier compilations found."""
         known = cache or CompilerCache()
-        self.streams = StoredWeights(Decoder.of(chip), known.streams)
+        self.objective = objective
+        preference = coding_preference(chip, objective)
+        self.streams = StoredWeights(Decoder.of(chip), known.streams, preference)
         self.divisions: dict[Hashable, Division] = {}
         """Of the scratchpad, by what they were chosen for."""
         self.apart = False
@@ -76,7 +84,7 @@ class Choices:
         """
         if key not in self._plans:
             self._plans[key] = self._schedules.plans(
-                key, self._chip, lambda chip: _ranked(candidates(chip))
+                (self.objective, *key), self._chip, lambda chip: _ranked(candidates(chip))
             )
         self._last[id(node)] = key
         plans = self._plans[key]
@@ -96,6 +104,6 @@ class Choices:
 def _ranked(candidates: Iterable[tuple[float, Hashable, P]]) -> Plans:
     """Return the cheapest plan of each shape, the cheapest of all first, as many as are ranked."""
     cheapest: dict[Hashable, tuple[float, P]] = {}
-    for cycles, shape, plan in sorted(candidates, key=lambda candidate: candidate[0]):
-        cheapest.setdefault(shape, (cycles, plan))
+    for cost, shape, plan in sorted(candidates, key=lambda candidate: candidate[0]):
+        cheapest.setdefault(shape, (cost, plan))
     return list(cheapest.values())[:MOST_RANKS]

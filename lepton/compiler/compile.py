@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
 from lepton.compiler.explain import explained
 from lepton.compiler.front_folder import front_key
+from lepton.compiler.judge import Judge, judge_of, refuse_objective
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
@@ -28,10 +31,16 @@ from lepton.compiler.shard import Stretch, core_of, shard
 from lepton.compiler.shard_choice import layouts_of
 from lepton.compiler.stage import can_stage, staged
 from lepton.compiler.steps import FrontModel, HostStep, NpuStep
-from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
 from lepton.listing import listing
-from lepton.program import MAXIMUM_TENSOR_ELEMENTS, Operator, Program, ProgramTensor, Region
+from lepton.program import (
+    MAXIMUM_TENSOR_ELEMENTS,
+    Objective,
+    Operator,
+    Program,
+    ProgramTensor,
+    Region,
+)
 
 __all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_model"]
 
@@ -131,34 +140,89 @@ def compile_front(
     graphs, operators = _graphs(front)
     crossing = _crossing_bytes(front)
     works, exchanged, views = _works(graphs, chip)
-    choices = Choices(core_of(chip), cache)
 
+    def emit(choices: Choices, staging: Staging | None) -> Emission:
+        return emit_regions(works, chip, crossing | exchanged, choices, staging, views)
+
+    def assemble(emission: Emission) -> Program:
+        return _assemble(front, chip, emission, operators, options.objective)
+
+    dump("graph", lambda: graph_text(front))
+    made = _best(_Back(works, chip, cache, emit, assemble), options)
+    if not options.explain and options.dump is None:
+        return Compiled(made.program, ())
+    # once more, as the program that won: the last trial may have been another one
+    emission = emit(made.choices, made.staging)
+    _dump_back(dump, works, made.choices, emission, made.program)
+    return Compiled(made.program, explained(works, made.choices, emission, chip))
+
+
+@dataclass(frozen=True)
+class _Back:
+    """How the NPU regions of a model become a program."""
+
+    works: list[RegionWork]
+    chip: Chip
+    cache: CompilerCache | None
+    emit: Callable[[Choices, Staging | None], Emission]
+    assemble: Callable[[Emission], Program]
+
+
+class _Made(NamedTuple):
+    """A program, and what emits it again."""
+
+    program: Program
+    choices: Choices
+    staging: Staging | None
+
+
+def _best(back: _Back, options: CompileOptions) -> _Made:
+    """Return the program that is best by what is minimized.
+
+    Where that is not latency the fastest program is a candidate too: plans that look best alone may
+    add up to a slow program, in which standby and leakage cost more than they save.
+    """
+    objective = options.objective
+    refuse_objective(objective, back.chip)
+    judge = judge_of(objective, options.evaluate)
+    tried = tuple(dict.fromkeys((objective, Objective.LATENCY)))
+    found: list[_Made] = []
+    for number, each in enumerate(tried):
+
+        def progress(share: float, done: int = number) -> None:
+            if options.progress is not None:
+                options.progress((done + share) / len(tried))
+
+        own = judge if each == objective else judge_of(each)
+        found.append(_searched(back, each, own, (options.effort, progress)))
+    return min(found, key=lambda made: judge.score(made.program)) if len(found) > 1 else found[0]
+
+
+def _searched(
+    back: _Back, objective: Objective, judge: Judge, search: tuple[int, Callable[[float], None]]
+) -> _Made:
+    """Return the best program of a search; its effort is given, and who is told its progress."""
+    choices = Choices(core_of(back.chip), objective, back.cache)
     stagings: dict[bytes, Staging] = {}
     blocks: dict[bytes, list[Block]] = {}
 
     def build(staging: Staging | None = None) -> Program:
-        emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
+        emission = back.emit(choices, staging)
         if staging is not None:
             stagings[emission.instructions] = staging
         blocks[emission.instructions] = [b for held in emission.memories for b in held.blocks]
-        return _assemble(front, chip, emission, operators)
+        return back.assemble(emission)
 
-    def evaluate(program: Program) -> float:
-        return estimate_program(program).cycles
-
-    dump("graph", lambda: graph_text(front))
-    program = refined(build, _convolutions(works), choices, evaluate, options.effort)
-    if options.effort and len(works) == 1 and can_stage(chip):
-        program = staged(program, build)
+    program = refined(build, _convolutions(back.works), choices, judge, *search)
+    copies = objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip)
+    if search[0] and copies:
+        faster = staged(program, build)
+        if faster is not program and judge.score(faster) < judge.score(program):
+            program = faster
     staging = stagings.get(program.instructions)
-    if options.effort and works and chip.cores == 1:
+    if search[0] and back.works and back.chip.cores == 1:
         program = compacted(program, blocks[program.instructions])
-    if not options.explain and options.dump is None:
-        return Compiled(program, ())
-    # once more, as the program that won: the last trial may have been another one
-    emission = emit_regions(works, chip, crossing | exchanged, choices, staging, views)
-    _dump_back(dump, works, choices, emission, program)
-    return Compiled(program, explained(works, choices, emission, chip))
+    return _Made(program, choices, staging)
 
 
 def _works(
@@ -245,7 +309,11 @@ def _operator(node: ir.Node) -> Operator:
 
 
 def _assemble(
-    front: FrontModel, chip: Chip, emission: Emission, operators: list[Operator]
+    front: FrontModel,
+    chip: Chip,
+    emission: Emission,
+    operators: list[Operator],
+    objective: Objective,
 ) -> Program:
     """Return the program."""
     spans = iter(emission.spans)
@@ -281,6 +349,7 @@ def _assemble(
         regions=tuple(regions),
         host_models=tuple(models),
         arenas=emission.arenas,
+        objective=objective,
     )
 
 

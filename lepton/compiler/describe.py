@@ -91,25 +91,28 @@ def _nodes(step: NpuStep) -> Iterator[str]:
 
 
 def plan_text(plan: object) -> str:
-    """Return a plan's fields, those that are 0 left out."""
+    """Return a plan's fields, without those that are 0 and what it costs."""
     fields = (
         {item.name: getattr(plan, item.name) for item in dataclasses.fields(cast(Any, plan))}
         if dataclasses.is_dataclass(plan)
         else cast(Any, plan)._asdict()
     )
-    return " ".join(f"{name}={int(value)}" for name, value in fields.items() if value)
+    return " ".join(
+        f"{name}={int(value)}" for name, value in fields.items() if value and name != "cost"
+    )
 
 
 def plans_text(works: Sequence[RegionWork], choices: Choices) -> str:
     """Return the plans of every node that had a choice, in the order of the layer's own cost."""
-    lines = ["plans: cycles are those of the layer alone by the planner's cost model; > is taken"]
+    unit = choices.objective.unit
+    lines = [f"plans: {unit} are those of the layer alone by the planner's cost model; > is taken"]
     for work in works:
         for number, node in zip(work.operators, work.graph.nodes, strict=False):
             ranking = choices.ranking(node)
             lines.append(f"L{number} {type(node).__name__} '{one_line(node.name)}'")
-            for rank, (cycles, plan) in enumerate(ranking.plans if ranking else ()):
+            for rank, (cost, plan) in enumerate(ranking.plans if ranking else ()):
                 mark = ">" if ranking and rank == ranking.taken else " "
-                lines.append(f"  {mark} {cycles:14,.0f}  {plan_text(plan)}")
+                lines.append(f"  {mark} {cost:14,.0f}  {plan_text(plan)}")
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lepton.chip import Chip
-from lepton.compiler.choices import Choices
+from lepton.compiler.choices import Choices, Ranking
 from lepton.compiler.describe import plan_text
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.convolution import DepthwisePlan
+from lepton.compiler.lowering.grouping import Group
 from lepton.compiler.lowering.plan import Plan
 from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.schedule import Emission, RegionWork
@@ -26,27 +28,54 @@ def explained(
     known: set[int] = set()
     for work, memory in zip(works, emission.memories, strict=True):
         inside = {item.name for item, _ in memory.residents}
-        for number, node in zip(work.operators, work.graph.nodes, strict=False):
-            ranking = choices.ranking(node)
-            if ranking is None or not isinstance(node, Convolution) or number in known:
+        together = {n: group for group in memory.cascades.values() for n in group.numbers}
+        for number, (operator, node) in enumerate(
+            zip(work.operators, work.graph.nodes, strict=False)
+        ):
+            if operator in known:
                 continue
-            known.add(number)
-            cycles, plan = ranking.plans[ranking.taken]
-            others = [pair for n, pair in enumerate(ranking.plans) if n != ranking.taken]
+            if number in together:
+                known.add(operator)
+                made.append(_cascade_schedule(operator, together[number], choices))
+                continue
+            ranking = choices.ranking(node)
+            if ranking is None or not isinstance(node, Convolution):
+                continue
+            known.add(operator)
+            plan = ranking.plans[ranking.taken][1]
             limit, share = _limit(node, plan, chip, (memory.tile_bytes, inside))
-            made.append(
-                Schedule(
-                    operator=number,
-                    plan=plan_text(plan),
-                    cycles=round(cycles),
-                    searched=ranking.taken > 0,
-                    limit=limit,
-                    limit_share=share,
-                    runner_up=plan_text(others[0][1]) if others else "",
-                    runner_up_cycles=round(others[0][0]) if others else None,
-                )
-            )
+            one = _schedule(operator, ranking, choices.objective.unit)
+            made.append(replace(one, limit=limit, limit_share=share))
     return tuple(made)
+
+
+def _schedule(operator: int, ranking: Ranking, unit: str) -> Schedule:
+    """Return the schedule of a ranking, without what limits it."""
+    cost, plan = ranking.plans[ranking.taken]
+    others = [pair for n, pair in enumerate(ranking.plans) if n != ranking.taken]
+    return Schedule(
+        operator=operator,
+        plan=plan_text(plan),
+        layers=1,
+        cost=round(cost),
+        unit=unit,
+        searched=ranking.taken > 0,
+        limit="",
+        limit_share=0.0,
+        runner_up=plan_text(others[0][1]) if others else "",
+        runner_up_cost=round(others[0][0]) if others else None,
+    )
+
+
+def _cascade_schedule(operator: int, group: Group, choices: Choices) -> Schedule:
+    """Return the schedule of a layer that is computed depth first with others."""
+    ranking = choices.ranking(group.cascade.members[0])
+    assert ranking is not None
+    made = _schedule(operator, ranking, choices.objective.unit)
+    apart = round(group.apart)
+    if made.runner_up_cost is None or apart < made.runner_up_cost:
+        made = replace(made, runner_up="layer by layer", runner_up_cost=apart)
+    return replace(made, layers=len(group.cascade.members))
 
 
 def _limit(

@@ -21,6 +21,7 @@ from typing import cast
 import lepton.errors
 from lepton.chip import Chip, chip_to_table
 from lepton.compiler.calibrate import plain_samples
+from lepton.compiler.conversation import Listening
 from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedules import Compiled, Schedule
 from lepton.compiler.worker import MEMORY, Request
@@ -87,27 +88,29 @@ def compile_file_explained(
         InputError: it is a float model, of which nothing could run on the NPU.
         CompileError: the chip cannot hold it, or an operator runs nowhere.
     """
+    chosen = options or CompileOptions()
     model = Path(path)
     size = readable(model)
     with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
-        samples = _write_samples(options.calibration if options else None, Path(folder))
+        samples = _write_samples(chosen.calibration, Path(folder))
         size += samples.stat().st_size if samples else 0
         request = Request(
             model=str(model.absolute()),
             chip=chip_to_table(chip),
-            shapes=plain_shapes(options.shapes if options else None),
-            keep_all=bool(options and options.keep_all),
+            shapes=plain_shapes(chosen.shapes),
+            keep_all=chosen.keep_all,
             output=os.path.join(folder, "program"),
             reply=os.path.join(folder, "reply"),
             address_bytes=ADDRESS_BYTES,
             cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
             calibration=str(samples or ""),
-            effort=options.effort if options else 1,
-            dump=_dump_folder(options.dump if options else None),
-            schedules=os.path.join(folder, "schedules") if options and options.explain else "",
-            float_on_host=bool(options and options.float_on_host),
+            effort=chosen.effort,
+            dump=_dump_folder(chosen.dump),
+            schedules=os.path.join(folder, "schedules") if chosen.explain else "",
+            float_on_host=chosen.float_on_host,
+            optimize=chosen.objective,
         )
-        status = _run(request, Path(folder))
+        status = _run(request, chosen, Path(folder))
         fault = failure(request, model.name, status)
         if fault is not None:
             raise fault
@@ -175,8 +178,19 @@ def _write_samples(calibration: object, folder: Path) -> Path | None:
     return path
 
 
-def _run(request: Request, folder: Path) -> int | None:
+def _run(request: Request, options: CompileOptions, folder: Path) -> int | None:
     """Run the child and return its exit status, negative for a signal, None if it never ended."""
+    if options.evaluate is None and options.progress is None:
+        return _child(request, folder, None)
+    with Listening(options, folder) as listening:
+        asked = dataclasses.replace(
+            request, pipes=listening.pipes, evaluates=options.evaluate is not None
+        )
+        return _child(asked, folder, listening)
+
+
+def _child(request: Request, folder: Path, listening: Listening | None) -> int | None:
+    """Run the child like `_run`, and answer what it asks."""
     # the package's own folder goes first, so that the child imports what the parent runs
     root = str(Path(lepton.errors.__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
@@ -190,6 +204,7 @@ def _run(request: Request, folder: Path) -> int | None:
             env=environment,
             # Ctrl-C is ours to pass on, not the terminal's to deal to both
             start_new_session=True,
+            pass_fds=request.pipes or (),
         )
         try:
             assert child.stdin is not None
@@ -197,7 +212,11 @@ def _run(request: Request, folder: Path) -> int | None:
                 child.stdin.write(json.dumps(dataclasses.asdict(request)).encode() + b"\n")
                 child.stdin.flush()
             # standard input stays open: the child ends itself when this process is gone
-            return child.wait(timeout=request.cpu_seconds * WALL_FACTOR)
+            left: float = request.cpu_seconds * WALL_FACTOR
+            if listening is not None:
+                listening.began()
+                left = listening.until_closed(left)
+            return child.wait(timeout=max(left, 0.0))
         except subprocess.TimeoutExpired:
             return None
         finally:

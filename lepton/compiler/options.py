@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.program import Objective
+
+if TYPE_CHECKING:
+    from lepton.compiler.judge import Evaluate
 
 __all__ = ["CompileOptions", "plain_shapes"]
 
@@ -34,6 +38,10 @@ class CompileOptions:
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
         dump: folder for every form of the model on its way, pass by pass.
         explain: also say which schedules there were to choose from.
+        optimize: what is minimized, `latency`, `energy` or `size`.
+        evaluate: measures programs whose estimates are close to the best one's: their cycles, or
+            joules where energy is minimized; without it the estimate decides.
+        progress: is told the share of the search that is done, 0 to 1.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
@@ -43,10 +51,32 @@ class CompileOptions:
     dump: Path | None = None
     explain: bool = False
     float_on_host: bool = False
+    optimize: str = Objective.LATENCY
+    evaluate: Evaluate | None = None
+    progress: Callable[[float], None] | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimized."""
+        return _objective_of(self.optimize)
 
     def __post_init__(self) -> None:
         if self.effort not in range(MOST_EFFORT + 1):
             raise InputError(f"effort must be 0 to {MOST_EFFORT}, not {self.effort!r}")
+        _ = self.objective
+
+
+def _objective_of(name: object) -> Objective:
+    """Return the objective of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return Objective(str(name))
+    except ValueError:
+        known = ", ".join(objective.value for objective in Objective)
+        raise InputError(f"optimize must be one of {known}, not {name!r}") from None
 
 
 def plain_shapes(shapes: object) -> dict[str, list[int]]:

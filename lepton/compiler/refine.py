@@ -3,7 +3,7 @@
 The cost of a plan knows its layer alone. What a tile does to the layers around it, one can only see
 in a program: small tiles let the next layer begin early, large ones leave no room to load ahead.
 So the convolutions take their next best plans one after the other, and keep what makes the program
-faster.
+better.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from lepton.compiler.choices import MOST_RANKS, Choices
 from lepton.compiler.graph import Convolution
+from lepton.compiler.judge import Judge
 from lepton.errors import CompileError
 from lepton.program import Program
 
@@ -28,8 +29,9 @@ def refined(
     build: Callable[[], Program],
     nodes: Sequence[Sequence[Convolution]],
     choices: Choices,
-    evaluate: Callable[[Program], float],
+    judge: Judge,
     effort: int,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Program:
     """Return the best program found.
 
@@ -37,18 +39,31 @@ def refined(
         build: emits the program with the plans that `choices` has now.
         nodes: the convolutions in order, of each its parts on the cores.
         choices: in which each takes its plan.
-        evaluate: returns the cycles of a program.
+        judge: of programs.
         effort: 0 to 3; 0 takes the plans that look best.
+        progress: is told the share of the trials that are done.
     """
     program = build()
     trials = _INSTRUCTIONS[effort] // max(len(program.operator_of), 1)
     if trials < _FEWEST_TRIALS:
         return program
-    search = _Search(build, choices, evaluate, program, trials)
+    search = _Search(build, choices, judge, program, _Trials(trials, progress))
     search.try_apart()
     while search.sweep(nodes):
         pass
     return search.program
+
+
+class _Trials:
+    """How many programs may still be tried."""
+
+    def __init__(self, most: int, progress: Callable[[float], None]) -> None:
+        self.left, self._most, self._progress = most, most, progress
+
+    def take(self) -> None:
+        """Use one up."""
+        self._progress(1 - self.left / self._most)
+        self.left -= 1
 
 
 class _Search:
@@ -58,33 +73,33 @@ class _Search:
         self,
         build: Callable[[], Program],
         choices: Choices,
-        evaluate: Callable[[Program], float],
+        judge: Judge,
         program: Program,
-        trials: int,
+        trials: _Trials,
     ) -> None:
-        self._build, self._choices, self._evaluate = build, choices, evaluate
+        self._build, self._choices, self._judge = build, choices, judge
         self.program, self._trials = program, trials
-        self._cycles = evaluate(program)
+        self._estimate, self._score = judge.estimate(program), judge.score(program)
         self._seen = {program.instructions}
 
     def sweep(self, nodes: Sequence[Sequence[Convolution]]) -> bool:
         """Try other plans of all nodes, near ranks first; return whether any was better."""
-        before = self._cycles
+        before = self._score
         for rank in range(1, MOST_RANKS):
             for node in nodes:
                 self._try(node, rank)
-        return self._cycles < before and self._trials > 0
+        return self._score < before and self._trials.left > 0
 
     def try_apart(self) -> None:
-        """Compute no layers depth first, for good if that makes the program faster."""
+        """Compute no layers depth first, for good if that makes the program better."""
         self._choices.apart = True
         if not self._is_better():
             self._choices.apart = False
 
     def _try(self, parts: Sequence[Convolution], rank: int) -> None:
-        """Let a node take another plan, for good if that makes the program faster."""
+        """Let a node take another plan, for good if that makes the program better."""
         taken = self._choices.rank(parts[0])
-        if self._trials <= 0:
+        if self._trials.left <= 0:
             return
         for node in parts:
             self._choices.take(node, 0 if rank == taken else rank)
@@ -93,8 +108,8 @@ class _Search:
                 self._choices.take(node, taken)
 
     def _is_better(self) -> bool:
-        """Build and evaluate; keep the program if it is the fastest so far."""
-        self._trials -= 1
+        """Build and judge; keep the program if it is the best so far."""
+        self._trials.take()
         try:
             program = self._build()
         except CompileError:
@@ -102,8 +117,11 @@ class _Search:
         if program.instructions in self._seen:
             return False
         self._seen.add(program.instructions)
-        cycles = self._evaluate(program)
-        if cycles >= self._cycles:
+        estimate = self._judge.estimate(program)
+        if not self._judge.is_near(estimate, self._estimate):
             return False
-        self.program, self._cycles = program, cycles
+        score = estimate if self._judge.evaluate is None else self._judge.score(program)
+        if score >= self._score:
+            return False
+        self.program, self._estimate, self._score = program, estimate, score
         return True

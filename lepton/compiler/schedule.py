@@ -86,6 +86,8 @@ class RegionMemory:
     """Tensors of the region that live in a memory while it runs."""
     blocks: tuple[Block, ...]
     """What had its place in the scratchpad while which instructions were emitted."""
+    cascades: Groups
+    """Layers that are computed depth first, by the number of their first node."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,8 @@ def _emit_region(
     residents = tuple((item, working + placed[item.name]) for item in stays)
     steps = [operator - work.operators[0] for operator in emitter.operator_of[begin:]]
     blocks = (*emitter.tiles.blocks, *resident_blocks(residents, steps, begin))
-    return RegionMemory(working, residents, tuple(spills), () if work.turns else blocks)
+    held = () if work.turns else blocks
+    return RegionMemory(working, residents, tuple(spills), held, groups)
 
 
 def _lower(node: Node, emitter: Emitter) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["COST_MODEL", "Compiled", "Schedule"]
 
 COST_MODEL = "the planner's closed forms of the layer alone"
-"""What the cycles of a schedule are by."""
+"""What the cost of a schedule is by."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,29 @@ class Schedule:
 
     Attributes:
         operator: number of the layer's operator in the program.
-        plan: the tile, as `field=value` of `lepton.compiler.lowering.plan.Plan`.
-        cycles: of the plan, by `COST_MODEL`.
-        searched: the plan is not the one that costs least alone: the whole program is faster by
+        plan: the tile, as `field=value` of `lepton.compiler.lowering.plan.Plan`; of layers that are
+            computed depth first the step, of `lepton.compiler.lowering.cascade_plan.CascadePlan`.
+        layers: how many the plan and its cost are of together.
+        cost: of the plan, by `COST_MODEL`.
+        unit: of the costs, by what is minimized: cycles, pJ or bytes.
+        searched: the plan is not the one that costs least alone: the whole program is better by
             its estimate.
-        limit: the buffer that the plan fills most.
+        limit: the buffer that the plan fills most; "" for several layers.
         limit_share: how much of what a tile may take of that buffer, 0 to 1.
         runner_up: the plan that costs least alone among the others, "" if there is no other.
-        runner_up_cycles: its cycles by `COST_MODEL`; None without a runner-up.
+        runner_up_cost: its cost by `COST_MODEL`; None without a runner-up.
     """
 
     operator: int
     plan: str
-    cycles: int
+    layers: int
+    cost: int
+    unit: str
     searched: bool
     limit: str
     limit_share: float
     runner_up: str
-    runner_up_cycles: int | None
+    runner_up_cost: int | None
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec import Decoder, WeightStream
+from lepton.chip import Chip
+from lepton.codec import Decoder, Preference, WeightStream
 from lepton.compiler.cache import Streams, content_digest
+from lepton.cost.action_names import Action
+from lepton.cost.energy_estimate import prices
+from lepton.isa.instructions import WeightFormat
+from lepton.program import Objective
 
-__all__ = ["StoredWeights", "stored_part"]
+__all__ = ["StoredWeights", "coding_preference", "stored_part"]
 
 U8 = NDArray[np.uint8]
 
@@ -16,17 +21,40 @@ _PIECE, _PIECES = 4096, 16
 """Bytes of a piece, and pieces of a layer, that its share is taken from."""
 
 
+def coding_preference(chip: Chip, objective: Objective) -> Preference | None:
+    """Return which format of a stream an objective prefers, None for the soonest."""
+    if objective == Objective.LATENCY:
+        return None
+    if objective == Objective.SIZE:
+        return lambda format, size, elements: (size, format)
+    each = chip.derived(prices)
+    memory = chip.memory_index(chip.placement.constants)
+
+    def energy(format: WeightFormat, size: int, elements: int) -> tuple[float, ...]:
+        symbol = Action.WEIGHT_SYMBOL if format < WeightFormat.ENTROPY else Action.ENTROPY_SYMBOL
+        decoded = 0.0 if format == WeightFormat.RAW else elements * each.actions[symbol]
+        return each.transfer_pj(memory, size, 1, 0, is_write=False) + decoded, size
+
+    return energy
+
+
 class StoredWeights:
     """Streams for one decoder."""
 
-    def __init__(self, decoder: Decoder, known: Streams | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        known: Streams | None = None,
+        preference: Preference | None = None,
+    ) -> None:
         """Make a store.
 
         Args:
             decoder: what the streams are for.
             known: streams of earlier compilations.
+            preference: which of the formats to take; None for the `soonest`.
         """
-        self._decoder = decoder
+        self._decoder, self._preference = decoder, preference
         self._known = known or Streams()
         self._streams: dict[bytes, WeightStream] = {}
         self._shares: dict[int, tuple[U8, float]] = {}
@@ -35,7 +63,9 @@ class StoredWeights:
         """Return the stream of a block."""
         digest = content_digest(block)
         if digest not in self._streams:
-            self._streams[digest] = self._known.stream(block, digest, self._decoder)
+            self._streams[digest] = self._known.stream(
+                block, digest, self._decoder, self._preference
+            )
         return self._streams[digest]
 
     def share(self, weights: U8) -> float:
@@ -46,7 +76,9 @@ class StoredWeights:
         known = self._shares.get(id(weights))
         if known is None:
             sample = _sample(np.ascontiguousarray(weights).reshape(-1))
-            stored = self._known.size(sample, content_digest(sample), self._decoder)
+            stored = self._known.size(
+                sample, content_digest(sample), self._decoder, self._preference
+            )
             share = stored / max(sample.size, 1)
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)

@@ -47,6 +47,9 @@ class Request:
         dump: folder for every form of the model, "" for none.
         schedules: where the schedules of the layers go, as JSON; "" if nobody wants them.
         float_on_host: whether a float model is taken.
+        optimize: what is minimized.
+        pipes: descriptors to write messages to and to read answers from; None if nobody listens.
+        evaluates: whether the parent measures programs.
     """
 
     model: str
@@ -62,6 +65,9 @@ class Request:
     dump: str = ""
     schedules: str = ""
     float_on_host: bool = False
+    optimize: str = "latency"
+    pipes: tuple[int, int] | None = None
+    evaluates: bool = False
 
 
 def limit(request: Request) -> None:
@@ -108,16 +114,22 @@ def _compile(request: Request) -> Compiled:
     from lepton.chip import chip_from_table
     from lepton.compiler.cache import CompilerCache, Fronts
     from lepton.compiler.compile import CompileOptions, compile_explained
+    from lepton.compiler.conversation import Asking
     from lepton.compiler.front_folder import FrontFolder
     from lepton.jit import cache_folder
 
     chip = chip_from_table(request.chip, "chip")
+    folder = Path(request.output).parent
+    asking = None if request.pipes is None else Asking(request.pipes, folder)
     options = CompileOptions(
         shapes=request.shapes,
         keep_all=request.keep_all,
         effort=request.effort,
         dump=Path(request.dump) if request.dump else None,
         explain=bool(request.schedules),
+        optimize=request.optimize,
+        evaluate=asking.evaluate if asking and request.evaluates else None,
+        progress=asking.progress if asking else None,
     )
     model = Path(request.model)
     if request.calibration:

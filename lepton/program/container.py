@@ -47,6 +47,7 @@ def program_manifest(program: Program) -> dict[str, object]:
         "version": FORMAT_VERSION,
         "source": program.source,
         "golden": program.golden,
+        "objective": program.objective,
         "chip": chip_to_table(program.chip),
         "program_address": program.program_address,
         "constants_address": program.constants_address,

@@ -16,6 +16,7 @@ from lepton.errors import ChipError, EncodingError, InputError, ProgramError
 from lepton.isa import WORD_BYTES, pack, unpack
 from lepton.program.container import opened, packed
 from lepton.program.files import read_file, refuse_special
+from lepton.program.objective import Objective
 from lepton.program.records import (
     MAXIMUM_TENSOR_ELEMENTS,
     Arena,
@@ -123,6 +124,7 @@ def _parse(content: bytes) -> Program:
         return Program(
             source=_text(manifest["source"]),
             golden=cast(Any, _one_of(manifest["golden"], ("onnx", "tflite"))),
+            objective=Objective(_text(manifest.get("objective", Objective.LATENCY))),
             chip=chip,
             instructions=unpack(stream) if chip.control.packed else stream,
             operator_of=arrays["operator_of"],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.isa import WORD_BYTES, Instruction, decode_all, pack, records_of
+from lepton.program.objective import Objective
 
 __all__ = [
     "MAXIMUM_TENSOR_ELEMENTS",
@@ -117,6 +118,8 @@ class Program:
     regions: tuple[Region, ...]
     host_models: tuple[bytes, ...]
     arenas: tuple[Arena, ...] = ()
+    objective: Objective = Objective.LATENCY
+    """What the compiler minimized."""
 
     @cached_property
     def _packed(self) -> tuple[bytes, NDArray[np.int64]]:

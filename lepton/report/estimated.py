@@ -12,7 +12,7 @@ from lepton.cost.schedule_state import ARRIVE, DISPATCH, END, RETIRE, START
 from lepton.isa.footprints import queue_names, queues
 from lepton.program import one_line
 from lepton.report.attribution import attribute
-from lepton.report.names import shorten, tidy_names
+from lepton.report.names import optimized_text, shorten, tidy_names
 from lepton.trace import RECORD, Trace
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def estimate_json(program: Program, estimate: Estimate) -> dict[str, object]:
     return {
         "model": program.source,
         "chip": program.chip.name,
+        "objective": str(program.objective),
         "clock_hz": clock,
         "estimated_cycles": estimate.cycles,
         "estimated_milliseconds": estimate.cycles * 1000 / clock,
@@ -79,7 +80,8 @@ def estimate_table(program: Program, estimate: Estimate) -> str:
     clock = program.chip.cycles_per_second
     names = tidy_names([operator.name for operator in program.operators])
     lines = [
-        f"{one_line(program.source)} on {one_line(program.chip.name)}, {clock / 1e6:,.0f} MHz",
+        f"{one_line(program.source)} on {one_line(program.chip.name)}, {clock / 1e6:,.0f} MHz"
+        f"{optimized_text(program.objective)}",
         f"estimated {estimate.cycles:,} cycles, {estimate.cycles * 1000 / clock:,.3f} ms, of "
         f"{len(program.table):,} instructions; `lepton run` simulates them",
         "",

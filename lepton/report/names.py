@@ -1,12 +1,13 @@
-"""Operator names that fit: fused names and deep paths shortened where they say the least."""
+"""Texts of reports: operator names that fit, sizes, energies, what was optimized for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lepton.program import Arena, one_line
+from lepton.program import Arena, Objective, one_line
 
-__all__ = ["arena_text", "joules_text", "queue_kind", "shorten", "size_text", "tidy_names"]
+__all__ = ["arena_text", "joules_text", "optimized_text", "queue_kind", "shorten", "size_text"]
+__all__ += ["tidy_names"]
 
 _GENERIC = (
     "fusedbatchnorm",
@@ -72,3 +73,8 @@ def joules_text(joules: float) -> str:
         if joules >= size:
             return f"{joules / size:,.4g} {unit}"
     return f"{joules * 1e12:,.4g} pJ"
+
+
+def optimized_text(objective: str) -> str:
+    """Return what a program was optimized for as the end of a line, "" for the default."""
+    return "" if objective == Objective.LATENCY else f", optimized for {objective}"

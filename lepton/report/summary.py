@@ -109,6 +109,8 @@ class Summary:
 
     model: str
     chip: str
+    objective: str
+    """What the compiler minimized: latency, energy or size."""
     clock_hz: int
     peak_macs_per_cycle: int
     cycles: int | None
@@ -341,6 +343,7 @@ def summarize(
     return Summary(
         model=program.source,
         chip=program.chip.name,
+        objective=str(program.objective),
         clock_hz=clock,
         peak_macs_per_cycle=peak,
         cycles=cycles,

@@ -6,7 +6,14 @@ import shutil
 from collections.abc import Sequence
 
 from lepton.program import one_line
-from lepton.report.names import arena_text, joules_text, shorten, size_text, tidy_names
+from lepton.report.names import (
+    arena_text,
+    joules_text,
+    optimized_text,
+    shorten,
+    size_text,
+    tidy_names,
+)
 from lepton.report.summary import Layer, Summary
 
 __all__ = ["layer_table", "summary_lines"]
@@ -85,7 +92,7 @@ def summary_lines(summary: Summary) -> list[str]:
     s = summary
     lines = [
         f"{one_line(s.model)} on {one_line(s.chip)}, {s.clock_hz / 1e6:,.0f} MHz, "
-        f"{s.peak_macs_per_cycle:,} MAC/cycle"
+        f"{s.peak_macs_per_cycle:,} MAC/cycle{optimized_text(s.objective)}"
     ]
     if s.cycles is not None and s.milliseconds is not None:
         lines.append(

@@ -2,7 +2,7 @@
 
 What is on the host is there for a rule. What is on the NPU takes the time of the queue that it
 occupies longest, by the estimate of the whole program (`lepton.cost.estimate`); its tiles are the
-planner's, whose cycles are those of the layer alone (`lepton.compiler.schedules`).
+planner's, whose costs are those of the layer alone (`lepton.compiler.schedules`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lepton.compiler.schedules import COST_MODEL, Schedule
 from lepton.cost.estimate import Estimate
-from lepton.program import Operator, Program, one_line
+from lepton.program import Objective, Operator, Program, one_line
 from lepton.report.attribution import attribute, computing_unit
 from lepton.report.estimated import estimated_trace
 from lepton.report.names import tidy_names
@@ -33,7 +33,8 @@ class Why:
         estimated_cycles: None on the host.
         decided_by: the rule that keeps the layer off the NPU, or the queue it occupies longest.
         occupied_cycles: for how long it occupies that queue; None on the host.
-        schedule: its plan and the runner-up; None where there was no choice.
+        schedule: its plan and the runner-up, with others where it is computed depth first; None
+            where there was no choice.
     """
 
     index: int
@@ -87,16 +88,18 @@ def why_layers(
                 estimated_cycles=sum(causes.values()),
                 decided_by=queue,
                 occupied_cycles=occupied.get(queue, 0),
-                # what is computed depth first with others has no plan of its own
-                schedule=None if operator.reason else chosen.get(index),
+                schedule=chosen.get(index),
             )
         )
     return tuple(made)
 
 
-def why_text(layers: Sequence[Why]) -> str:
+def why_text(layers: Sequence[Why], objective: Objective = Objective.LATENCY) -> str:
     """Return the layers as text: a line each, and below it what decided."""
-    lines = [f"cycles of layers are estimated, those of plans are by {COST_MODEL}"]
+    lines = [
+        f"optimized for {objective}: plans are compared by {objective.unit}",
+        f"cycles of layers are estimated, {objective.unit} of plans are by {COST_MODEL}",
+    ]
     names = tidy_names([why.operator.name for why in layers])
     for why, name in zip(layers, names, strict=True):
         is_ruled = why.operator.device == "host" and why.decided_by
@@ -123,15 +126,18 @@ def _decision(why: Why) -> str:
 
 def _schedule_lines(schedule: Schedule) -> list[str]:
     """Return the plan of a layer and the runner-up."""
-    why = "faster in the whole program" if schedule.searched else "cheapest"
+    why = "better in the whole program" if schedule.searched else "cheapest"
+    together = f" for {schedule.layers} layers" if schedule.layers > 1 else ""
+    fills = f"; fills {100 * schedule.limit_share:.0f} % of the {schedule.limit}"
     lines = [
-        f"plan {schedule.plan}: {schedule.cycles:,} cycles, {why}; fills "
-        f"{100 * schedule.limit_share:.0f} % of the {schedule.limit}"
+        f"plan {schedule.plan}: {schedule.cost:,} {schedule.unit}{together}, {why}"
+        f"{fills if schedule.limit else ''}"
     ]
-    if schedule.runner_up_cycles is None:
+    if schedule.runner_up_cost is None:
         return [*lines, "no other plan fits"]
-    change = 100 * (schedule.runner_up_cycles / max(schedule.cycles, 1) - 1)
+    change = 100 * (schedule.runner_up_cost / max(schedule.cost, 1) - 1)
     return [
         *lines,
-        f"runner-up {schedule.runner_up}: {schedule.runner_up_cycles:,} cycles ({change:+.1f} %)",
+        f"runner-up {schedule.runner_up}: {schedule.runner_up_cost:,} {schedule.unit} "
+        f"({change:+.1f} %)",
     ]

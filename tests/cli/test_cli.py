@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,8 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lepton.chip import PRESETS
 from lepton.cli.info import operators_page
+from lepton.cli.loading import search_bar
 from lepton.cli.main import main
 from lepton.models import digits_model_path, load_digits_holdout
+from lepton.program import Program, load_program
+from lepton.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
@@ -140,6 +144,72 @@ def test_why_in_json_is_in_the_layers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert any(layer["why"]["schedule"] for layer in layers)
     assert main(command) == 0
     assert not any("why" in layer for layer in json.loads(capsys.readouterr().out)["layers"])
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "estimate"])
+def test_what_was_minimized_is_told(
+    command: str, program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [str(digits_model_path()), "--chip", "nano", "--optimize", "size"]
+    out = ["-o", str(tmp_path / "d.lepton")] if command == "compile" else []
+    capsys.readouterr()
+    assert main([command, *model, *out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["objective"] == "size"
+    assert main([command, *model, *out]) == 0
+    assert "optimized for size" in capsys.readouterr().out
+    if command != "compile":
+        text = fails(capsys, command, program, "--optimize", "size")
+        assert "--optimize is for models" in text
+
+
+def test_why_has_costs_in_the_unit_of_the_objective(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compile", str(digits_model_path()), "-o", str(tmp_path / "d.lepton"), "--why"]
+    capsys.readouterr()
+    assert main([*command, "--optimize", "energy"]) == 0
+    text = capsys.readouterr().out
+    assert "optimized for energy: plans are compared by pJ" in text and " pJ, cheapest" in text
+
+
+def test_from_effort_2_on_the_simulator_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lepton.simulator
+
+    simulated: list[int] = []
+    plain = lepton.simulator.simulate_timing
+
+    def counted(program: Program) -> Trace:
+        trace = plain(program)
+        simulated.append(trace.cycles)
+        return trace
+
+    monkeypatch.setattr(lepton.simulator, "simulate_timing", counted)
+    out = tmp_path / "d.lepton"
+    command = ["compile", str(digits_model_path()), "--chip", "nano", "-o", str(out), "--effort"]
+    assert main([*command, "1"]) == 0 and not simulated
+    assert main([*command, "2"]) == 0 and len(simulated) > 1
+    assert plain(load_program(out)).cycles == min(simulated)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_search_is_shown_on_a_terminal_only(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with search_bar("m.onnx", seconds=0) as show:
+        assert (show is not None) == is_terminal
+        if show is not None:
+            show(0.5)
+            time.sleep(0.2)
+            show(0.75)
+    assert ("m.onnx: search  75%" in stream.getvalue()) == is_terminal
 
 
 def test_dump_is_for_models_and_makes_its_folder(

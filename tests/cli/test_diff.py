@@ -47,6 +47,12 @@ def test_one_model_on_two_chips(capsys: pytest.CaptureFixture[str]) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_one_model_optimized_for_two_things(capsys: pytest.CaptureFixture[str]) -> None:
+    two = ["--optimize", "latency", "--optimize", "size"]
+    made = json.loads(printed(capsys, DIGITS, "--chip", "edge", *two, "--json"))
+    assert made["cycles"] > 0 and not made["identical"]
+
+
 def test_a_program_and_its_saved_result_are_identical(
     program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

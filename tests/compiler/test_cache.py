@@ -19,9 +19,11 @@ from lepton.compiler.compile import CompileOptions, compile_front, compile_model
 from lepton.compiler.dump import no_dump
 from lepton.compiler.front import FrontModel, front_model
 from lepton.compiler.importers import import_model
+from lepton.compiler.stored import StoredWeights, coding_preference
 from lepton.errors import CompileError, ImportFailure
 from lepton.isa.instructions import WeightFormat
 from lepton.models import digits_model_path
+from lepton.program import Objective
 
 DIGITS, NANO = digits_model_path(), load_chip("nano")
 QUICK = CompileOptions(effort=0)
@@ -72,6 +74,27 @@ def test_any_change_of_a_chip_gives_the_program_that_it_gives_without_a_cache(
     others = [made(front, other, cache) for other in changed(chip)]
     assert others == [made(front, other, CompilerCache()) for other in changed(chip)]
     assert len(set(others)) > len(others) // 2
+
+
+def test_programs_for_each_objective_are_the_same_with_one_cache() -> None:
+    finer, cache = replace(NANO, technology=replace(NANO.technology, node="7nm")), CompilerCache()
+    for chip in (NANO, finer):
+        for each in Objective:
+            options = replace(QUICK, optimize=each)
+            expected = compile_model(DIGITS, chip, options, CompilerCache())
+            assert compile_model(DIGITS, chip, options, cache).to_bytes() == expected.to_bytes()
+
+
+def test_objectives_share_the_codings_and_not_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = np.random.default_rng(0).normal(0, 20, 4096).astype(np.int8).view(np.uint8)
+    # behind a fast memory what is largest comes soonest
+    decoder, streams = Decoder(16, 8, Fraction(64)), Streams()
+    soonest = StoredWeights(decoder, streams)
+    smallest = StoredWeights(decoder, streams, coding_preference(NANO, Objective.SIZE))
+    formats = soonest.stream(block).format, smallest.stream(block).format
+    assert formats == (WeightFormat.GROUPED, WeightFormat.ENTROPY)
+    monkeypatch.setattr(caching, "codings", None)
+    assert smallest.share(block) < soonest.share(block)
 
 
 def test_another_chip_takes_the_front_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

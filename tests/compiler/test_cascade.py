@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("ai_edge_litert", reason="LiteRT is the reference")
 
 from lepton.chip import Chip, load_chip
 from lepton.compiler import schedule
-from lepton.compiler.compile import CompileOptions, compile_model
+from lepton.compiler.compile import CompileOptions, compile_explained, compile_model
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Graph
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
@@ -22,6 +23,7 @@ from lepton.compiler.lowering.cascade_search import cascade_plans
 from lepton.compiler.lowering.grouping import Group, Groups
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, load_program
+from lepton.report.why import why_layers, why_text
 from lepton.simulator import check, run_values
 from tests.conftest import data_path
 from tests.tflite_builder import run_reference
@@ -211,6 +213,20 @@ def test_chosen_where_the_wide_tensors_would_cross(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(schedule, "find_cascades", lambda *_: {})
     apart = compile_bytes(model, chip)
     assert estimate_program(together).cycles < 0.6 * estimate_program(apart).cycles
+
+
+def test_layers_that_go_together_say_what_they_would_cost_apart(tmp_path: Path):
+    path = tmp_path / "block.tflite"
+    path.write_bytes(blocks(1, 28, 16))
+    made = compile_explained(path, load_chip("like-u55-256"), CompileOptions(explain=True))
+    assert [item.layers for item in made.schedules] == [3, 3, 3]
+    (one,) = {
+        (item.plan, item.cost, item.runner_up, item.runner_up_cost) for item in made.schedules
+    }
+    assert "height=" in one[0] and "cost" not in one[0]
+    assert one[3] is not None and one[3] >= one[1] > 0 and one[2]
+    text = why_text(why_layers(made.program, estimate_program(made.program), made.schedules))
+    assert " cycles for 3 layers, " in text and "fills" not in text
 
 
 def test_left_alone_where_they_stay_inside():

@@ -173,6 +173,20 @@ def dynamic() -> Any:
     return made.onnx_model([relu], {}, inputs, [("y", TensorProto.FLOAT)])
 
 
+def test_initializers_among_the_inputs_are_no_inputs() -> None:
+    from onnx import helper
+
+    model = ONNX_CASES["conv"]()
+    (x,) = model.graph.input
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    made_of = import_onnx(model, "m", {})
+    assert list(made_of.inputs) == [x.name]
+    assert len(made_of.module["main"].params) == 1
+
+
 def external() -> Any:
     """Return a model whose weights are in another file."""
     model = ONNX_CASES["conv"]()

@@ -12,6 +12,7 @@ from lepton.chip import load_chip
 from lepton.compiler import refine
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Convolution
+from lepton.compiler.judge import Judge
 from lepton.cost.estimate import estimate_program
 from lepton.errors import InputError
 from lepton.models import digits_model_path
@@ -44,8 +45,8 @@ def test_the_number_of_trials_is_bounded(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(refine, "_INSTRUCTIONS", (0, 5 * len(program.operator_of) + 1))
 
-    nodes = cast(list[Convolution], [object() for _ in range(9)])
-    found = refine.refined(build, nodes, Choices(load_chip("nano")), lambda _: 1.0, 1)
+    nodes = cast(list[list[Convolution]], [[object()] for _ in range(9)])
+    found = refine.refined(build, nodes, Choices(load_chip("nano")), Judge(lambda _: (1.0,)), 1)
     assert found is program and built == 6
 
 

@@ -12,6 +12,7 @@ from lepton.compiler.options import CompileOptions
 from lepton.compiler.schedules import Schedule
 from lepton.cost.estimate import estimate_program
 from lepton.models import digits_model_path
+from lepton.program import Objective
 from lepton.report.why import Why, why_layers, why_text
 
 
@@ -57,15 +58,17 @@ def test_json_is_plain_and_names_the_cost_model(layers: tuple[Why, ...]) -> None
 
 def test_the_text_shows_the_runner_up_and_what_it_costs(layers: tuple[Why, ...]) -> None:
     text = why_text(layers)
+    assert "optimized for latency: plans are compared by cycles" in text
+    assert "optimized for size: plans are compared by bytes" in why_text(layers, Objective.SIZE)
     assert "cycles of layers are estimated" in text
     assert "occupies the" in text and "fills" in text
     one = next(why for why in layers if why.schedule is not None)
-    schedule = Schedule(one.index, "height=2", 100, True, "scratchpad", 0.5, "height=1", 90)
-    shown = why_text([Why(one.index, one.operator, "matrix", "compute", 7, "matrix", 6, schedule)])
-    assert (
-        "height=2: 100 cycles, faster in the whole program; fills 50 % of the scratchpad" in shown
+    schedule = Schedule(
+        one.index, "height=2", 1, 100, "pJ", True, "scratchpad", 0.5, "height=1", 90
     )
-    assert "runner-up height=1: 90 cycles (-10.0 %)" in shown
-    alone = Schedule(one.index, "height=2", 100, False, "scratchpad", 0.5, "", None)
+    shown = why_text([Why(one.index, one.operator, "matrix", "compute", 7, "matrix", 6, schedule)])
+    assert "height=2: 100 pJ, better in the whole program; fills 50 % of the scratchpad" in shown
+    assert "runner-up height=1: 90 pJ (-10.0 %)" in shown
+    alone = Schedule(one.index, "height=2", 1, 100, "cycles", False, "scratchpad", 0.5, "", None)
     shown = why_text([Why(one.index, one.operator, "matrix", "compute", 7, "matrix", 6, alone)])
     assert "cheapest" in shown and "no other plan fits" in shown

@@ -45,7 +45,7 @@ def import_onnx(
         canonicalize(drop_dead_code(module), sources, dump),
         golden="onnx",
         name=name,
-        inputs=[value.name for value in model.graph.input],
+        inputs=[value.name for value in runtime_inputs(model.graph)],
         outputs=[value.name for value in model.graph.output],
     )
 
@@ -159,10 +159,15 @@ def _refuse_external_data(model: onnx.ModelProto, name: str) -> None:
             )
 
 
+def runtime_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that a run is given; older files list the initializers among them too."""
+    constant = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constant]
+
+
 def _fix_shapes(model: onnx.ModelProto, name: str, shapes: Shapes) -> None:
     """Write the given shapes into the inputs and check that none is dynamic."""
-    constant = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in constant}
+    inputs = {value.name: value for value in runtime_inputs(model.graph)}
     for wanted in shapes:
         if wanted not in inputs:
             raise ImportFailure(

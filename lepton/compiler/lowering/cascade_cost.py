@@ -1,4 +1,4 @@
-"""Estimated cycles of a cascade with a plan."""
+"""Estimated cost of a cascade with a plan."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from lepton.compiler.lowering.cascade_plan import (
 )
 from lepton.compiler.lowering.kept import streamed_bytes
 from lepton.compiler.lowering.plan import count_input, count_tile, overlapped
+from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import Walk, depthwise_cycles
 from lepton.cost.dataflows import Product, matmul_cost, matmul_cycles
 from lepton.isa.instructions import Stationary
 
-__all__ = ["cascade_cycles"]
+__all__ = ["cascade_cost"]
 
 
-def cascade_cycles(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> float:
-    """Return the estimated cycles of a plan: the longest of arithmetic, traffic and their chain."""
+def cascade_cost(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> float:
+    """Return the estimated cost of a plan.
+
+    Its cycles are the longest of arithmetic, traffic and their chain.
+    """
     extents = step_extents(cascade, (plan.height, plan.width))
-    return _Case(cascade, emitter, plan, extents).cycles()
+    return _Case(cascade, emitter, plan, extents).cost()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class _Case:
         """Parts that are expanded per step: the first of a stripe needs its whole window."""
         return 1 + (self.extents.window[0] / self.extents.advance - 1) / self.down
 
-    def cycles(self) -> float:
+    def cost(self) -> float:
         """Return the estimate."""
         expand, depthwise, project = self._expand(), self._depthwise(), self._project()
         move = self._move()
@@ -100,11 +104,12 @@ class _Case:
         constants, ifm, ofm = (self._traffic() for _ in range(3))
         decode = self._count_constants(constants)
         self._count_activations(ifm, ofm)
+        traffic = constants.with_others(ifm, ofm)
         chunks = self.steps * self.chunks
         together = (
             chunks * max(matrix + self._exposed(expand, project, matrix), chain),
             chunks * vector,
-            constants.with_others(ifm, ofm).cycles,
+            traffic.cycles,
             decode,
         )
         first = self.down if self.plan.chunks_first else self.chunks
@@ -113,10 +118,31 @@ class _Case:
         if not self.plan.chunks_first:
             # the first step of all lasts until it has seen every weight
             begin += max(self._weights_cycles() - self.chunks * matrix, 0.0)
-        return overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
+        cycles = overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
+        streamed = decode * self.chip.weight_buffer.decoder_bytes_per_cycle
+        objective = self.emitter.choices.objective
+        return plan_cost(objective, cycles, traffic, lambda: self._work(streamed))
+
+    def _work(self, streamed: float) -> Work:
+        """Return the work of the array and of requantization; so many weights are streamed."""
+        cascade, plan = self.cascade, self.plan
+        chunks, channels = self.steps * self.chunks, plan.channels
+        taps = math.prod(cascade.depthwise.window.kernel)
+        products = [Products(chunks, self.pixels, taps, channels)]
+        if cascade.expand is not None:
+            node = cascade.expand
+            reduction = node.weights.size // node.output.shape[3]
+            pixels = self.extents.advance * self.extents.window[1]
+            products.append(Products(chunks * self.expansions, pixels, reduction, channels))
+        elements = sum(item.times * item.pixels * item.columns for item in products)
+        if cascade.project is not None:
+            columns = cascade.project.output.shape[3]
+            products.append(Products(chunks, self.pixels, channels, columns))
+            elements += self.steps * self.pixels * columns
+        return Work(products, elements, streamed, 2 * len(products) * self.chunks)
 
     def _traffic(self) -> Traffic:
-        return Traffic(self.chip)
+        return Traffic(self.chip, self.emitter.choices.objective)
 
     @property
     def _skew(self) -> int:

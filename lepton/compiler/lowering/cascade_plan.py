@@ -92,8 +92,8 @@ class CascadePlan:
     """Of the buffer for input rows that steps share, 0 where each has its input to itself."""
     projections: int = 0
     """Steps whose projected sums are held at a time."""
-    cycles: float = 0.0
-    """Estimated, of the whole cascade."""
+    cost: float = 0.0
+    """Estimated, of the whole cascade, in the objective's unit."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lepton.chip import Chip
 from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Emitter
 from lepton.compiler.lowering.cascade_buffers import buffer_bytes_of
-from lepton.compiler.lowering.cascade_cost import cascade_cycles
+from lepton.compiler.lowering.cascade_cost import cascade_cost
 from lepton.compiler.lowering.cascade_plan import (
     Cascade,
     CascadePlan,
@@ -30,11 +30,11 @@ _MOST_ADVANCES = 4
 
 
 def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
-    """Return the plan with the least estimated cycles, None if none fits."""
+    """Return the plan with the least estimated cost, None if none fits."""
 
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, CascadePlan]]:
         for plan in cascade_plans(cascade, emitter.on(chip)):
-            yield plan.cycles, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
+            yield plan.cost, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
 
     return emitter.choices.plan(cascade.members[0], _key(cascade, emitter), candidates)
 
@@ -98,7 +98,7 @@ def _plan(cascade: Cascade, emitter: Emitter, shape: CascadePlan) -> Iterator[Ca
     held = min(left // projected, 2) if projected else 0
     for projections in range(min(held, 1), held + 1):
         plan = replace(plan, rows=rows, projections=projections)
-        yield replace(plan, cycles=cascade_cycles(cascade, emitter, plan))
+        yield replace(plan, cost=cascade_cost(cascade, emitter, plan))
 
 
 def _buffers(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> int:

@@ -23,11 +23,12 @@ from lepton.compiler.lowering.plan import (
     likeness,
     memory_key,
     no_pixel_fits,
-    planned_cycles,
+    planned_cost,
     room_for_tiles,
     row_buffers,
     tile_bytes,
 )
+from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
 from lepton.compiler.lowering.rows import RowBuffer
 from lepton.compiler.lowering.tiling import input_box, split, stripes
 from lepton.compiler.lowering.traffic import Traffic
@@ -42,7 +43,7 @@ from lepton.cost.closed_forms import depthwise_cycles
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["DepthwisePlan", "convolution_cycles", "lower_convolution"]
+__all__ = ["DepthwisePlan", "convolution_cost", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -60,8 +61,8 @@ def lower_convolution(node: Convolution, emitter: Emitter) -> None:
         _lower_dense(node, emitter, span, (group * outputs, (group + 1) * outputs))
 
 
-def convolution_cycles(node: Convolution, emitter: Emitter) -> float:
-    """Return the estimated cycles of a convolution by itself.
+def convolution_cost(node: Convolution, emitter: Emitter) -> float:
+    """Return the estimated cost of a convolution by itself.
 
     Raises:
         CompileError: not even one pixel fits.
@@ -70,7 +71,7 @@ def convolution_cycles(node: Convolution, emitter: Emitter) -> float:
     if node.groups == ic > 1:
         *size, channels, kept = _choose_depthwise(node, emitter, oc // ic)
         return _depthwise_estimate(node, emitter, (size[0], size[1]), channels, kept)
-    part = planned_cycles(node, emitter, ic // node.groups, oc // node.groups)
+    part = planned_cost(node, emitter, ic // node.groups, oc // node.groups)
     return part * node.groups
 
 
@@ -263,7 +264,7 @@ class DepthwisePlan(NamedTuple):
 
 
 def _choose_depthwise(node: Convolution, emitter: Emitter, multiplier: int) -> DepthwisePlan:
-    """Return the tile with the least estimated cycles."""
+    """Return the tile with the least estimated cost."""
     plan = emitter.choices.plan(
         node,
         (likeness(node, emitter), multiplier, *memory_key(node, emitter)),
@@ -293,14 +294,14 @@ def _depthwise_plans(
         room = room_for_tiles(emitter) - min(2, -(-ic // channels)) * outputs * each
         for size in candidate_sizes(node, emitter, outputs, (2,)):
             for kept in row_buffers(node, emitter, size, (channels, outputs), room):
-                cycles = _depthwise_estimate(node, emitter, size, channels, kept)
-                yield cycles, (*size, channels), DepthwisePlan(*size, channels, kept)
+                cost = _depthwise_estimate(node, emitter, size, channels, kept)
+                yield cost, (*size, channels), DepthwisePlan(*size, channels, kept)
 
 
 def _depthwise_estimate(
     node: Convolution, emitter: Emitter, size: tuple[int, int], channels: int, kept: int
 ) -> float:
-    """Return the estimated cycles of a depthwise convolution in tiles of `size` x `channels`.
+    """Return the estimated cost of a depthwise convolution in tiles of `size` x `channels`.
 
     `kept` is the bytes of the buffer for input rows, or 0.
     """
@@ -319,7 +320,7 @@ def _depthwise_estimate(
         outputs,
     )
     vector = -(-size[0] * size[1] * outputs // chip.vector.lanes) + chip.vector.latency_cycles
-    traffic = Traffic(chip)
+    traffic = Traffic(chip, emitter.choices.objective)
     constants = chip.memory_index(chip.placement.constants)
     raw = math.prod(window.kernel) * outputs
     traffic.read(constants, emitter.choices.streams.part(node.weights, raw), blocks)
@@ -330,7 +331,14 @@ def _depthwise_estimate(
         count_tile(node.output, (*size, outputs), tiles, traffic, is_write=True)
     traffic.fetch(4 * tiles + 2 * blocks)
     longest = max(tiles * (max(stream, vector) + 24), traffic.cycles)
-    return longest + (tiles * (stream + vector) + traffic.cycles) / tiles
+    cycles = longest + (tiles * (stream + vector) + traffic.cycles) / tiles
+
+    def work() -> Work:
+        pixels = size[0] * size[1]
+        products = Products(tiles, pixels, math.prod(window.kernel), outputs)
+        return Work([products], tiles * pixels * outputs, blocks * raw, 2 * blocks)
+
+    return plan_cost(emitter.choices.objective, cycles, traffic, work)
 
 
 def _depthwise_tile(

@@ -12,15 +12,19 @@ from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution, Graph, Node
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.cascade_search import choose_cascade
-from lepton.compiler.lowering.convolution import convolution_cycles
-from lepton.compiler.lowering.plan import count_tile
+from lepton.compiler.lowering.convolution import convolution_cost
+from lepton.compiler.lowering.plan import count_tile, room_for_tiles
+from lepton.compiler.lowering.plan_cost import Work, plan_cost
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.errors import CompileError
 
 __all__ = ["Group", "Groups", "find_cascades", "inner_tensors", "replanned"]
 
+_OPERANDS = 3
+"""Tiles that an element-wise function has at a time: two of operands and one of results."""
+
 _WORTH = 0.95
-"""Of the members' own cycles that a cascade may take at most: estimates are not exact."""
+"""Of the members' own cost that a cascade may take at most: estimates are not exact."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Group:
     first: int
     cascade: Cascade
     plan: CascadePlan
+    apart: float = 0.0
+    """Cost of its nodes by themselves."""
 
     @property
     def numbers(self) -> range:
@@ -40,7 +46,7 @@ class Group:
     def reasons(self) -> dict[int, str]:
         """What the user is told of each node, by its number."""
         names = {
-            number: node.name
+            number: node.name.split(";")[0]
             for number, node in zip(self.numbers, self.cascade.members, strict=True)
         }
         return {
@@ -55,7 +61,7 @@ Groups = dict[int, Group]
 
 
 def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
-    """Return the cascades that take the fewest estimated cycles together, by their first node."""
+    """Return the cascades with the least estimated cost together, by their first node."""
     if emitter.choices.apart:
         return {}
     inner = _consumed_once(graph)
@@ -64,21 +70,22 @@ def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
     for group in _candidates(nodes, inner, emitter):
         ending.setdefault(group.numbers.stop, []).append(group)
     alone = {
-        number: _cycles(nodes[number], emitter)
+        number: _cost(nodes[number], emitter)
         for groups in ending.values()
         for group in groups
         for number in group.numbers
     }
-    # best[i]: the least cycles of nodes [0, i), and the cascade that ends there
+    # best[i]: the least cost of nodes [0, i), and the cascade that ends there
     best: list[tuple[float, Group | None]] = [(0.0, None)]
     for number in range(len(nodes)):
         choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
         for group in ending.get(number + 1, []):
-            if group.plan.cycles > _WORTH * sum(alone[member] for member in group.numbers):
+            apart = sum(alone[member] for member in group.numbers)
+            if group.plan.cost > _WORTH * apart:
                 continue
-            cycles = best[group.first][0] + group.plan.cycles
-            if cycles < choice[0]:
-                choice = cycles, group
+            cost = best[group.first][0] + group.plan.cost
+            if cost < choice[0]:
+                choice = cost, replace(group, apart=apart)
         best.append(choice)
     found: Groups = {}
     number = len(nodes)
@@ -100,19 +107,22 @@ def replanned(group: Group, emitter: Emitter) -> Group:
     return replace(group, plan=choose_cascade(group.cascade, emitter) or group.plan)
 
 
-def _cycles(node: Node, emitter: Emitter) -> float:
-    """Return the estimated cycles of a node by itself, infinity if it does not fit."""
+def _cost(node: Node, emitter: Emitter) -> float:
+    """Return the estimated cost of a node by itself, infinity if it does not fit."""
     if isinstance(node, Convolution):
         try:
-            return convolution_cycles(node, emitter)
+            return convolution_cost(node, emitter)
         except CompileError:
             return math.inf
-    traffic = Traffic(emitter.chip)
+    traffic = Traffic(emitter.chip, emitter.choices.objective)
     for tensor in (*node.inputs, node.output):
         if tensor.name not in emitter.residents:
             written = tensor is node.output
             count_tile(tensor, tensor.shape[1:], tensor.shape[0], traffic, is_write=written)
-    return max(traffic.cycles, node.output.size_bytes / emitter.chip.vector.lanes)
+    cycles = max(traffic.cycles, node.output.size_bytes / emitter.chip.vector.lanes)
+    tiles = -(-_OPERANDS * node.output.size_bytes // room_for_tiles(emitter))
+    traffic.fetch((_OPERANDS + 1) * tiles)
+    return plan_cost(emitter.choices.objective, cycles, traffic, Work)
 
 
 def _consumed_once(graph: Graph) -> set[str]:

@@ -19,6 +19,7 @@ from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Convolution, Tensor
 from lepton.compiler.lowering.kept import streamed_bytes
+from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
 from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.compiler.stored import stored_part
@@ -37,7 +38,7 @@ __all__ = [
     "memory_key",
     "no_pixel_fits",
     "overlapped",
-    "planned_cycles",
+    "planned_cost",
     "rings_key",
     "room_for_tiles",
     "row_buffers",
@@ -215,7 +216,7 @@ def _blocks(node: Convolution, room: int, channels: int, columns: int) -> Iterat
 
 
 def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
-    """Return the tile of a dense convolution with the least estimated cycles.
+    """Return the tile of a dense convolution with the least estimated cost.
 
     Raises:
         CompileError: not even one pixel fits.
@@ -224,16 +225,16 @@ def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, Plan]]:
         seen = emitter.on(chip)
         for plan in _plans(node, seen, channels, columns):
-            cycles = _estimate(node, seen, plan, (channels, columns))
-            yield cycles, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
+            cost = _estimate(node, seen, plan, (channels, columns))
+            yield cost, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
     key = (likeness(node, emitter), channels, columns, *memory_key(node, emitter))
     chosen = emitter.choices.plan(node, key, candidates)
     return chosen or _smallest(node, emitter, channels, columns)
 
 
-def planned_cycles(node: Convolution, emitter: Emitter, channels: int, columns: int) -> float:
-    """Return the estimated cycles of a dense convolution with the plan that it takes."""
+def planned_cost(node: Convolution, emitter: Emitter, channels: int, columns: int) -> float:
+    """Return the estimated cost of a dense convolution with the plan that it takes."""
     plan = choose_plan(node, emitter, channels, columns)
     return _estimate(node, emitter, plan, (channels, columns))
 
@@ -350,11 +351,14 @@ def _counts(node: Convolution, plan: Plan, extents: tuple[int, int]) -> _Counts:
 
 
 def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[int, int]) -> float:
-    """Return the estimated cycles of a plan: the longest of arithmetic, traffic and their chain."""
+    """Return the estimated cost of a plan.
+
+    Its cycles are the longest of arithmetic, traffic and their chain.
+    """
     chip = emitter.chip
     n = _counts(node, plan, extents)
     compute, vector = _unit_cycles(node, emitter, plan, n)
-    constants, ifm, ofm = (Traffic(chip) for _ in range(3))
+    constants, ifm, ofm = (Traffic(chip, emitter.choices.objective) for _ in range(3))
     weights = math.prod(node.window.kernel) * extents[0] * extents[1]
     share = emitter.choices.streams.share(node.weights)
     decode = _count_constants(node, plan, constants, n, (weights, share))
@@ -376,13 +380,28 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     if _brings_once(node, plan) and not plan.pixels_first:
         # all of the input comes with the first block of columns, none with the others
         exposed += max(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
+    traffic = constants.with_others(ifm, ofm)
     together = (
         arithmetic + exposed * (n.blocks - 1),
         n.units * vector,
-        constants.with_others(ifm, ofm).cycles,
+        traffic.cycles,
         decode,
     )
-    return overlapped(*together) + way_in + vector + way_out
+    cycles = overlapped(*together) + way_in + vector + way_out
+
+    def work() -> Work:
+        streamed = decode * chip.weight_buffer.decoder_bytes_per_cycle
+        return _work(node, plan, n, streamed)
+
+    return plan_cost(emitter.choices.objective, cycles, traffic, work)
+
+
+def _work(node: Convolution, plan: Plan, n: _Counts, streamed: float) -> Work:
+    """Return the work of a plan that streams so many weights."""
+    size = plan.height * plan.width
+    reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
+    products = Products(n.units * n.steps, size, reduction, plan.columns)
+    return Work([products], n.units * size * plan.columns, streamed, n.blocks * (n.steps + 1))
 
 
 def overlapped(*parts: float) -> float:

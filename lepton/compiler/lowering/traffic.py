@@ -1,4 +1,4 @@
-"""Cycles that transfers take of a memory's time, for choosing tiles."""
+"""Cycles that transfers take of a memory's time, and the energy that they cost, to choose tiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from math import gcd
 from typing import NamedTuple
 
 from lepton.chip import Chip, Dram
+from lepton.cost.action_names import Action
+from lepton.cost.energy_estimate import prices
 from lepton.isa.declaration import WORD_BYTES
+from lepton.program import Objective
 from lepton.program.fetch import fetch_block_bytes
 
 __all__ = ["PACKED_BYTES", "Traffic"]
@@ -84,8 +87,13 @@ def _port(chip: Chip, number: int) -> _Port:
 class Traffic:
     """What a piece of work asks of each memory of a chip, by the memory's number."""
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, objective: Objective = Objective.LATENCY) -> None:
+        """Begin without any work; energy is counted only where it is minimized."""
         self.chip = chip
+        self.instructions: float = 0.0
+        """That are fetched."""
+        self._prices = chip.derived(prices) if objective is Objective.ENERGY else None
+        self._moved_pj = 0.0
         self._path = chip.derived(_path)
         count = len(self._path.ports)
         # cycles of each memory: all, those for reads, those for writes
@@ -101,6 +109,7 @@ class Traffic:
 
     def fetch(self, instructions: float) -> None:
         """Count the fetch of instructions."""
+        self.instructions += instructions
         path = self._path
         block = path.fetch_bytes
         self._count(path.program, block, instructions * path.instruction_bytes / block, 0, 0)
@@ -109,6 +118,10 @@ class Traffic:
         """Count reads (side 0) or writes (side 1)."""
         if run_bytes <= 0 or runs <= 0:
             return
+        if self._prices is not None:
+            self._moved_pj += self._prices.moved_pj(
+                memory, run_bytes, runs, stride, is_write=side == 1
+            )
         path = self._path
         port = path.ports[memory]
         requests = _pieces(run_bytes, stride, port.burst_bytes)
@@ -130,12 +143,25 @@ class Traffic:
             [sum(cycles) for cycles in zip(*sides, strict=True)]
             for sides in zip(self._sides, *(other._sides for other in others), strict=True)
         ]
+        for other in others:
+            total.instructions += other.instructions
+            total._moved_pj += other._moved_pj
         return total
 
     @property
     def cycles(self) -> float:
         """Cycles of the memory that is busy longest."""
         return max(max(side) for side in self._sides)
+
+    @property
+    def energy_pj(self) -> float:
+        """What memories, their DMA channels and the scratchpad spend, and control on the fetch.
+
+        0 unless energy is minimized.
+        """
+        if self._prices is None:
+            return 0.0
+        return self._moved_pj + self.instructions * self._prices.actions[Action.INSTRUCTION]
 
     @property
     def latency(self) -> float:
