@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import lepton
 from lepton.chip import Dataflow, load_chip
@@ -22,6 +23,8 @@ from lepton.cost.energy import MEMORY_EVENTS
 from lepton.cost.energy_estimate import estimate_energy
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError, InputError
+from lepton.isa import COLUMNS
+from lepton.isa.addresses import scratchpad_fields
 from lepton.models import digits_model_path
 from lepton.program import Objective, Program, load_program
 from lepton.report.energy import energy_of
@@ -215,7 +218,16 @@ def test_the_measure_decides_not_the_estimate() -> None:
         return float(first[-1])
 
     made = compile_model(DIGITS, NANO, CompileOptions(effort=1, evaluate=evaluate))
-    assert made.instructions == plain.instructions and len(first) > 1
+    assert _without_places(made).tolist() == _without_places(plain).tolist() and len(first) > 1
+
+
+def _without_places(program: Program) -> NDArray[np.int64]:
+    """Return a program's instructions without addresses in the scratchpad and semaphores."""
+    table = program.table.copy()
+    number, column = scratchpad_fields(table).T
+    table[number, column] = 0
+    table[:, [COLUMNS["wait"], COLUMNS["signal"]]] = 0
+    return table
 
 
 def test_a_measure_that_fails_ends_the_compilation() -> None:

@@ -150,12 +150,17 @@ def test_a_wrong_bias_is_named_with_its_element(path: Path) -> None:
     assert_explains(report)
 
 
+def parameters_load(program: Program, reader: isa.Requantize | isa.Binary) -> isa.Load:
+    """Return the load of an instruction's parameters: the last to their place before it."""
+    before = program.decoded[: program.decoded.index(reader)]
+    loads = [item for item in before if isinstance(item, isa.Load)]
+    return [item for item in loads if item.scratchpad == reader.parameters][-1]
+
+
 def test_a_wrong_multiplier_is_named(path: Path) -> None:
     program = compiled(path)
     ready = first_of(program, "a", isa.Requantize)
-    load = next(
-        i for i in program.decoded if isinstance(i, isa.Load) and i.scratchpad == ready.parameters
-    )
+    load = parameters_load(program, ready)
     at = load.address + 4 * ready.channels + 4 * 2 + 3
     report = verify_program(with_changed_constant(program, at, 0x20), path, seed=SEED)
     assert report.difference is not None and report.difference.operator == "a"
@@ -166,9 +171,7 @@ def test_a_wrong_multiplier_is_named(path: Path) -> None:
 def test_a_wrong_addition_shows_its_operands(path: Path) -> None:
     program = compiled(path)
     added = first_of(program, "c", isa.Binary)
-    load = next(
-        i for i in program.decoded if isinstance(i, isa.Load) and i.scratchpad == added.parameters
-    )
+    load = parameters_load(program, added)
     content = with_changed_constant(program, load.address, 0x10)
     report = verify_program(content, path, seed=SEED)
     found = report.difference
