@@ -290,9 +290,9 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
     m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
 
 
-@njit(allocates=False)
+@njit(allocates=False, inlined=True)
 def pick(c: I64, m: I64, t: int) -> None:
-    """Find the first command that can be issued from `t` on, where that has changed otherwise."""
+    """Find the first command that can be issued from `t` on."""
     if c[SINGLE]:
         _pick_oldest(c, m, t)
     else:

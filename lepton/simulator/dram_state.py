@@ -41,7 +41,7 @@ WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
 WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
 PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
-# how far each of these rows lies in a table of the same by bank
+# the same rows of gaps, by bank instead of group
 BANK_GAPS = PRECHARGE_GAPS + MAX_GROUPS**2
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
@@ -84,6 +84,9 @@ FILTER = 2048
 """Counters of queued requests by a hash of their address; reads and writes alternate."""
 
 (LINK, DONE) = range(2)
+
+_LINE = 8
+"""Elements of a cache line."""
 
 
 class ControllerState(NamedTuple):
@@ -136,6 +139,14 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     return np.concatenate([row, by_group, _by_bank(timing, by_group).ravel()])
 
 
+def _aligned(rows: int, columns: int) -> I64:
+    """Return zeros of at least so many columns, whose rows begin with a cache line."""
+    columns += -columns % _LINE
+    made = np.zeros(rows * columns + _LINE, np.int64)
+    first = -made.ctypes.data // made.itemsize % _LINE
+    return made[first : first + rows * columns].reshape(rows, columns)
+
+
 def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int) -> ControllerState:
     """Return controllers at cycle 0: all banks closed, nothing queued.
 
@@ -143,10 +154,7 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     """
     configuration = _configuration(timing, arbitration)
     sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
-    width = (int(configuration[SEQUENCES]) + sequences + 7) // 8 * 8
-    raw = np.zeros(timing.channels * width + 8, np.int64)
-    skip = (-raw.ctypes.data % 64) // 8
-    blocks = raw[skip : skip + timing.channels * width].reshape(timing.channels, width)
+    blocks = _aligned(timing.channels, int(configuration[SEQUENCES]) + sequences)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
     blocks[:, REFRESH_AT] = timing.refresh_interval - 1
