@@ -165,7 +165,7 @@ class CompiledGraph:
     ) -> _Variant:
         """Return the variant of these shapes and weights, compiled if there is none yet."""
         key = tuple(
-            (value.shape, value.dtype) if isinstance(value, torch.Tensor) else value
+            (value.shape, value.dtype, value.device) if isinstance(value, torch.Tensor) else value
             for value in arguments
         )
         for variant in self._variants:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from lepton.compiler.dump import Dump, no_dump
@@ -72,7 +73,7 @@ def _check_shapes(program: Any, inputs: list[Any], shapes: Mapping[str, Sequence
 
 def _decompositions() -> Any:
     """Return PyTorch's decompositions, with attention as two products and a softmax."""
-    import torch
+    torch: Any = import_module("torch")
 
     table: Any = torch.export.default_decompositions()
     table[torch.ops.aten.scaled_dot_product_attention.default] = _attention
@@ -85,7 +86,7 @@ def _attention(query: Any, key: Any, value: Any, *mask: Any, **options: Any) -> 
     PyTorch's own decomposition has a softmax for rows that are masked as a whole, whose tests and
     zeros no NPU has; without a mask there are none. Attention of another kind is left to it.
     """
-    import torch
+    torch: Any = import_module("torch")
 
     scale = options.get("scale")
     is_plain = all(name == "scale" or not value for name, value in options.items())
@@ -110,7 +111,7 @@ def _check_outputs(program: Any) -> None:
 
 def _check_effects(program: Any) -> None:
     """Refuse what a program of an NPU does not do: change its operands, draw random numbers."""
-    import torch
+    torch: Any = import_module("torch")
 
     signature = program.graph_signature
     changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
