@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tests.tflite_builder import Tensor, TfliteBuilder
@@ -42,7 +44,7 @@ class _Writer:
         n, h, w, c = x.shape
         y = self._tensor([n, -(-h // stride), -(-w // stride), filters])
         weights = self.weights([filters, size, size, c])
-        options = {"fused_activation_function": "RELU"} if active else {}
+        options: dict[str, Any] = {"fused_activation_function": "RELU"} if active else {}
         self._builder.operator(
             "CONV_2D", [x, weights, None], [y], padding="SAME", stride_h=stride, stride_w=stride,
             **options,

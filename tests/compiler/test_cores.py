@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from lepton.chip import Chip, load_chip
+from lepton.chip import Chip, Dram, load_chip
 from lepton.compiler import compile as compiling
 from lepton.compiler import graph as ir
 from lepton.compiler.compile import CompileOptions, compile_model
@@ -36,9 +36,9 @@ CHAINS = 18
 def scaled(chip: Chip, cores: int) -> Chip:
     """Return a chip of so many cores with as many times the bandwidth of each memory."""
     memories = [
-        replace(memory, bytes_per_cycle=memory.bytes_per_cycle * cores)
-        if hasattr(memory, "bytes_per_cycle")
-        else replace(memory, channels=memory.channels * cores)
+        replace(memory, channels=memory.channels * cores)
+        if isinstance(memory, Dram)
+        else replace(memory, bytes_per_cycle=memory.bytes_per_cycle * cores)
         for memory in chip.memories
     ]
     return replace(chip, cores=cores, memories=tuple(memories))

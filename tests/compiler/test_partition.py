@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tvm import relax
 
@@ -17,7 +18,7 @@ from lepton.models import digits_model_path
 
 def test_no_two_composite_functions_are_alike_but_for_their_constants() -> None:
     imported = import_model(digits_model_path())
-    module = partition(imported.module, imported.golden, load_chip("nano")).module
+    module: Any = partition(imported.module, imported.golden, load_chip("nano")).module
     regions = [f for f in module.functions.values() if "Codegen" in (f.attrs or {})]
     numbers = [
         str(binding.value.attrs[NUMBER])

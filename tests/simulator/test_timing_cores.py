@@ -69,7 +69,7 @@ def _fill(**fields: int) -> isa.Fill:
     return isa.Fill(**(tile | fields))
 
 
-SLOW_PROGRAM = {"program": {"bytes_per_cycle": Fraction(8), "ports": 1}}
+SLOW_PROGRAM: dict[str, Any] = {"program": {"bytes_per_cycle": Fraction(8), "ports": 1}}
 
 
 def test_each_core_may_fetch_in_a_cycle_core_0_first() -> None:
@@ -106,7 +106,7 @@ def test_queues_take_their_turns_core_by_core() -> None:
 
 @pytest.mark.parametrize("giver", [0, 1])
 def test_a_signal_is_there_for_all_cores_in_the_cycle_in_which_it_fires(giver: int) -> None:
-    cores = [[_load(wait=COMMON)], [_load(wait=COMMON)]]
+    cores: list[list[Instruction]] = [[_load(wait=COMMON)], [_load(wait=COMMON)]]
     cores[giver] = [_fill(signal=COMMON)]
     records = _timing(_chip(), cores).records
     fill, load = records[2 * giver], records[2 - 2 * giver]
