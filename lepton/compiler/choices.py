@@ -33,8 +33,10 @@ class Division(NamedTuple):
 
     share: float
     """Of the scratchpad, for tiles."""
-    joins: bool
-    """Whether operands of concatenations are made where the result wants them."""
+    views: bool
+    """Whether parts of concatenations' results and split tensors lie in the whole."""
+    replaces: bool
+    """Whether element-wise results take the place of operands that are read no more."""
 
 
 class Choices:

@@ -21,7 +21,7 @@ from lepton.codec import WeightStream
 from lepton.compiler.allocate import TILE_ALIGN, Ring
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
-from lepton.compiler.joins import View, packed_view
+from lepton.compiler.views import View, packed_view
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from lepton.compiler.allocate import Lifetime
-from lepton.compiler.graph import Graph, Node, Reshape, Tensor
-from lepton.compiler.joins import View
+from lepton.compiler.graph import Binary, Graph, Lut, Node, Reshape, Slice, Tensor
+from lepton.compiler.views import View
 from lepton.compiler.lowering.grouping import Groups, inner_tensors
 
-__all__ = ["bytes_crossing", "is_free", "lifetimes_of", "root_of", "storage_of"]
+__all__ = ["bytes_crossing", "is_free", "lifetimes_of", "root_of", "storage_of", "with_replaced"]
 
 
 def storage_of(graph: Graph, views: Mapping[str, View]) -> dict[str, str]:
     """Return for each tensor the one whose bytes it is: a reshape shares its input's place.
 
     before: y = reshape(x)     after: storage[y] = x, and no instruction is emitted
-    A reshape of a region input or constant into a region output must copy. What is made as part of
-    a concatenation's result shares its place.
+    A reshape of a region input or constant into a region output must copy. What is part of another
+    tensor shares its place.
     """
     outputs = {tensor.name for tensor in graph.outputs}
     fixed = {tensor.name for tensor in graph.inputs}
@@ -40,7 +40,36 @@ def storage_of(graph: Graph, views: Mapping[str, View]) -> dict[str, str]:
     return storage | {name: view.of for name, view in views.items()}
 
 
-def root_of(storage: dict[str, str], name: str) -> str:
+def with_replaced(
+    graph: Graph, storage: Mapping[str, str], views: Mapping[str, View], grouped: Container[int]
+) -> dict[str, str]:
+    """Return where tensors are stored if element-wise results take the place of dying operands.
+
+    before: z = x + y, and x is read no more     after: storage[z] = x, z is written over x
+    Not in nodes that are computed depth first (`grouped`), which do not read their operands last;
+    nor where operand or result crosses the region's edge, is a constant or part of a concatenation.
+    """
+    made = dict(storage)
+    last: dict[str, int] = {}
+    for number, node in enumerate(graph.nodes):
+        last |= {root_of(made, tensor.name): number for tensor in node.inputs}
+    kept = {root_of(made, tensor.name) for tensor in (*graph.inputs, *graph.outputs)}
+    for number, node in enumerate(graph.nodes):
+        result = node.output
+        elementwise = isinstance(node, Binary | Lut) and number not in grouped
+        if not elementwise or result.name in made or result.name in kept:
+            continue
+        for tensor in node.inputs:
+            root = root_of(made, tensor.name)
+            dies = last[root] == number and root not in kept and tensor.constant is None
+            if dies and tensor.shape == result.shape and tensor.name not in views:
+                made[result.name] = root
+                last[root] = last.get(result.name, number)
+                break
+    return made
+
+
+def root_of(storage: Mapping[str, str], name: str) -> str:
     """Return the tensor that holds the bytes of `name`."""
     while name in storage:
         name = storage[name]
@@ -48,8 +77,8 @@ def root_of(storage: dict[str, str], name: str) -> str:
 
 
 def is_free(node: Node, storage: dict[str, str]) -> bool:
-    """Return whether a node needs no instruction: a reshape in place."""
-    return isinstance(node, Reshape) and root_of(storage, node.output.name) == root_of(
+    """Return whether a node needs no instruction: its result is its input or part of it."""
+    return isinstance(node, Reshape | Slice) and root_of(storage, node.output.name) == root_of(
         storage, node.inputs[0].name
     )
 
@@ -91,6 +120,8 @@ def bytes_crossing(
     """Return the bytes of the tensors that do not stay inside, each time they cross."""
     total = 0
     for node in graph.nodes:
+        if is_free(node, storage):
+            continue
         joined = [tensor for tensor in node.inputs if _is_part(tensor, node, views)]
         if root_of(storage, node.output.name) not in residents:
             total -= 2 * sum(tensor.size_bytes for tensor in joined)

@@ -161,6 +161,17 @@ def _closer(wanted: Sequence[Lifetime], found: dict[str, int]) -> dict[str, int]
     return {item.name: int(at) for item, at in zip(wanted, addresses, strict=True)}
 
 
+def _taken(spills: Spills, tensor: Lifetime, ends: dict[int, int]) -> dict[int, int]:
+    """Return the bytes of each memory that are taken where most are while a tensor is alive."""
+    taken = dict(ends)
+    for memory, end in ends.items():
+        held = [item for item, place in spills if place.memory == memory]
+        for step in range(tensor.first, tensor.last + 1):
+            alive = sum(item.size for item in held if item.first <= step <= item.last)
+            taken[memory] = max(taken[memory], end + alive)
+    return taken
+
+
 def place_spills(
     graph: Graph,
     storage: dict[str, str],
@@ -187,11 +198,7 @@ def place_spills(
         wanted = [item for item in wanted if item.name not in found]
     if wanted:
         first = wanted[0]
-        used = dict(ends)
-        for item, place in spills:
-            if item.first <= first.last and first.first <= item.last:
-                used[place.memory] += item.size
-        raise _homeless(chip, first.name, first.size, used)
+        raise _homeless(chip, first.name, first.size, _taken(spills, first, ends))
     for node in graph.nodes:
         for tensor in (*node.inputs, node.output):
             root = root_of(storage, tensor.name)

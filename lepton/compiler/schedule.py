@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -23,13 +23,14 @@ from lepton.compiler.choices import Choices, Division
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node
-from lepton.compiler.joins import joins_of
+from lepton.compiler.views import View, views_of
 from lepton.compiler.lifetimes import (
     bytes_crossing,
     is_free,
     lifetimes_of,
     root_of,
     storage_of,
+    with_replaced,
 )
 from lepton.compiler.lowering import lower
 from lepton.compiler.lowering.cascade import lower_cascade
@@ -236,14 +237,14 @@ def _emit_best(
     size, divisions = _usable(emitter), emitter.choices.divisions
     if (id(work), size) in divisions:
         return _emit_region(work, emitter, divisions[id(work), size], ends, turns)
-    joins = joins_of(work.graph)
     ranked: list[tuple[float, Division]] = []
-    for share, views in product(_WORKING_SHARES, [joins, {}] if joins else [{}]):
-        storage = storage_of(work.graph, views)
-        residents = _residents(work.graph, storage, size - int(size * share), {})
+    for division in _divisions(work):
+        views, storage = _storage(work.graph, division)
+        room = size - int(size * division.share)
+        residents = _residents(work.graph, storage, room, {})
         crossing = bytes_crossing(work.graph, storage, residents, views)
         # small tiles cost more passes: a share must win clearly to be preferred
-        ranked.append((crossing * (1.0 + 0.1 / share), Division(share, bool(views))))
+        ranked.append((crossing * (1.0 + 0.1 / division.share), division))
     failures: dict[Division, CompileError] = {}
     mark, turn = emitter.mark(), len(turns)
     for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share)):
@@ -258,6 +259,27 @@ def _emit_best(
             return memory
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
+
+
+def _divisions(work: RegionWork) -> Iterator[Division]:
+    """Yield the divisions of the scratchpad to choose from, of equally good ones the best first."""
+    views = [True, False] if views_of(work.graph) else [False]
+    # what other cores read or write of a tensor is not in this graph
+    replaces = [False] if work.turns else [False, True]
+    for choice in product(_WORKING_SHARES, views, replaces):
+        yield Division(*choice)
+
+
+def _storage(
+    graph: Graph, division: Division, groups: Groups | None = None
+) -> tuple[dict[str, View], dict[str, str]]:
+    """Return the tensors that are parts of others, and which tensor holds whose bytes."""
+    views = views_of(graph) if division.views else {}
+    storage = storage_of(graph, views)
+    if division.replaces:
+        grouped = {number for group in (groups or {}).values() for number in group.numbers}
+        storage = with_replaced(graph, storage, views, grouped)
+    return views, storage
 
 
 def _usable(emitter: Emitter) -> int:
@@ -277,8 +299,7 @@ def _emit_region(
     The turn of every instruction is appended to `turns`.
     """
     graph, chip = work.graph, emitter.chip
-    emitter.views = joins_of(graph) if division.joins else {}
-    storage = storage_of(graph, emitter.views)
+    emitter.views, storage = _storage(graph, division)
     size = _usable(emitter)
     working = int(size * division.share) // ALIGN * ALIGN
     placed = _residents(graph, storage, size - working, {})
@@ -291,6 +312,7 @@ def _emit_region(
     emitter.residents = _stay(graph, storage, working, placed)
     groups = find_cascades(graph, emitter)
     if groups:
+        storage = _storage(graph, division, groups)[1]
         placed = _residents(graph, storage, size - working, groups)
         emitter.residents = _stay(graph, storage, working, placed)
         groups = {number: replanned(group, emitter) for number, group in groups.items()}

@@ -30,6 +30,10 @@ queue). A queue works in order; queues run ahead of each other. An instruction s
 semaphore of its wait mask has a signal that no earlier wait took, and takes it; its signals fire
 when it retires. Each semaphore has one signalling and one waiting queue.
 
+What an instruction writes must not be what it reads, with two exceptions: the array adds to
+accumulators, and the result of `binary` or `lut` may lie exactly on an operand, every element where
+the operand has it; the elements are read and written in the order of the walk.
+
 A region of a chip with several cores holds a stream for each, one behind the other, each ended by
 its only `halt`: the first is core 0's. An address of the scratchpad, the accumulators or the weight
 buffer is one of the core's own. Semaphores 0 to {FIRST_SHARED - 1} are then each core's own too,

@@ -28,7 +28,13 @@ from lepton.isa.footprints import (
 from lepton.isa.instructions import Halt, WeightFormat, Weights
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check_kernels as kernels
-from lepton.simulator.check_fields import MOST_RUNS, MOST_UNITS, box_fault, field_fault
+from lepton.simulator.check_fields import (
+    MOST_RUNS,
+    MOST_UNITS,
+    box_fault,
+    field_fault,
+    may_replace,
+)
 from lepton.simulator.check_streams import stream_fault
 from lepton.simulator.machine import reach
 
@@ -54,6 +60,7 @@ def check(program: Program) -> None:
     _check_halts(program)
     _check_bounds(program, boxes)
     _check_boxes(program, boxes)
+    _check_replaced(program, boxes)
     _check_streams(program)
     _check_semaphores(program, table, queue)
     written = _Written(program, boxes)
@@ -138,6 +145,27 @@ def _check_boxes(program: Program, boxes: I64) -> None:
         reason = box_fault(boxes[row])
         if reason:
             raise CheckError(f"{place(program, int(boxes[row, 0]))}: {reason}")
+
+
+def _check_replaced(program: Program, boxes: I64) -> None:
+    """Raise for a write over an operand of the same instruction that it may still have to read."""
+    reads, writes = boxes[boxes[:, 2] == 0], boxes[boxes[:, 2] == 1]
+    # an instruction writes one box
+    written = np.full(len(program.table), -1)
+    written[writes[:, 0]] = np.arange(len(writes))
+    reads = reads[written[reads[:, 0]] >= 0]
+    results = writes[written[reads[:, 0]]]
+    near = (reads[:, 1] == results[:, 1]) & (reads[:, 3] < ends(results))
+    budget = np.array([RACE_STEPS], np.int64)
+    for row in np.flatnonzero(near & (results[:, 3] < ends(reads))):
+        index, base = int(reads[row, 0]), int(reads[row, 3])
+        if may_replace(program.decoded[index], base):
+            continue
+        if kernels.boxes_overlap(reads[row], results[row], budget):
+            raise CheckError(
+                f"{place(program, index)}: writes {_space_name(program, int(reads[row, 1]))} where "
+                f"it reads from {base:#x} on; only binary and lut may, element on element"
+            )
 
 
 def _check_streams(program: Program) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lepton.isa.declaration import Instruction
 from lepton.isa.footprints import BOX
 from lepton.isa.instructions import (
+    Binary,
     Depthwise,
     Load,
     Lut,
@@ -23,7 +24,7 @@ from lepton.isa.instructions import (
 )
 from lepton.simulator import check_kernels as kernels
 
-__all__ = ["box_fault", "field_fault"]
+__all__ = ["box_fault", "field_fault", "may_replace"]
 
 I64 = NDArray[np.int64]
 
@@ -148,6 +149,36 @@ def box_fault(box: I64) -> str:
         if runs * row["run"] > extent or kernels.runs_overlap(box):
             return "writes the same place twice"
     return ""
+
+
+def may_replace(item: Instruction, address: int) -> bool:
+    """Return whether an instruction may write over its operand at `address`, as far as they meet.
+
+    The array adds to accumulators; `binary` and `lut` read each element before they write the one
+    at the same place of the walk, so a result may lie exactly on an operand.
+    """
+    if isinstance(item, Matmul | Depthwise):
+        return True
+    if isinstance(item, Lut):
+        return address == item.ifm and _lies_on(item, "ifm")
+    if not isinstance(item, Binary):
+        return False
+    there = [name for name in ("a", "b") if getattr(item, name) == address]
+    return bool(there) and all(_lies_on(item, name) for name in there)
+
+
+def _lies_on(item: Binary | Lut, operand: str) -> bool:
+    """Return whether an operand's elements are where the result's are."""
+    walked = {"row": item.height, "pixel": item.width}
+    return (
+        getattr(item, operand) == item.ofm
+        and (item.channels == 1 or getattr(item, f"{operand}_channel_pitch", 1) == 1)
+        and all(
+            count == 1
+            or getattr(item, f"{operand}_{part}_pitch") == getattr(item, f"ofm_{part}_pitch")
+            for part, count in walked.items()
+        )
+    )
 
 
 def _may_meet_itself(row: dict[str, int]) -> bool:

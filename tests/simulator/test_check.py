@@ -104,9 +104,9 @@ def test_the_nth_wait_takes_the_nth_signal() -> None:
     ("text", "at", "space"),
     [
         (f"{STORE} scratchpad=0x80", 0x80, "the scratchpad"),
-        (f"{FILL}\nlut height=1 width=1 channels=17 table=0 ofm=0x80", 0x10, "the scratchpad"),
+        (f"{FILL}\nlut height=1 width=1 channels=17 table=0 ofm=0x400", 0x10, "the scratchpad"),
         (
-            f"{FILL}\nrequantize height=1 width=1 channels=1 accumulator=0x7",
+            f"{FILL}\nrequantize height=1 width=1 channels=1 accumulator=0x7 ofm=0x80",
             0x7,
             "the accumulators",
         ),
@@ -491,6 +491,46 @@ def test_an_empty_stream_has_no_regions() -> None:
 )
 def test_instructions_without_a_defined_result(text: str, message: str) -> None:
     assert message in fault(text)
+
+
+IN_PLACE = "height=2 width=3 channels=4 ofm=0x100 ofm_row_pitch=12 ofm_pixel_pitch=4"
+READ_A = "a=0x100 a_row_pitch=12 a_pixel_pitch=4 a_channel_pitch=1"
+READ_B = "b=0x200 b_row_pitch=12 b_pixel_pitch=4 b_channel_pitch=1"
+
+
+def written(text: str) -> str:
+    """Return a program that fills what the instruction reads."""
+    fill = "fill height=1 width=1 channels=4096 value=1 ofm="
+    return f"{fill}0 signal=1\n{text} wait=1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"binary mode=maximum {IN_PLACE} {READ_A} {READ_B}",
+        f"binary mode=maximum {IN_PLACE} {READ_B.replace('b', 'a', 1).replace('b_', 'a_')} "
+        f"{READ_A.replace('a', 'b', 1).replace('a_', 'b_')}",
+        f"lut {IN_PLACE} ifm=0x100 ifm_row_pitch=12 ifm_pixel_pitch=4 table=0x300",
+    ],
+)
+def test_a_result_may_lie_exactly_on_an_operand(text: str) -> None:
+    accepted(written(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"binary mode=maximum {IN_PLACE} {READ_A.replace('0x100', '0x101')} {READ_B}",
+        f"binary mode=maximum {IN_PLACE} {READ_A.replace('row_pitch=12', 'row_pitch=0')} {READ_B}",
+        f"binary mode=maximum {IN_PLACE} {READ_A.replace('channel_pitch=1', 'channel_pitch=0')} "
+        f"{READ_B}",
+        f"lut {IN_PLACE} ifm=0x100 ifm_row_pitch=12 ifm_pixel_pitch=4 table=0x110",
+        f"lut {IN_PLACE} ifm=0x0ff ifm_row_pitch=12 ifm_pixel_pitch=4 table=0x300",
+        f"{POOL.replace('ofm=0x40', 'ofm=0x80')} ifm=0x80 maximum=127",
+    ],
+)
+def test_a_result_that_lies_on_what_is_still_to_be_read(text: str) -> None:
+    assert "where it reads from" in fault(written(text))
 
 
 def test_interleaved_writes_that_do_not_meet_are_legal() -> None:
