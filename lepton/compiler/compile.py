@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,24 +11,20 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler import graph as ir
-from lepton.compiler.allocate import Block
 from lepton.compiler.cache import CompilerCache, process_cache
 from lepton.compiler.choices import Choices
-from lepton.compiler.compact import compacted
 from lepton.compiler.copies import Staging
 from lepton.compiler.describe import graph_text, instructions_text, memory_text, plans_text
 from lepton.compiler.dump import Dump, dump_of
 from lepton.compiler.emit import Location
 from lepton.compiler.explain import explained
 from lepton.compiler.front_folder import front_key
-from lepton.compiler.judge import Judge, judge_of, refuse_objective
 from lepton.compiler.options import CompileOptions, plain_shapes
-from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
-from lepton.compiler.shard import Stretch, core_of, shard
+from lepton.compiler.search import Back, best_program
+from lepton.compiler.shard import Layout, Stretch, shard
 from lepton.compiler.shard_choice import layouts_of
-from lepton.compiler.stage import can_stage, staged
 from lepton.compiler.steps import FrontModel, HostStep, NpuStep
 from lepton.errors import CompileError
 from lepton.listing import listing
@@ -43,6 +38,9 @@ from lepton.program import (
 )
 
 __all__ = ["CompileOptions", "compile_explained", "compile_front", "compile_model"]
+
+_SPLITS = (1, 3, 8, 8)
+"""Ways to split the work over several cores that are tried, by effort."""
 
 
 def compile_model(
@@ -123,10 +121,7 @@ def expose_all(front: FrontModel) -> FrontModel:
             extra += added
         steps.append(step)
     outputs = (*front.outputs, *(name for name in extra if name not in front.outputs))
-    return FrontModel(
-        front.name, front.golden, tuple(steps), crossings, front.inputs, outputs,
-        front.quantizations, front.verdicts,
-    )  # fmt: skip
+    return replace(front, steps=tuple(steps), crossings=crossings, outputs=outputs)
 
 
 def compile_front(
@@ -139,119 +134,59 @@ def compile_front(
     """Return the program of a model that has been partitioned, and its schedules if asked for."""
     graphs, operators = _graphs(front)
     crossing = _crossing_bytes(front)
-    works, exchanged, views = _works(graphs, chip)
 
-    def emit(choices: Choices, staging: Staging | None) -> Emission:
-        return emit_regions(works, chip, crossing | exchanged, choices, staging, views)
+    def back(split: _Split) -> Back:
+        def emit(choices: Choices, staging: Staging | None) -> Emission:
+            return emit_regions(
+                split.works, chip, crossing | split.exchanged, choices, staging, split.views
+            )
 
-    def assemble(emission: Emission) -> Program:
-        return _assemble(front, chip, emission, operators, options.objective)
+        def assemble(emission: Emission) -> Program:
+            return _assemble(front, chip, emission, operators, options.objective)
+
+        return Back(split.works, chip, cache, emit, assemble)
 
     dump("graph", lambda: graph_text(front))
-    made = _best(_Back(works, chip, cache, emit, assemble), options)
+    made = best_program([back(split) for split in _splits(graphs, chip, options.effort)], options)
     if not options.explain and options.dump is None:
         return Compiled(made.program, ())
     # once more, as the program that won: the last trial may have been another one
-    emission = emit(made.choices, made.staging)
+    works, emission = made.back.works, made.back.emit(made.choices, made.staging)
     _dump_back(dump, works, made.choices, emission, made.program)
     return Compiled(made.program, explained(works, made.choices, emission, chip))
 
 
-@dataclass(frozen=True)
-class _Back:
-    """How the NPU regions of a model become a program."""
+class _Split(NamedTuple):
+    """What each core does in each region, what cores exchange, and parts of tensors."""
 
     works: list[RegionWork]
-    chip: Chip
-    cache: CompilerCache | None
-    emit: Callable[[Choices, Staging | None], Emission]
-    assemble: Callable[[Emission], Program]
+    exchanged: dict[str, int]
+    views: dict[str, Stretch]
 
 
-class _Made(NamedTuple):
-    """A program, and what emits it again."""
-
-    program: Program
-    choices: Choices
-    staging: Staging | None
-
-
-def _best(back: _Back, options: CompileOptions) -> _Made:
-    """Return the program that is best by what is minimized.
-
-    Where that is not latency the fastest program is a candidate too: plans that look best alone may
-    add up to a slow program, in which standby and leakage cost more than they save.
-    """
-    objective = options.objective
-    refuse_objective(objective, back.chip)
-    judge = judge_of(objective, options.evaluate)
-    tried = tuple(dict.fromkeys((objective, Objective.LATENCY)))
-    found: list[_Made] = []
-    for number, each in enumerate(tried):
-
-        def progress(share: float, done: int = number) -> None:
-            if options.progress is not None:
-                options.progress((done + share) / len(tried))
-
-        own = judge if each == objective else judge_of(each)
-        found.append(_searched(back, each, own, (options.effort, progress)))
-    return min(found, key=lambda made: judge.score(made.program)) if len(found) > 1 else found[0]
-
-
-def _searched(
-    back: _Back, objective: Objective, judge: Judge, search: tuple[int, Callable[[float], None]]
-) -> _Made:
-    """Return the best program of a search; its effort is given, and who is told its progress."""
-    choices = Choices(core_of(back.chip), objective, back.cache)
-    stagings: dict[bytes, Staging] = {}
-    blocks: dict[bytes, list[Block]] = {}
-
-    def build(staging: Staging | None = None) -> Program:
-        emission = back.emit(choices, staging)
-        if staging is not None:
-            stagings[emission.instructions] = staging
-        blocks[emission.instructions] = [b for held in emission.memories for b in held.blocks]
-        return back.assemble(emission)
-
-    program = refined(build, _convolutions(back.works), choices, judge, *search)
-    copies = objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip)
-    if search[0] and copies:
-        faster = staged(program, build)
-        if faster is not program and judge.score(faster) < judge.score(program):
-            program = faster
-    staging = stagings.get(program.instructions)
-    if search[0] and back.works and back.chip.cores == 1:
-        program = compacted(program, blocks[program.instructions])
-    return _Made(program, choices, staging)
-
-
-def _works(
-    graphs: list[tuple[ir.Graph, int]], chip: Chip
-) -> tuple[list[RegionWork], dict[str, int], dict[str, Stretch]]:
-    """Return what each core does in each region, what they exchange, and parts of tensors."""
+def _splits(graphs: list[tuple[ir.Graph, int]], chip: Chip, effort: int) -> list[_Split]:
+    """Return the ways to split the work over the cores that are to be tried."""
     if chip.cores == 1:
-        return [RegionWork.of_all(graph, first) for graph, first in graphs], {}, {}
-    works: list[RegionWork] = []
-    exchanged: dict[str, int] = {}
-    views: dict[str, Stretch] = {}
-    for graph, first in graphs:
-        made = shard(graph, layouts_of(graph, chip))
-        exchanged |= made.exchanged
-        views |= made.views
+        return [_Split([RegionWork.of_all(graph, first) for graph, first in graphs], {}, {})]
+    layouts = [layouts_of(graph, chip) for graph, _ in graphs]
+    tried = min(max((len(found) for found in layouts), default=1), _SPLITS[effort])
+    return [
+        _split(graphs, [found[min(rank, len(found) - 1)] for found in layouts])
+        for rank in range(tried)
+    ]
+
+
+def _split(graphs: list[tuple[ir.Graph, int]], layouts: list[list[Layout]]) -> _Split:
+    """Return the work of the cores whose parts of every node of each region are given."""
+    split = _Split([], {}, {})
+    for (graph, first), parts in zip(graphs, layouts, strict=True):
+        made = shard(graph, parts)
+        split.exchanged.update(made.exchanged)
+        split.views.update(made.views)
         for core in made.cores:
             operators = [first + source for source in core.sources]
-            works.append(RegionWork(core.graph, operators, core.turns))
-    return works, exchanged, views
-
-
-def _convolutions(works: list[RegionWork]) -> list[list[ir.Convolution]]:
-    """Return the convolutions in order, the parts of one that cores share together."""
-    found: dict[int, list[ir.Convolution]] = {}
-    for work in works:
-        for number, node in zip(work.operators, work.graph.nodes, strict=True):
-            if isinstance(node, ir.Convolution):
-                found.setdefault(number, []).append(node)
-    return list(found.values())
+            split.works.append(RegionWork(core.graph, operators, core.turns))
+    return split
 
 
 def _graphs(front: FrontModel) -> tuple[list[tuple[ir.Graph, int]], list[Operator]]:

@@ -6,8 +6,8 @@ from collections.abc import Container, Mapping
 
 from lepton.compiler.allocate import Lifetime
 from lepton.compiler.graph import Binary, Graph, Lut, Node, Reshape, Slice, Tensor
-from lepton.compiler.views import View
 from lepton.compiler.lowering.grouping import Groups, inner_tensors
+from lepton.compiler.views import View
 
 __all__ = ["bytes_crossing", "is_free", "lifetimes_of", "root_of", "storage_of", "with_replaced"]
 

@@ -23,7 +23,6 @@ from lepton.compiler.choices import Choices, Division
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node
-from lepton.compiler.views import View, views_of
 from lepton.compiler.lifetimes import (
     bytes_crossing,
     is_free,
@@ -46,6 +45,7 @@ from lepton.compiler.memory_map import (
 )
 from lepton.compiler.shard import EXCHANGED, Stretch, core_of
 from lepton.compiler.synchronize import synchronize
+from lepton.compiler.views import View, views_of
 from lepton.errors import CompileError
 from lepton.isa import pack
 from lepton.isa.declaration import Instruction

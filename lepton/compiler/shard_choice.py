@@ -23,7 +23,7 @@ class _Costs:
     """Estimated cycles of nodes and of the exchanges between them."""
 
     def __init__(self, graph: ir.Graph, chip: Chip) -> None:
-        self._chip, self._cores = chip, chip.cores
+        self._chip = chip
         memory = chip.memories[chip.memory_index(chip.placement.activations[0])]
         self._bytes_per_cycle = float(chip.bytes_per_cycle(memory)) / chip.cores
         constants = chip.memories[chip.memory_index(chip.placement.constants)]
@@ -173,12 +173,18 @@ def _improved(costs: _Costs, choices: list[Choice]) -> list[Choice]:
     return choices
 
 
-def layouts_of(graph: ir.Graph, chip: Chip) -> list[Layout]:
-    """Return the parts of every node on every core: those with the least estimated cycles."""
+def layouts_of(graph: ir.Graph, chip: Chip) -> list[list[Layout]]:
+    """Return ways to split a graph: of each the parts of every node on every core.
+
+    The first has the least estimated cycles. The estimate knows each node and exchange alone, not
+    what overlaps; so splits along one dimension as far as it goes, improved or not, come behind it.
+    """
     costs = _Costs(graph, chip)
     starts = [_first_choices(costs, order) for order in (AXES, (1, 2, 3), (3, 1, 2), ())]
-    best = min(
-        (_improved(costs, start) for start in starts), key=lambda found: _total(costs, found)
-    )
-    found = [costs.layout(number, choice) for number, choice in enumerate(best)]
-    return [layout for layout in found if layout is not None]
+    improved = [_improved(costs, start) for start in starts]
+    ranked = sorted([*improved, *starts], key=lambda found: _total(costs, found))
+    made: list[list[Layout]] = []
+    for found in dict.fromkeys(tuple(choices) for choices in ranked):
+        layouts = [costs.layout(number, choice) for number, choice in enumerate(found)]
+        made.append([layout for layout in layouts if layout is not None])
+    return made

@@ -64,13 +64,13 @@ def test_any_split_gives_the_values_of_one_core(
     wanted = run_values(alone, graph.inputs, HostRegions(alone))
     draw = random.Random(seed)
 
-    def any_layouts(region: ir.Graph, several: Chip) -> list[Layout]:
+    def any_layouts(region: ir.Graph, several: Chip) -> list[list[Layout]]:
         made: list[Layout | None] = []
         for node in region.nodes:
             choices = choices_of(node, several)
             split = draw.choice(choices[:-1]) if choices[:-1] and draw.random() < 0.8 else None
             made.append(layout_of(node, split, several))
-        return [layout for layout in made if layout is not None]
+        return [[layout for layout in made if layout is not None]]
 
     monkeypatch.setattr(compiling, "layouts_of", any_layouts)
     for cores in (2, 3, 4):
