@@ -8,6 +8,7 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import Lifetime, place_lifetimes, shortage
+from lepton.compiler.blocks import most_alive
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph
 from lepton.compiler.lifetimes import lifetimes_of, root_of
@@ -80,13 +81,8 @@ def arenas_of(
 
 def _most_alive(items: Sequence[Lifetime]) -> int:
     """Return the most bytes alive at a step."""
-    return max(
-        (
-            sum(other.size for other in items if other.first <= item.first <= other.last)
-            for item in items
-        ),
-        default=0,
-    )
+    columns = np.array([(item.size, item.first, item.last + 1) for item in items], np.int64)
+    return most_alive(*columns.reshape(-1, 3).T)
 
 
 def place_crossing(
@@ -163,13 +159,12 @@ def _closer(wanted: Sequence[Lifetime], found: dict[str, int]) -> dict[str, int]
 
 def _taken(spills: Spills, tensor: Lifetime, ends: dict[int, int]) -> dict[int, int]:
     """Return the bytes of each memory that are taken where most are while a tensor is alive."""
-    taken = dict(ends)
-    for memory, end in ends.items():
-        held = [item for item, place in spills if place.memory == memory]
-        for step in range(tensor.first, tensor.last + 1):
-            alive = sum(item.size for item in held if item.first <= step <= item.last)
-            taken[memory] = max(taken[memory], end + alive)
-    return taken
+    beside = [(item, place) for item, place in spills if item.first <= tensor.last]
+    beside = [(item, place) for item, place in beside if tensor.first <= item.last]
+    return {
+        memory: end + _most_alive([item for item, place in beside if place.memory == memory])
+        for memory, end in ends.items()
+    }
 
 
 def place_spills(

@@ -153,15 +153,9 @@ def emit_regions(
     stream: list[bytes] = []
     numbers: dict[tuple[int, int], int] = {}
     for first in range(0, len(regions), chip.cores):
-        begin, turns = len(emitter.instructions), list[int]()
-        free = dict(ends)
+        begin, turns, free = len(emitter.instructions), list[int](), dict(ends)
         for work in regions[first : first + chip.cores]:
-            memories.append(_emit_best(work, emitter, free, turns))
-            emitter.emit(Halt())
-            turns.append(_LAST)
-            for item, place in memories[-1].spills:
-                top = place.address + -(-item.size // ALIGN) * ALIGN
-                free[place.memory] = max(free[place.memory], top)
+            memories.append(_emit_core(work, emitter, free, turns))
         if staging is not None and staging.dispatch is not None:
             memories[-1] = _stage(regions[first], emitter, memories[-1], ends, staging)
         order = np.argsort(turns, kind="stable") if chip.cores > 1 else None
@@ -225,6 +219,19 @@ def _emitter(
         emitter.kept_channels = 1
         emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
     return emitter
+
+
+def _emit_core(
+    work: RegionWork, emitter: Emitter, free: dict[int, int], turns: list[int]
+) -> RegionMemory:
+    """Emit a core's stream of a region; what it spills is no longer free in the memories."""
+    held = _emit_best(work, emitter, free, turns)
+    emitter.emit(Halt())
+    turns.append(_LAST)
+    for item, place in held.spills:
+        top = place.address + -(-item.size // ALIGN) * ALIGN
+        free[place.memory] = max(free[place.memory], top)
+    return held
 
 
 def _emit_best(

@@ -105,7 +105,7 @@ def test_visual_wake_words_on_several_cores(cores: int) -> None:
     wanted, found = (run_values(program, {name: image}) for program in (alone, shared))
     assert all(np.array_equal(wanted[output], found[output]) for output in wanted)
     cycles = [simulate_timing(program).cycles for program in (alone, shared)]
-    assert cycles[1] < cycles[0]
+    assert cycles[1] < 0.8 * cycles[0]
 
 
 def test_resnet_50_scales_with_cores(tmp_path: Path) -> None:
