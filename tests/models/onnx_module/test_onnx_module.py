@@ -284,7 +284,7 @@ def test_a_module_can_be_copied_and_parametrized() -> None:
         def forward(self, weight: Any) -> Any:
             return weight / 2
 
-    made = copy.deepcopy(from_onnx(network()))
+    made: Any = copy.deepcopy(from_onnx(network()))
     torch.nn.utils.parametrize.register_parametrization(made.layers["first"], "weight", Half())
     weight = made.layers["first"].weight.detach().numpy()
     saved = next(item for item in to_onnx(made).graph.initializer if item.name == "w")
@@ -308,7 +308,7 @@ def test_embeddings_are_looked_up() -> None:
 
 
 def test_dropout_drops_in_training_only() -> None:
-    made = from_onnx(single("Dropout", (1, 1000), [np.float32(0.25)]))
+    made: Any = from_onnx(single("Dropout", (1, 1000), [np.float32(0.25)]))
     x = torch.ones(1, 1000)
     assert torch.equal(made(x), x)
     torch.manual_seed(0)
