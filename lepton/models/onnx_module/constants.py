@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from lepton.errors import ImportFailure
 from lepton.models.onnx_module.elementwise import ELEMENTWISE
-from lepton.models.onnx_module.moves import LAYOUTS, MOVES
-from lepton.models.onnx_module.step import Operator, Step
+from lepton.models.onnx_module.moves import MOVES
+from lepton.models.onnx_module.reading import stored_array
+from lepton.models.onnx_module.step import LAYOUTS, Operator, Step
 from lepton.models.onnx_module.windows import WINDOWS
 
 # torch and onnx are typed in part only:
@@ -84,12 +84,10 @@ def stored(proto: Any, name: str) -> Constant:
     Raises:
         ImportFailure: It is damaged or of a type that torch does not have.
     """
-    from onnx import numpy_helper
-
+    array = stored_array(proto, name)
     try:
-        array = np.ascontiguousarray(numpy_helper.to_array(proto)).reshape(tuple(proto.dims))
         value = torch.from_numpy(array.copy())
-    except _FAULTS as error:
+    except TypeError as error:
         raise ImportFailure(f"constant {name!r} cannot be read: {error}") from error
     return Constant(value, name)
 

@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-__all__ = ["LAYOUTS", "MOVES", "reshape_target"]
+__all__ = ["MOVES", "reshape_target"]
 
 Values = Sequence[torch.Tensor | None]
 _MOST_ELEMENTS = 1 << 28
 """What an operator may make out of nothing: a file of a few bytes must not fill the memory."""
-
-LAYOUTS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Those that keep every element exactly once."""
 
 
 def reshape_target(target: Sequence[int], extents: Sequence[int], keeps_zero: bool) -> list[int]:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from lepton.errors import ImportFailure, InputError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["default_opset", "node_name", "read_float_model", "runtime_inputs"]
+__all__ = ["default_opset", "node_name", "read_float_model", "runtime_inputs", "stored_array"]
 
 _OLDEST_OPSET = 7
 
@@ -49,6 +51,20 @@ def runtime_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """Return the inputs that are not constants."""
     constants = {item.name for item in graph.initializer}
     return [item for item in graph.input if item.name not in constants]
+
+
+def stored_array(tensor: onnx.TensorProto, name: str) -> NDArray[Any]:
+    """Return a constant of the file.
+
+    Raises:
+        ImportFailure: It is damaged or of a type that NumPy does not have.
+    """
+    from onnx import numpy_helper
+
+    try:
+        return numpy_helper.to_array(tensor).reshape(tuple(tensor.dims))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ImportFailure(f"constant {name!r} cannot be read: {error}") from error
 
 
 def _parse(source: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["Operator", "Step", "step_of"]
+__all__ = ["LAYOUTS", "Operator", "Step", "step_of"]
+
+LAYOUTS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Those that keep every element exactly once."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -76,9 +76,9 @@ def loss_slopes(
     with _inference(module):
         for batch, target in data:
             made = measure(module(_tensor(batch)), _tensor(target))
-            found = torch.autograd.grad(made, list(parameters.values()), allow_unused=True)
+            found = torch.autograd.grad(made, list(parameters.values()), materialize_grads=True)
             for name, slope in zip(parameters, found, strict=True):
-                sums[name] += 0 if slope is None else slope * (len(batch) / count)
+                sums[name] += slope * (len(batch) / count)
     return {name: item.cpu().numpy() for name, item in sums.items()}
 
 
@@ -101,15 +101,15 @@ def output_slopes(
             outputs = module(samples[at : at + 1]).reshape(-1)
             for output in outputs:
                 found = torch.autograd.grad(
-                    output, list(parameters.values()), retain_graph=True, allow_unused=True
+                    output, list(parameters.values()), retain_graph=True, materialize_grads=True
                 )
                 for name, slope in zip(parameters, found, strict=True):
-                    sums[name] += 0 if slope is None else slope.abs() / len(samples)
+                    sums[name] += slope.abs() / len(samples)
     return {name: item.cpu().numpy() for name, item in sums.items()}
 
 
 @contextmanager
-def _inference(module: nn.Module) -> Iterator[None]:
+def _inference(module: nn.Module) -> Generator[None]:
     """Run a module as for inference, then in the mode it was in."""
     was = module.training
     module.eval()
