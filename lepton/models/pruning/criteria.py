@@ -1,0 +1,196 @@
+"""How much each weight, filter or block matters: one score per group, pruned from the lowest.
+
+All take weights `[out, in, …]` and the labels of `granularity.labels_of`, and return
+`[groups]` float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+from lepton.models.pruning.granularity import Labels, group_sizes, group_sums
+
+__all__ = [
+    "CRITERIA",
+    "Slopes",
+    "deviation",
+    "gradient",
+    "input_share",
+    "layer_share",
+    "magnitude_l1",
+    "magnitude_l2",
+    "saliency",
+    "scores_of",
+    "sensitivity",
+]
+
+Weights = NDArray[Any]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What the weights' changes do, measured on samples; each `[out, in, …]`, or None if unknown.
+
+    Attributes:
+        loss: dL/dw, L the mean loss.
+        outputs: the mean over samples of sum_k |dy_k/dw|, y the network's outputs.
+    """
+
+    loss: Weights | None = None
+    outputs: Weights | None = None
+
+
+def magnitude_l1(weights: Weights, labels: Labels) -> Scores:
+    """Return sum |w| of each group.
+
+    Source: Li et al., "Pruning Filters for Efficient ConvNets", 2017.
+    """
+    return group_sums(np.abs(np.asarray(weights, np.float64)), labels)
+
+
+def magnitude_l2(weights: Weights, labels: Labels) -> Scores:
+    """Return sqrt(sum w^2) of each group.
+
+    Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
+    2015, whose rule for one weight (its absolute value) this is for groups of one; He et al.,
+    "Soft Filter Pruning", 2018, for filters.
+    """
+    return np.sqrt(group_sums(np.square(np.asarray(weights, np.float64)), labels))
+
+
+def input_share(weights: Weights, labels: Labels) -> Scores:
+    """Return ||w_j|| / sum_i ||w_ij|| of each group j, i its input channels; 0 for all zeros.
+
+    w_ij is what group j reads of input i: a number in a dense layer, a kernel in a convolution.
+    It is 1 where one input alone carries the group and 1 / sqrt(n) where n do so equally, whatever
+    the layer's scale.
+
+    Source: the norm of a neuron or filter relative to the sum of the norms of its connections;
+    with numbers w_ij it is the ratio of L2 and L1 of Hoyer, "Non-negative Matrix Factorization
+    with Sparseness Constraints", 2004.
+    """
+    squares = np.square(np.asarray(weights, np.float64))
+    inputs = np.broadcast_to(
+        np.arange(squares.shape[1]).reshape(1, -1, *[1] * (squares.ndim - 2)), squares.shape
+    )
+    pairs = labels.astype(np.int64) * squares.shape[1] + inputs
+    norms = np.zeros(((int(labels.max()) + 1) * squares.shape[1],))
+    found = np.sqrt(group_sums(squares, pairs))
+    norms[: len(found)] = found
+    return _ratio(magnitude_l2(weights, labels), norms.reshape(-1, squares.shape[1]).sum(axis=1))
+
+
+def layer_share(weights: Weights, labels: Labels) -> Scores:
+    """Return ||w_j|| / sum_i ||w_i|| of each group j, i all groups of the layer.
+
+    Scores of one layer sum to 1, so that layers of unlike scale can be ranked together.
+
+    Source: the layer-wise normalization of Molchanov et al., "Pruning Convolutional Neural
+    Networks for Resource Efficient Inference", 2017, which divides by the layer's L2 norm of
+    scores instead of their sum.
+    """
+    norms = magnitude_l2(weights, labels)
+    return _ratio(norms, np.full_like(norms, norms.sum()))
+
+
+def deviation(weights: Weights, labels: Labels) -> Scores:
+    """Return the root mean square of each group in standard deviations of the layer's weights.
+
+    For single weights |w| / std(w): pruning scores below a factor is the threshold
+    factor x std(w).
+
+    Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
+    2015: a layer's threshold is a quality parameter times its weights' standard deviation.
+    """
+    spread = float(np.std(np.asarray(weights, np.float64)))
+    root = magnitude_l2(weights, labels) / np.sqrt(np.maximum(group_sizes(labels), 1))
+    return _ratio(root, np.full_like(root, spread))
+
+
+def gradient(slopes: Weights, labels: Labels) -> Scores:
+    """Return sum |dL/dw| of each group.
+
+    Args:
+        slopes: dL/dw, `[out, in, …]`.
+        labels: of the groups.
+
+    Source: Mozer and Smolensky, "Skeletonization", 1989: relevance by the error's derivative.
+    """
+    return group_sums(np.abs(np.asarray(slopes, np.float64)), labels)
+
+
+def saliency(weights: Weights, slopes: Weights, labels: Labels) -> Scores:
+    """Return |sum w dL/dw| of each group: what the loss changes by when the group becomes 0.
+
+    It is the first term of the Taylor series of L(w) - L(0).
+
+    Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019: the
+    first-order criterion, without its square, which does not change the order.
+    """
+    products = np.asarray(weights, np.float64) * np.asarray(slopes, np.float64)
+    return np.abs(group_sums(products, labels))
+
+
+def sensitivity(slopes: Weights, labels: Labels) -> Scores:
+    """Return the sum over a group of the mean over samples of sum_k |dy_k/dw|.
+
+    Args:
+        slopes: that mean, `[out, in, …]`.
+        labels: of the groups.
+
+    Source: Engelbrecht, "A New Pruning Heuristic Based on Variance Analysis of Sensitivity
+    Information", 2001: the sensitivity of the outputs to a parameter.
+    """
+    return group_sums(np.asarray(slopes, np.float64), labels)
+
+
+def _ratio(upper: Scores, lower: Scores) -> Scores:
+    return np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
+
+
+def _needed(slopes: Weights | None, criterion: str) -> Weights:
+    if slopes is None:
+        raise InputError(f"the criterion {criterion!r} needs data to measure slopes on")
+    return slopes
+
+
+CRITERIA: Mapping[str, Callable[[Weights, Labels, Slopes], Scores]] = {
+    "l1": lambda weights, labels, slopes: magnitude_l1(weights, labels),
+    "l2": lambda weights, labels, slopes: magnitude_l2(weights, labels),
+    "relative": lambda weights, labels, slopes: input_share(weights, labels),
+    "layer share": lambda weights, labels, slopes: layer_share(weights, labels),
+    "deviation": lambda weights, labels, slopes: deviation(weights, labels),
+    "gradient": lambda weights, labels, slopes: gradient(_needed(slopes.loss, "gradient"), labels),
+    "saliency": lambda weights, labels, slopes: saliency(
+        weights, _needed(slopes.loss, "saliency"), labels
+    ),
+    "sensitivity": lambda weights, labels, slopes: sensitivity(
+        _needed(slopes.outputs, "sensitivity"), labels
+    ),
+}
+"""Name -> its function of weights, labels and slopes."""
+
+
+def scores_of(
+    weights: Weights, labels: Labels, criterion: str, slopes: Slopes | None = None
+) -> Scores:
+    """Return the scores of each group by a criterion's name.
+
+    Raises:
+        InputError: There is no such criterion, it lacks slopes, or a weight is not finite.
+    """
+    function = CRITERIA.get(criterion)
+    if function is None:
+        known = ", ".join(CRITERIA)
+        raise InputError(f"a pruning criterion is one of {known}, not {criterion!r}")
+    made = function(weights, labels, slopes or Slopes())
+    if not np.isfinite(made).all():
+        raise InputError(f"weights or slopes are not finite: {criterion!r} cannot rank them")
+    return made
