@@ -9,6 +9,8 @@ from lepton.models.quantization.calibration import (
     Percentile,
     Scheme,
 )
+from lepton.models.quantization.integer_weights import IntegerWeights
+from lepton.models.quantization.onnx_file import FileOptions, quantize_model
 from lepton.models.quantization.quantizers import (
     Binary,
     Codebook,
@@ -25,7 +27,9 @@ __all__ = [
     "Calibration",
     "Codebook",
     "Entropy",
+    "FileOptions",
     "Grid",
+    "IntegerWeights",
     "MeanSquare",
     "MinMax",
     "Percentile",
@@ -36,4 +40,5 @@ __all__ = [
     "Standardized",
     "Uniform",
     "dynamic_grid",
+    "quantize_model",
 ]
