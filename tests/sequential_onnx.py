@@ -21,6 +21,8 @@ def sequential_onnx(network: Any, shape: Sequence[int]) -> onnx.ModelProto:
         inputs = [tensor]
         if hasattr(module, "weight"):
             for label in ("weight", "bias"):
+                if getattr(module, label) is None:
+                    continue
                 array = getattr(module, label).detach().numpy().astype(np.float32)
                 constants.append(numpy_helper.from_array(array, f"{name}.{label}"))
                 inputs.append(f"{name}.{label}")

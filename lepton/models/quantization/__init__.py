@@ -1,5 +1,6 @@
 """Quantization of weights and activations: quantizers, calibration and the int8 file form."""
 
+from lepton.models.quantization.aware import AwareOptions, Trained, train_quantized
 from lepton.models.quantization.calibration import (
     Calibration,
     Entropy,
@@ -23,6 +24,7 @@ from lepton.models.quantization.quantizers import (
 )
 
 __all__ = [
+    "AwareOptions",
     "Binary",
     "Calibration",
     "Codebook",
@@ -38,7 +40,9 @@ __all__ = [
     "RangeGrid",
     "Scheme",
     "Standardized",
+    "Trained",
     "Uniform",
     "dynamic_grid",
     "quantize_model",
+    "train_quantized",
 ]
