@@ -92,6 +92,7 @@ def distil(
     options = options or DistilOptions()
     was_training = teacher.training
     teacher.eval()
+    student.eval()
     torch.manual_seed(options.seed)
     match = _feature_match((teacher, student), batches, options)
     try:

@@ -23,7 +23,7 @@ def soft_cross_entropy(
 
     T^2 keeps the gradients' size as T grows.
 
-    Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531.
 
     Args:
         teacher: logits `[n, classes]`, p.
@@ -82,12 +82,13 @@ class FeatureMatch(nn.Module):
         )
         self._pairs = list(pairs.items())
         self._made: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+        paths = (list(pairs), list(pairs.values()))
         self._handles = [
-            network.get_submodule(path).register_forward_hook(_keeping(kept, path))
-            for network, kept, paths in zip(
-                networks, self._made, zip(*self._pairs, strict=True), strict=True
-            )
-            for path in paths
+            networks[side]
+            .get_submodule(path)
+            .register_forward_hook(_keeping(self._made[side], path))
+            for side in (0, 1)
+            for path in paths[side]
         ]
 
     def forward(self) -> torch.Tensor:
@@ -116,6 +117,6 @@ def same_size(*features: torch.Tensor) -> list[torch.Tensor]:
     """Return features with their channels last, images at the smallest of their sizes."""
     if any(feature.ndim != 4 for feature in features):
         return list(features)
-    size = tuple(min(feature.shape[axis] for feature in features) for axis in (2, 3))
-    pooled = [functional.adaptive_avg_pool2d(feature, size) for feature in features]
+    size = [min(feature.shape[axis] for feature in features) for axis in (2, 3)]
+    pooled = [functional.adaptive_avg_pool2d(feature, (size[0], size[1])) for feature in features]
     return [feature.permute(0, 2, 3, 1) for feature in pooled]

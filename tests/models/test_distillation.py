@@ -49,10 +49,10 @@ def test_features_are_projected_and_pooled() -> None:
 
     torch.manual_seed(0)
     teacher, student = nn.Sequential(nn.Conv2d(1, 3, 1)), nn.Sequential(nn.Conv2d(1, 2, 1, 2))
-    match = FeatureMatch((teacher, student), {"0": "0"}, [(3, 2)])
+    match: Any = FeatureMatch((teacher, student), {"0": "0"}, [(3, 2)])
     x = torch.randn(2, 1, 4, 4)
-    wanted, found = teacher(x), student(x)
-    projection = match.projections[0].weight
+    wanted, found = teacher(x).detach(), student(x).detach()
+    projection = match.projections[0].weight.detach()
     total = 0.0
     for n in range(2):
         for row in range(2):
@@ -61,7 +61,7 @@ def test_features_are_projected_and_pooled() -> None:
                     window = wanted[n, c, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
                     made = sum(projection[c, k] * found[n, k, row, column] for k in range(2))
                     total += float(window.mean() - made) ** 2
-    assert float(match()) == pytest.approx(total / 24, rel=1e-5)
+    assert float(match().detach()) == pytest.approx(total / 24, rel=1e-5)
     match.detach()
     assert not teacher[0]._forward_hooks
 
@@ -140,6 +140,7 @@ def test_refusals(tmp_path: Path) -> None:
         distil(teacher, student, batches, replace(OPTIONS, features={"1": "z"}))
     with pytest.raises(InputError, match="epoch 0 has no batches"):
         distil(teacher, student, lambda epoch: [], DistilOptions())
-    for wrong in ({"temperature": 0}, {"hard_share": 1.5}, {"epochs": 0}):
+    wrongs: list[dict[str, Any]] = [{"temperature": 0}, {"hard_share": 1.5}, {"epochs": 0}]
+    for wrong in wrongs:
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistilOptions(**wrong)

@@ -10,7 +10,19 @@ from lepton.models.quantization.calibration import (
     Percentile,
     Scheme,
 )
+from lepton.models.quantization.equalization import (
+    correct_biases,
+    equalize,
+    equalizing_factors,
+    fold_batch_norms,
+)
 from lepton.models.quantization.integer_weights import IntegerWeights
+from lepton.models.quantization.mixed_precision import (
+    Layer,
+    bits_for_cost,
+    bits_for_size,
+    measure_sensitivity,
+)
 from lepton.models.quantization.onnx_file import FileOptions, quantize_model
 from lepton.models.quantization.quantizers import (
     Binary,
@@ -32,6 +44,7 @@ __all__ = [
     "FileOptions",
     "Grid",
     "IntegerWeights",
+    "Layer",
     "MeanSquare",
     "MinMax",
     "Percentile",
@@ -42,7 +55,14 @@ __all__ = [
     "Standardized",
     "Trained",
     "Uniform",
+    "bits_for_cost",
+    "bits_for_size",
+    "correct_biases",
     "dynamic_grid",
+    "equalize",
+    "equalizing_factors",
+    "fold_batch_norms",
+    "measure_sensitivity",
     "quantize_model",
     "train_quantized",
 ]
