@@ -32,10 +32,8 @@ LAYERS = [
 EARLY = {
     "tvm": ("compiler/", "tvm_backend.py"),
     "torch": (
-        "torch_backend.py",
-        "torch_graph.py",
-        "torch_quantizer.py",
-        "models/onnx_module/",
+        *("torch_backend.py", "torch_graph.py", "torch_quantizer.py", "models/onnx_module/"),
+        *("models/torch_", "models/quantization/torch_"),
     ),
     "onnx": ("compiler/importers",),
 }
