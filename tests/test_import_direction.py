@@ -31,7 +31,7 @@ LAYERS = [
 
 EARLY = {
     "tvm": ("compiler/", "tvm_backend.py"),
-    "torch": ("torch_backend.py", "torch_graph.py", "torch_quantizer.py"),
+    "torch": ("torch_backend.py", "torch_graph.py", "torch_quantizer.py", "models/zoo/"),
     "onnx": ("compiler/importers",),
 }
 """Where a heavy library may be imported at the top: modules that are themselves imported late."""
