@@ -27,8 +27,8 @@ class NextItem(nn.Module):
 
     def forward(self, history: torch.Tensor) -> torch.Tensor:
         """Return logits [n, items] of histories [n, length], the latest item last."""
-        states = self.recurrence(self.embedding(history))[0]
-        return self.score(states[:, -1])
+        last = self.recurrence(self.embedding(history))[1]
+        return self.score((last[0] if isinstance(last, tuple) else last).squeeze(0))
 
 
 def gru_recommender(items: int = ITEMS, embedding: int = 32, hidden: int = 64) -> nn.Module:

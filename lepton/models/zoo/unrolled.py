@@ -52,15 +52,16 @@ class Unrolled(nn.Module):
         self.step: Step = _gru_step if is_gru else _lstm_step
         self.states, self.hidden = (1 if is_gru else 2), recurrence.hidden_size
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the states after each step [n, length, hidden], and the last ones [n, hidden]."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, object]:
+        """Return what the recurrence does: all states [n, length, hidden], and the last ones."""
         projected = self.inputs(x)
         state = tuple(x.new_zeros(len(x), self.hidden) for _ in range(self.states))
         made: list[torch.Tensor] = []
-        for number in range(x.shape[1]):
-            state = self.step(projected[:, number], self.state(state[0]), state)
+        for one in projected.split(1, dim=1):
+            state = self.step(one.flatten(1), self.state(state[0]), state)
             made.append(state[0])
-        return torch.stack(made, dim=1), state
+        last = tuple(one.unsqueeze(0) for one in state)
+        return torch.stack(made, dim=1), last if self.states > 1 else last[0]
 
 
 def _linear(recurrence: nn.GRU | nn.LSTM, kind: str) -> nn.Linear:
