@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, load_chip
 from lepton.errors import InputError
+from lepton.models import model_path
 from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
 
@@ -99,8 +100,9 @@ def compile(
     """Compile a model into a program.
 
     Args:
-        model: path of a quantized `.onnx` or `.tflite` file, a `torch.export` program, an
-            `onnx.ModelProto` or a Relax `IRModule`.
+        model: path of a quantized `.onnx` or `.tflite` file, name of a trained network
+            (`lepton.models.trained_networks()`), a `torch.export` program, an `onnx.ModelProto` or
+            a Relax `IRModule`.
         chip: preset, path of a chip file, or `Chip`.
         calibration: inputs of a float model (not `.tflite`), `[samples, ...]` by name, to quantize
             it with ONNX Runtime's quantizer; an object is written as ONNX first.
@@ -126,7 +128,7 @@ def compile(
     if isinstance(model, str | Path):
         from lepton.compiler.isolate import compile_file
 
-        return compile_file(Path(model), _chip(chip), options)
+        return compile_file(model_path(model), _chip(chip), options)
     if calibration is None:
         return compile_model(model, _chip(chip), options)
     from lepton.compiler.isolate import compile_calibrated

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lepton.errors import InputError
+from lepton.models import model_path
 from lepton.program import Objective
 
 __all__ = ["add_calibration", "add_chip", "add_compilation", "add_objective", "add_shapes"]
-__all__ += ["file_path", "natural", "parse_shapes"]
+__all__ += ["file_path", "model_file", "natural", "parse_shapes"]
 
 
 def file_path(text: str) -> Path:
@@ -20,6 +21,11 @@ def file_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a file name must not be empty")
     return Path(text)
+
+
+def model_file(text: str) -> Path:
+    """Return the path of a model that an argument names, or of a trained network."""
+    return model_path(file_path(text))
 
 
 def natural(text: str) -> int:

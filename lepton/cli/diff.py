@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton.cli.arguments import add_calibration, add_objective, add_shapes, file_path
+from lepton.cli.arguments import add_calibration, add_objective, add_shapes, model_file
 from lepton.cli.loading import program_or_model
 from lepton.errors import InputError
 
@@ -27,10 +27,10 @@ def add_commands(commands: Any) -> None:
         epilog="example: lepton diff model.tflite --chip edge --chip server",
     )  # fmt: skip
     parser.add_argument(
-        "a", metavar="A", type=file_path, help="model, FILE.lepton, or FILE.json of `run --json`"
+        "a", metavar="A", type=model_file, help="model, FILE.lepton, or FILE.json of `run --json`"
     )
     parser.add_argument(
-        "b", metavar="B", type=file_path, nargs="?", help="default A, with other options"
+        "b", metavar="B", type=model_file, nargs="?", help="default A, with other options"
     )
     parser.add_argument(
         "--chip", action="append", default=[], metavar="NAME|FILE.toml",

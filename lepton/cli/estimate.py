@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from lepton.cli.arguments import add_chip, add_compilation, file_path
+from lepton.cli.arguments import add_chip, add_compilation, model_file
 from lepton.cli.loading import program_or_model
 
 __all__ = ["add_commands"]
@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
         epilog="example: lepton estimate model.lepton --json",
     )  # fmt: skip
     parser.add_argument(
-        "model", metavar="MODEL|FILE.lepton|TABLE.csv", type=file_path,
+        "model", metavar="MODEL|FILE.lepton|TABLE.csv", type=model_file,
         help="as for run, which simulates",
     )  # fmt: skip
     add_chip(parser, None)

@@ -17,6 +17,7 @@ from lepton.cli.arguments import (
     add_compilation,
     add_shapes,
     file_path,
+    model_file,
     natural,
 )
 from lepton.cli.loading import (
@@ -64,7 +65,7 @@ def _add_compile(commands: Any) -> None:
         epilog="example: lepton compile model.tflite --chip nano -o model.lepton",
     )  # fmt: skip
     parser.add_argument(
-        "model", metavar="MODEL", type=file_path, help=".onnx or .tflite, quantized"
+        "model", metavar="MODEL", type=model_file, help=".onnx or .tflite, quantized"
     )
     add_chip(parser)
     add_compilation(parser)
@@ -79,7 +80,7 @@ def _add_run(commands: Any) -> None:
         "run", help="simulate a model or a program",
         epilog="example: lepton run model.lepton --input x.npy --output y.npz --trace t.json",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL|FILE.lepton", type=file_path)
+    parser.add_argument("model", metavar="MODEL|FILE.lepton", type=model_file)
     add_chip(parser, None)
     add_compilation(parser)
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
@@ -102,7 +103,7 @@ def _add_verify(commands: Any) -> None:
         "verify", help="compare every layer with the golden library",
         epilog="example: lepton verify model.tflite --input x.npy",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", type=file_path)
+    parser.add_argument("model", metavar="MODEL", type=model_file)
     add_chip(parser)
     add_shapes(parser)
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
@@ -116,7 +117,7 @@ def _add_eval(commands: Any) -> None:
         "eval", help="accuracy beside the golden library's",
         epilog="example: lepton eval model.tflite --data test.npz",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", type=file_path)
+    parser.add_argument("model", metavar="MODEL", type=model_file)
     add_chip(parser)
     add_shapes(parser)
     parser.add_argument(

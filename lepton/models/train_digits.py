@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from lepton.errors import LeptonError
 from lepton.models import PIXEL_MAXIMUM, digits_model_path
+from lepton.models.int8 import golden_session, quantize_int8, run_each
 
 # torch, onnx and onnxruntime are typed in part only, and torch is an extra:
 # pyright: reportMissingImports=false, reportMissingTypeStubs=false, reportMissingModuleSource=false
@@ -37,7 +38,6 @@ from lepton.models import PIXEL_MAXIMUM, digits_model_path
 
 if TYPE_CHECKING:
     import onnx
-    import onnxruntime
     import torch
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -174,20 +174,12 @@ def forward(network: torch.nn.ModuleDict, image: torch.Tensor) -> torch.Tensor:
     return network["logits"](block2.mean(dim=(2, 3)))
 
 
-def shifted(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Move each image [n, 1, 8, 8] by -1, 0 or 1 pixel on both axes, zeros moving in."""
-    import torch
-
-    padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
-    windows = padded.unfold(2, 8, 1).unfold(3, 8, 1)
-    offsets = torch.randint(0, 3, (2, len(image)), generator=generator)
-    return windows[torch.arange(len(image)), :, offsets[0], offsets[1]]
-
-
 def train(network: torch.nn.ModuleDict, digits: Digits, settings: Settings) -> None:
     """Fit the layers in place with AdamW under a one-cycle rate, and leave them in eval mode."""
     import torch
     from tqdm import tqdm
+
+    from lepton.models.training.augmentation import shifted
 
     generator = torch.Generator().manual_seed(settings.seed)
     image = torch.from_numpy(images(digits.train_pixels))
@@ -204,7 +196,7 @@ def train(network: torch.nn.ModuleDict, digits: Digits, settings: Settings) -> N
             order = torch.randperm(len(image), generator=generator)
             for batch in order.split(settings.batch):
                 optimizer.zero_grad()
-                logits = forward(network, shifted(image[batch], generator))
+                logits = forward(network, shifted(image[batch], 1, generator))
                 objective(logits, label[batch]).backward()
                 optimizer.step()
                 schedule.step()
@@ -258,50 +250,6 @@ def float_model(constants: Mapping[str, Floats]) -> onnx.ModelProto:
     return model
 
 
-def quantize(folder: Path, calibration: Floats) -> None:
-    """Quantize `float.onnx` of `folder` to `digits.onnx`, int8 QDQ, biases int32.
-
-    Weights are symmetric per output channel. Activations have a zero point, so that a Relu is the
-    clamp at -128 and vanishes; the extremes on `calibration` [n, 1, 8, 8] set their ranges.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    feeds = ({"image": image[np.newaxis]} for image in calibration)
-
-    class Reader(CalibrationDataReader):
-        """Hands the calibration images over one by one."""
-
-        def get_next(self) -> dict[str, Floats]:
-            return next(feeds, {})
-
-    source, target, int8 = folder / "float.onnx", folder / "digits.onnx", QuantType.QInt8
-    quant_pre_process(source, source, skip_optimization=True, skip_symbolic_shape=True)
-    quantize_static(
-        source, target, Reader(), per_channel=True, weight_type=int8, activation_type=int8
-    )
-
-
-def golden_session(model: Path, optimized: Path) -> onnxruntime.InferenceSession:
-    """Open a model on ONNX Runtime's integer kernels; `optimized` gets the graph that runs."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that a saved optimized graph fits this machine only
-    options.optimized_model_filepath = str(optimized)
-    # Without this entry x86 turns int8 activations to uint8, and some fusions are lost.
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run_logits(session: onnxruntime.InferenceSession, batch: Floats) -> Floats:
-    """Run images [n, 1, 8, 8] one by one, giving logits [n, 10]."""
-    rows = [session.run(["logits"], {"image": image[np.newaxis]})[0] for image in batch]
-    return np.concatenate([np.asarray(row, dtype=np.float32) for row in rows])
-
-
 def executed_operators(optimized: Path) -> dict[str, int]:
     """Count the operator kinds of an optimized graph; raise if any computes in float."""
     import onnx
@@ -321,10 +269,10 @@ def measure(network: torch.nn.ModuleDict, digits: Digits, folder: Path) -> Measu
     batch, labels = images(digits.holdout_pixels), digits.holdout_labels
     with torch.no_grad():
         trained = forward(network, torch.from_numpy(batch)).numpy()
-    folded = run_logits(golden_session(folder / "float.onnx", optimized), batch)
+    folded = run_each(golden_session(folder / "float.onnx", optimized), {"image": batch})
     # logits span about 10; folding only changes the order of float32 operations
     np.testing.assert_allclose(folded, trained, rtol=0, atol=1e-3)
-    quantized = run_logits(golden_session(folder / "digits.onnx", optimized), batch)
+    quantized = run_each(golden_session(folder / "digits.onnx", optimized), {"image": batch})
     return Measured(
         float(np.mean(folded.argmax(axis=1) == labels)),
         float(np.mean(quantized.argmax(axis=1) == labels)),
@@ -365,7 +313,8 @@ def build(output: Path, settings: Settings) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         onnx.save(float_model(fold(network)), folder / "float.onnx")
-        quantize(folder, images(digits.train_pixels[: settings.calibration_images]))
+        calibration = images(digits.train_pixels[: settings.calibration_images])
+        quantize_int8(folder / "float.onnx", folder / "digits.onnx", {"image": calibration})
         measured = measure(network, digits, folder)
         if measured.int8_accuracy < settings.minimum_accuracy:
             rule = f"at least {settings.minimum_accuracy}, not {measured.int8_accuracy:.4f}"
