@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,13 @@ from lepton.program import (
     Program,
     load_program,
     one_line,
+    read_arrays,
     refuse_special,
     starts_like_program,
 )
 
-__all__ = ["chosen_chip", "compile_path", "compile_path_explained", "load_arrays"]
-__all__ += ["program_or_model", "progress", "read_inputs", "search_bar"]
+__all__ = ["chosen_chip", "compile_path", "compile_path_explained", "progress"]
+__all__ += ["program_or_model", "read_inputs", "search_bar"]
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -77,7 +77,7 @@ def compile_path_explained(
             shapes=parse_shapes(options.shape),
             keep_all=keep_all,
             effort=effort,
-            calibration=None if samples is None else load_arrays(samples),
+            calibration=None if samples is None else read_arrays(samples),
             dump=getattr(options, "dump", None),
             explain=explain,
             float_on_host="cpu" in (getattr(options, "device", None) or ""),
@@ -146,28 +146,9 @@ def program_or_model(options: argparse.Namespace) -> Program:
     return retarget(program, chosen_chip(options.chip))
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Return the arrays of a .npz file, or the one of a .npy file under the name "".
-
-    Raises:
-        InputError: not such a file; object arrays are never read.
-    """
-    refuse_special(path)
-    try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        return {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        reason = error.strerror or "not a .npy or .npz file"
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, MemoryError, SyntaxError):
-        raise InputError(f"{path}: not a .npy or .npz file of plain arrays") from None
-
-
 def read_inputs(program: Program, path: Path) -> Arrays:
     """Return a program's inputs from a file; an unnamed array is the only input."""
-    arrays = load_arrays(path)
+    arrays = read_arrays(path)
     if list(arrays) == [""] and len(program.inputs) == 1:
         return {program.inputs[0]: arrays[""]}
     if list(arrays) == [""]:

@@ -24,14 +24,13 @@ from lepton.cli.loading import (
     chosen_chip,
     compile_path,
     compile_path_explained,
-    load_arrays,
     program_or_model,
     progress,
     read_inputs,
 )
 from lepton.cli.writing import refuse_overwrite, write_arrays, write_file
 from lepton.errors import InputError
-from lepton.program import Program, one_line
+from lepton.program import Program, one_line, read_arrays
 from lepton.trace import Trace
 
 if TYPE_CHECKING:
@@ -269,7 +268,7 @@ def _verify(options: argparse.Namespace) -> None:
     """Run `lepton verify`."""
     from lepton.runtime.verify import verify_program
 
-    inputs = None if options.input is None else load_arrays(options.input)
+    inputs = None if options.input is None else read_arrays(options.input)
     program = compile_path(options, chosen_chip(options.chip), keep_all=True)
     report = verify_program(program, options.model, inputs, seed=options.seed)
     print(json.dumps(report.to_json()) if options.json else report.text())
@@ -279,7 +278,7 @@ def _eval(options: argparse.Namespace) -> None:
     """Run `lepton eval`."""
     from lepton.runtime.evaluate import evaluate_program
 
-    arrays = load_arrays(options.data)
+    arrays = read_arrays(options.data)
     if "x" not in arrays or "y" not in arrays:
         raise InputError(f"{options.data}: must hold arrays x and y, not {', '.join(arrays)}")
     x, y = arrays["x"], arrays["y"]

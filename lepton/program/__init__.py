@@ -3,6 +3,7 @@
 Nothing in the file is ever executed.
 """
 
+from lepton.program.arrays import read_arrays
 from lepton.program.container import program_manifest
 from lepton.program.files import atomic_write, read_file, refuse_special
 from lepton.program.names import one_line
@@ -22,4 +23,4 @@ from lepton.program.samples import as_array, as_batch, only_input
 __all__ = ["Arena", "Objective", "Operator", "Program", "ProgramTensor", "Region", "atomic_write"]
 __all__ += ["load_program", "one_line", "program_from_parts", "program_manifest", "read_file"]
 __all__ += ["MAXIMUM_TENSOR_ELEMENTS", "SCRATCHPAD", "as_array", "as_batch", "only_input"]
-__all__ += ["refuse_special", "starts_like_program"]
+__all__ += ["read_arrays", "refuse_special", "starts_like_program"]

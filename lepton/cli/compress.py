@@ -1,0 +1,138 @@
+"""The command that makes a network small: train, prune, distil, share or quantize."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lepton.cli.arguments import add_chip, file_path, natural
+from lepton.cli.loading import chosen_chip
+from lepton.cli.writing import refuse_overwrite, write_file
+from lepton.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lepton.chip import Chip
+    from lepton.models.compression import Compressed
+
+# onnx is typed in part only:
+# pyright: reportUnknownMemberType=false
+
+__all__ = ["add_commands"]
+
+_EPILOG = """examples:
+  lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o small.onnx
+  lepton compress float.onnx --data mnist:data/mnist --pattern 2:4 --share 16 -o small.onnx
+  lepton compress student.onnx --distil teacher.onnx --data train.npz,test.npz -o small.onnx
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the parser of `lepton compress`."""
+    from lepton.models.training.named import DATA_FORMS
+
+    parser = commands.add_parser(
+        "compress", help="float network -> pruned, shared or few-bit int8 network", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "model", metavar="MODEL", help="float .onnx, or a network of lepton.models.zoo to train"
+    )
+    parser.add_argument("--data", required=True, help=f"samples: {DATA_FORMS}")
+    parser.add_argument("--prune", type=float, metavar="RATE", help="pruned / total, 0 to 1")
+    parser.add_argument(
+        "--pattern", help="weights (default), N:M as 2:4, filters, channels, kernels or 'blocks RxC'"
+    )
+    parser.add_argument("--criterion", default="l1", help="by which to prune; default l1")
+    parser.add_argument("--scope", default="layer", choices=("layer", "global"))
+    parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
+    parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
+    parser.add_argument(
+        "--distil", type=file_path, metavar="TEACHER.onnx", help="float network to learn from"
+    )
+    parser.add_argument(
+        "--epochs", type=natural, default=3, help="of training in each step; default 3"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="default 0.001")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("-o", "--output", type=file_path, required=True, metavar="OUT.onnx")
+    parser.add_argument(
+        "--work", type=file_path, metavar="DIR",
+        help="for the steps, from which a run that was cut off goes on; default OUT.steps",
+    )  # fmt: skip
+    add_chip(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_compress)
+
+
+def _compress(options: argparse.Namespace) -> None:
+    """Run `lepton compress`."""
+    from lepton.models.compression import CompressionRecipe, compress_model
+    from lepton.models.training.named import named_split
+    from lepton.models.zoo import NETWORKS
+
+    model = NETWORKS.get(options.model) or file_path(options.model)
+    refuse_overwrite([model if isinstance(model, Path) else None, options.distil], [options.output])
+    if options.output.suffix != ".onnx":
+        raise InputError(f"{options.output}: the result is an .onnx file")
+    chip = chosen_chip(options.chip)
+    recipe = CompressionRecipe(
+        prune=options.prune,
+        pattern=options.pattern,
+        criterion=options.criterion,
+        scope=options.scope,
+        share=options.share,
+        bits=options.bits,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+    folder = options.work or options.output.with_suffix(".steps")
+    split = named_split(options.data)
+    made = compress_model(model, split, recipe, folder, teacher=options.distil)
+    write_file(options.output, made.model.SerializeToString())
+    samples = split.train.batch(slice(0, 256))
+    costs = {"float, 8 bits": _cost(_quantized(made.source, samples), chip)}
+    costs[made.stages[-1].name] = _cost(made.model, chip)
+    if options.json:
+        stages = [vars(stage) for stage in made.stages]
+        print(json.dumps({"output": str(options.output), "stages": stages, "costs": costs}))
+    else:
+        print(_table(made, costs, chip.name))
+        print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
+
+
+def _quantized(source: onnx.ModelProto, samples: tuple[Any, ...]) -> onnx.ModelProto:
+    """Return the float network with weights of 8 bits, to compare with."""
+    from lepton.models.onnx_module.reading import runtime_inputs
+    from lepton.models.quantization import quantize_model
+
+    names = [item.name for item in runtime_inputs(source.graph)]
+    return quantize_model(source, dict(zip(names, samples, strict=True)))
+
+
+def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
+    """Return what a network takes on a chip: cycles, and bytes of its stored weights."""
+    from lepton.api import compile, simulate
+
+    program = compile(model, chip)
+    trace = simulate(program, values=False)
+    weights = sum(operator.weight_bytes for operator in program.operators)
+    stored = sum(operator.stored_bytes for operator in program.operators if operator.weight_bytes)
+    return {"cycles": int(trace.cycles), "weight_bytes": weights, "stored_bytes": stored}
+
+
+def _table(made: Compressed, costs: dict[str, dict[str, int]], chip: str) -> str:
+    lines = [f"{'step':16} {'validation':>10} {'test':>8} {'zeros':>8}"]
+    for stage in made.stages:
+        zeros = stage.zeros / max(stage.weights, 1)
+        lines.append(f"{stage.name:16} {stage.validation:10.4f} {stage.test:8.4f} {zeros:8.1%}")
+    lines += ["", f"{'on ' + chip:16} {'cycles':>12} {'weight bytes':>13} {'stored':>10}"]
+    for name, cost in costs.items():
+        lines.append(
+            f"{name:16} {cost['cycles']:12,} {cost['weight_bytes']:13,} {cost['stored_bytes']:10,}"
+        )
+    return "\n".join(lines)

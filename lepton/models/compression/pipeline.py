@@ -1,0 +1,351 @@
+"""The steps of compression, each kept in a folder, so that a run that was killed goes on.
+
+A step takes and gives float ONNX; the last one gives int8 QDQ. Each training inside a step has a
+checkpoint of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.datasets import Dataset
+from lepton.models.extras import require
+from lepton.models.int8 import golden_session, run_each
+from lepton.models.onnx_module.reading import runtime_inputs
+from lepton.models.training import Schedule, TrainingOptions, train
+from lepton.models.training.recipes import Split
+from lepton.models.training.trainer import Hooks, score_of
+from lepton.models.zoo import Network, Task
+from lepton.program.files import atomic_write
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+# torch and onnx are typed in part only:
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+__all__ = ["Compressed", "Stage", "compress_model"]
+
+_HARD_SHARE = 0.1
+"""Of the labels' own cross-entropy in the loss of a distillation."""
+_SCRATCH = 5
+"""Times the epochs of a step that a training from scratch takes."""
+_CALIBRATION = 256
+"""Samples that the ranges of activations are taken from."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The network after a step.
+
+    Attributes:
+        name: of the step, `float` for what was given.
+        validation: score on the validation samples.
+        test: score on the test samples.
+        weights: of convolutions and products.
+        zeros: of them.
+    """
+
+    name: str
+    validation: float
+    test: float
+    weights: int
+    zeros: int
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The float network that the steps began with, what they made of it, and how good each was."""
+
+    source: onnx.ModelProto
+    model: onnx.ModelProto
+    stages: tuple[Stage, ...]
+
+
+def compress_model(
+    model: onnx.ModelProto | str | Path | Network,
+    split: Split,
+    recipe: CompressionRecipe,
+    folder: Path,
+    *,
+    task: Task = Task.CLASSES,
+    teacher: onnx.ModelProto | str | Path | None = None,
+) -> Compressed:
+    """Compress a float network.
+
+    Args:
+        model: float ONNX, or a network of the zoo, which is trained first.
+        split: samples to train on, to choose epochs by, and to report on.
+        recipe: the steps.
+        task: loss and score of an ONNX model; the zoo knows those of its own.
+        folder: of the steps' results; what is there of the same run is not done again.
+        teacher: float ONNX that takes the same inputs; with it the network is also trained to give
+            its probabilities.
+
+    Raises:
+        LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
+        InputError: the options contradict each other, or the folder is another run's.
+    """
+    require("torch", "onnxruntime")
+    from lepton.models.onnx_module import read_float_model
+
+    learned = None if teacher is None else read_float_model(teacher)
+    task = model.task if isinstance(model, Network) else task
+    if learned is not None and task is not Task.CLASSES:
+        raise InputError("distillation needs a network that tells classes apart")
+    run = _Run(task, split, recipe, learned, folder)
+    if isinstance(model, Network):
+        run.claim(model.name.encode())
+        source = run.once("float", lambda: run.trained(model))
+    else:
+        source = read_float_model(model)
+        run.claim(source.SerializeToString(deterministic=True))
+    first, stages = source, [run.stage("float", source)]
+    for name, step in run.steps():
+        before = source
+        source = run.once(name, lambda step=step, before=before: step(before))
+        stages.append(run.stage(name, source))
+    return Compressed(first, source, tuple(stages))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One compression: its inputs, and the folder of its steps."""
+
+    task: Task
+    split: Split
+    recipe: CompressionRecipe
+    teacher: onnx.ModelProto | None
+    folder: Path
+
+    def claim(self, source: bytes) -> None:
+        """Take the folder for a network, or go on in it."""
+        sha = hashlib.sha256(source)
+        sha.update(json.dumps([asdict(self.recipe), str(self.task)]).encode())
+        if self.teacher is not None:
+            sha.update(self.teacher.SerializeToString(deterministic=True))
+        for part in self.split:
+            for array in (*part.inputs, part.labels):
+                sha.update(np.ascontiguousarray(array).tobytes())
+        mark, known = self.folder / "run.json", json.dumps({"run": sha.hexdigest()})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if mark.exists() and mark.read_text(encoding="utf-8") != known:
+            raise InputError(
+                f"{self.folder}: holds the steps of another compression (other options, model or "
+                "data): remove it, or choose another folder"
+            )
+        if not mark.exists() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder}: is no folder of a compression, and not empty")
+        atomic_write(mark, known.encode())
+
+    def trained(self, network: Network) -> onnx.ModelProto:
+        """Return a network of the zoo, trained from scratch."""
+        from lepton.models.export import float_model
+
+        module = network.build(self.recipe.seed)
+        self._train(module, _SCRATCH * self.recipe.epochs, "float")
+        return float_model(module, network.inputs, network.output)
+
+    def steps(self) -> list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]]:
+        """Return the steps in order, with their names."""
+        made: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = []
+        if self.recipe.prunes:
+            made.append(("prune", self._prune))
+        if self.teacher is not None:
+            made.append(("distil", self._distil))
+        made.append(("share" if self.recipe.share is not None else "quantize", self._quantize))
+        return made
+
+    def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+        """Return what a step makes, from the folder if it is there."""
+        import onnx
+
+        file = self.folder / f"{name}.onnx"
+        if file.exists():
+            return onnx.load(str(file))
+        made = step()
+        atomic_write(file, made.SerializeToString())
+        return made
+
+    def stage(self, name: str, model: onnx.ModelProto) -> Stage:
+        """Return how good a model is, and how many of its weights are zero."""
+        arrays = _weights(model)
+        return Stage(
+            name,
+            self._score(model, self.split.validation),
+            self._score(model, self.split.test),
+            sum(array.size for array in arrays),
+            sum(int(array.size - np.count_nonzero(array)) for array in arrays),
+        )
+
+    def _score(self, model: onnx.ModelProto, samples: Dataset) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            file.write_bytes(model.SerializeToString())
+            made = run_each(golden_session(file), self._named(model, samples))
+        return score_of(made, self.task, samples)
+
+    def _named(self, model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
+        """Return samples by the name of the input."""
+        names = [item.name for item in runtime_inputs(model.graph)]
+        return dict(zip(names, samples.batch(slice(None)), strict=True))
+
+    def _train(self, module: torch.nn.Module, epochs: int, name: str, loss: Any = None) -> None:
+        """Train a module; the training is kept in the folder until its step is done."""
+        options = TrainingOptions(
+            seed=self.recipe.seed,
+            epochs=epochs,
+            batch=self.recipe.batch,
+            learning_rate=self.recipe.learning_rate,
+            weight_decay=0.0,
+            schedule=Schedule.COSINE,
+        )
+        train(
+            module,
+            self.task,
+            (self.split.train, self.split.validation),
+            options,
+            checkpoint=self.folder / f"{name}.checkpoint",
+            hooks=Hooks(loss),
+        )
+
+    def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        from lepton.models.pruning import Schedule as PruningSchedule
+        from lepton.models.pruning import prune_model
+
+        recipe, trained = self.recipe, [0]
+
+        def fine_tune(module: torch.nn.Module, epochs: int) -> None:
+            trained[0] += 1
+            self._train(module, epochs, f"prune{trained[0]}")
+
+        steps = recipe.prune_steps
+        kind = "cubic" if steps > 1 else "one-shot"
+        return prune_model(
+            source,
+            recipe.prune,
+            recipe.criterion,
+            recipe.pattern,
+            recipe.scope,
+            data=self._batches(),
+            train=fine_tune,
+            schedule=PruningSchedule(kind, steps, recipe.epochs),
+        ).model
+
+    def _distil(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        from lepton.models.onnx_module import from_onnx, to_onnx
+        from lepton.models.pruning import hold
+        from lepton.models.torch_distillation import distillation_loss
+
+        assert self.teacher is not None
+        teacher = from_onnx(self.teacher)
+        teacher.eval()
+        module = from_onnx(source)
+
+        def loss(network: Any, inputs: Any, labels: Any) -> Any:
+            import torch
+
+            with torch.no_grad():
+                wanted = teacher(*inputs)
+            logits = (wanted, network(*inputs))
+            return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
+
+        with hold(module, _masks(module)):
+            self._train(module, self.recipe.epochs, "distil", loss)
+        return to_onnx(module)
+
+    def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        from lepton.models.onnx_module import from_onnx, to_onnx
+        from lepton.models.pruning import hold
+        from lepton.models.quantization import AwareOptions, quantize_model, train_quantized
+        from lepton.models.sharing import SharingOptions, share_weights
+
+        recipe = self.recipe
+        module = from_onnx(_folded(source))
+        with hold(module, _masks(module)):
+            if recipe.share is not None:
+                codes = share_weights(
+                    module,
+                    SharingOptions(recipe.share, seed=recipe.seed),
+                    fine_tune=lambda network: self._train(network, recipe.epochs, "share"),
+                )
+            else:
+                import torch
+
+                first = self.split.train.batch(slice(0, 1))
+                codes = train_quantized(
+                    module,
+                    [torch.from_numpy(array) for array in first],
+                    lambda network: self._train(network, recipe.epochs, "quantize"),
+                    AwareOptions(recipe.bits),
+                ).weights
+        return quantize_model(to_onnx(module), self._named(source, self.split.train.take(slice(0, _CALIBRATION))), weights=codes)
+
+    def _batches(self) -> list[tuple[Any, Any]]:
+        """Return some training samples, for criteria that measure slopes."""
+        import torch
+
+        part = self.split.train.take(slice(0, 4 * self.recipe.batch))
+        made: list[tuple[Any, Any]] = []
+        for at in range(0, len(part), self.recipe.batch):
+            span = slice(at, at + self.recipe.batch)
+            inputs = tuple(torch.from_numpy(array) for array in part.batch(span))
+            made.append((inputs, torch.from_numpy(part.labels[span])))
+        return made
+
+
+def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
+    """Return which weights of the layers that have zeros must not stay zero."""
+    from lepton.models.pruning.holding import layer_weights
+
+    arrays = {name: item.array() for name, item in layer_weights(module).items()}
+    return {name: array != 0 for name, array in arrays.items() if not array.all()}
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose batch norms are part of the layers before them."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "folded.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(file)
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return onnx.load(str(file))
+
+
+def _weights(model: onnx.ModelProto) -> list[NDArray[Any]]:
+    """Return the weights of convolutions and products, of an int8 model their codes."""
+    from onnx import numpy_helper
+
+    constants = {item.name: item for item in model.graph.initializer}
+    behind = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+    found: dict[str, NDArray[Any]] = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            name = behind.get(node.input[1], node.input[1])
+            if name in constants:
+                found[name] = numpy_helper.to_array(constants[name])
+    return list(found.values())
