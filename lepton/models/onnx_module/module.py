@@ -102,8 +102,19 @@ class OnnxModule(nn.Module):
         model.CopyFrom(self._model)
         for proto, name in _stored_tensors(model.graph):
             if name in self._owners:
-                self._write(proto, self._owners[name])
+                self._write(proto, name, self._owners[name])
         return model
+
+    def parameter_of(self, name: str) -> torch.Tensor | None:
+        """Return the parameter that holds a constant of the graph; None if none does."""
+        owner = self._owners.get(name)
+        return None if owner is None else attrgetter(owner.path)(self)
+
+    def as_stored(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        """Return values in a parameter's order, flat, in the order of the constant it holds."""
+        inverse = self._owners[name].inverse()
+        flat = values.detach().cpu().reshape(-1)
+        return flat if inverse is None else flat[inverse]
 
     def _computed(
         self, step: Step, values: Mapping[str, torch.Tensor], batch: int
@@ -208,11 +219,10 @@ class OnnxModule(nn.Module):
             self.register_buffer(names[name], constants[name].value, persistent=False)
         return names
 
-    def _write(self, proto: Any, owner: _Owner) -> None:
+    def _write(self, proto: Any, name: str, owner: _Owner) -> None:
         from onnx import numpy_helper
 
-        value, inverse = attrgetter(owner.path)(self).detach().cpu().reshape(-1), owner.inverse()
-        value = value if inverse is None else value[inverse]
+        value = self.as_stored(name, attrgetter(owner.path)(self))
         before = numpy_helper.to_array(proto)
         after = value.numpy().astype(before.dtype).reshape(before.shape)
         if before.tobytes() != after.tobytes():

@@ -46,6 +46,11 @@ class Slopes:
     loss: Weights | None = None
     outputs: Weights | None = None
 
+    def oriented_by(self, turn: Callable[[Weights], Weights]) -> Slopes:
+        """Return them with their axes in another order."""
+        loss, outputs = (None if item is None else turn(item) for item in (self.loss, self.outputs))
+        return Slopes(loss, outputs)
+
 
 def magnitude_l1(weights: Weights, labels: Labels) -> Scores:
     """Return sum |w| of each group.

@@ -40,7 +40,9 @@ def pruned_count(rate: float, total: int) -> int:
     return min(math.floor(rate * total + 0.5), total)
 
 
-def layer_mask(scores: Scores, labels: Labels, rate: float) -> Mask:
+def layer_mask(
+    scores: Scores, labels: Labels, rate: float, turn: NDArray[np.int64] | None = None
+) -> Mask:
     """Prune the groups of one layer with the lowest scores, exactly `pruned_count` of them.
 
     Of equal scores the earlier group goes first.
@@ -49,27 +51,36 @@ def layer_mask(scores: Scores, labels: Labels, rate: float) -> Mask:
         scores: `[groups]`.
         labels: `[out, in, …]`, each weight's group.
         rate: groups pruned / groups.
+        turn: `[groups]`; those of a lower turn go before any of a higher one.
     """
-    order = np.argsort(scores, kind="stable")
+    order = np.lexsort((scores, np.zeros_like(scores) if turn is None else turn))
     return _without(order[: pruned_count(rate, len(scores))], labels)
 
 
-def global_masks(scores: Sequence[Scores], labels: Sequence[Labels], rate: float) -> list[Mask]:
+def global_masks(
+    scores: Sequence[Scores],
+    labels: Sequence[Labels],
+    rate: float,
+    turns: Sequence[NDArray[np.int64]] | None = None,
+) -> list[Mask]:
     """Prune the groups of all layers with the lowest scores.
 
     As many as fit in `pruned_count` of all weights: exact for groups of one size that divides it,
-    else the last group that would exceed it stays. Of equal scores the earlier layer's go first,
+    else the last group that would exceed it stays. A layer may lose all of its weights: rank by
+    `layer share` where layers differ in scale. Of equal scores the earlier layer's go first,
     then the earlier group.
 
     Args:
         scores: `[groups]` per layer.
         labels: `[out, in, …]` per layer.
         rate: weights pruned / weights.
+        turns: `[groups]` per layer; those of a lower turn go before any of a higher one.
     """
     if not scores:
         return []
     sizes = np.concatenate([group_sizes(item) for item in labels])
-    order = np.argsort(np.concatenate(scores), kind="stable")
+    whole = np.concatenate(scores)
+    order = np.lexsort((whole, np.concatenate(turns) if turns else np.zeros_like(whole)))
     fits = np.cumsum(sizes[order]) <= pruned_count(rate, int(sizes.sum()))
     starts = np.cumsum([0, *(len(item) for item in scores)])
     chosen = order[fits]

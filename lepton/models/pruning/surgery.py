@@ -120,6 +120,18 @@ class FilterGraph:
             reason = " ".join(str(error).split())
             raise ImportFailure(f"the graph without the filters is not valid: {reason}") from error
 
+    def with_weights(self, values: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+        """Return the graph with other weights: name of the constant -> `[filters, …]`."""
+        axes = {layer.weights: layer.axis for layer in self.filters}
+        model = _copy(self._model)
+        _replace(model.graph, {name: np.moveaxis(v, 0, axes[name]) for name, v in values.items()})
+        return model
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The graph as it is, its constants folded."""
+        return _copy(self._model)
+
     def zeroed(self, classes: Collection[int]) -> onnx.ModelProto:
         """Return the graph with all filters, those of some classes 0, as are their biases."""
         flow, gone = self._flow, frozenset(int(item) for item in classes)
