@@ -29,11 +29,14 @@ _EPILOG = """examples:
   lepton compress student.onnx --distil teacher.onnx --data train.npz,test.npz -o small.onnx
 """
 
+_DATA = (
+    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
+    "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
+)
+
 
 def add_commands(commands: Any) -> None:
     """Add the parser of `lepton compress`."""
-    from lepton.models.training.named import DATA_FORMS
-
     parser = commands.add_parser(
         "compress", help="float network -> pruned, shared or few-bit int8 network", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,10 +44,11 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="float .onnx, or a network of lepton.models.zoo to train"
     )
-    parser.add_argument("--data", required=True, help=f"samples: {DATA_FORMS}")
+    parser.add_argument("--data", required=True, metavar="SAMPLES", help=_DATA)
     parser.add_argument("--prune", type=float, metavar="RATE", help="pruned / total, 0 to 1")
     parser.add_argument(
-        "--pattern", help="weights (default), N:M as 2:4, filters, channels, kernels or 'blocks RxC'"
+        "--pattern",
+        help="weights (default), N:M as 2:4, filters, channels, kernels or 'blocks RxC'",
     )
     parser.add_argument("--criterion", default="l1", help="by which to prune; default l1")
     parser.add_argument("--scope", default="layer", choices=("layer", "global"))
@@ -119,10 +123,11 @@ def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
     from lepton.api import compile, simulate
 
     program = compile(model, chip)
-    trace = simulate(program, values=False)
+    trace = simulate(program).trace
+    assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)
     stored = sum(operator.stored_bytes for operator in program.operators if operator.weight_bytes)
-    return {"cycles": int(trace.cycles), "weight_bytes": weights, "stored_bytes": stored}
+    return {"cycles": trace.cycles, "weight_bytes": weights, "stored_bytes": stored}
 
 
 def _table(made: Compressed, costs: dict[str, dict[str, int]], chip: str) -> str:

@@ -292,7 +292,11 @@ class _Run:
                     lambda network: self._train(network, recipe.epochs, "quantize"),
                     AwareOptions(recipe.bits),
                 ).weights
-        return quantize_model(to_onnx(module), self._named(source, self.split.train.take(slice(0, _CALIBRATION))), weights=codes)
+        return quantize_model(
+            to_onnx(module),
+            self._named(source, self.split.train.take(slice(0, _CALIBRATION))),
+            weights=codes,
+        )
 
     def _batches(self) -> list[tuple[Any, Any]]:
         """Return some training samples, for criteria that measure slopes."""

@@ -11,24 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.datasets import Dataset, hold_out, load_digits, load_image_folder, load_mnist
+from lepton.models.datasets import Dataset, hold_out, load_digits, load_image_folder
 from lepton.models.datasets.idx import GARMENT_NAMES
 from lepton.models.training.recipes import RECIPES, SPLIT_SEED, Split
 from lepton.program import read_arrays
 
-__all__ = ["DATA_FORMS", "named_split"]
+__all__ = ["named_split"]
 
 _PARTS = 6
 """A sixth of samples that come without a test part measures, another validates."""
 
-DATA_FORMS = (
-    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
-    "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz (x [n, ...], y [n])"
-)
-
 
 def named_split(text: str) -> Split:
-    """Return the samples that a user names: see `DATA_FORMS`.
+    """Return the samples that a user names.
+
+    Args:
+        text: `digits`, `intents`, `clicks`, `next_item`; `mnist:` or `fashion:` and the folder of
+            the IDX files; a folder with a folder of pictures for each class; one or two `.npz`
+            files with `x` [n, ...] and `y` [n], the second to measure with.
+
 
     Raises:
         InputError: there are none of that name, or they cannot be read.
@@ -44,7 +45,7 @@ def named_split(text: str) -> Split:
         return _thirds(load_image_folder(text))
     if text.endswith(".npz"):
         return _of_arrays([Path(part) for part in text.split(",")])
-    raise InputError(f"data '{text}': no such samples; give {DATA_FORMS}")
+    raise InputError(f"data '{text}': no such samples; see `lepton compress --help`")
 
 
 def _mnist(folder: Path) -> Split:
