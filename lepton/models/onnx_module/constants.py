@@ -57,6 +57,11 @@ class Constant:
         """Return it with its axes in another order."""
         return Constant(self.value.permute(*axes), self.source, self.places().permute(*axes))
 
+    def flat(self) -> Constant:
+        """Return it as a vector."""
+        index = None if self.index is None else self.index.reshape(-1)
+        return Constant(self.value.reshape(-1), self.source, index)
+
     def places(self) -> torch.Tensor:
         """Return `index`, written out."""
         if self.index is None:

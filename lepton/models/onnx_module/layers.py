@@ -58,6 +58,8 @@ def layer_of(step: Step, inputs: Constants, rank: int | None) -> Layer | None:
         inputs: its constants; None where an input is none.
         rank: of its first input, if known.
     """
+    if step.kind == "Dropout":
+        return _dropout(step, inputs)
     make = _LAYERS.get(step.kind)
     if make is None or any(
         name and (item is None or not item.is_float)
@@ -167,7 +169,9 @@ def _gemm(step: Step, inputs: Constants, rank: int | None) -> Layer | None:
     weights = weights if step.get("transB", 0) else weights.turned(1, 0)
     rows, columns = weights.value.shape
     bias = inputs[1] if len(inputs) > 1 else None
-    if bias is not None and tuple(bias.value.shape) != (rows,):
+    if bias is not None and bias.value.shape[-1:].numel() == bias.value.numel() == rows:
+        bias = bias.flat()
+    elif bias is not None:
         return None
     return _held(nn.Linear(columns, rows, bias is not None), "", [weights, bias])
 
@@ -209,8 +213,8 @@ class _Embedding(nn.Embedding):
         return super().forward(torch.where(index < 0, index + self.num_embeddings, index))
 
 
-def _dropout(step: Step, inputs: Constants, rank: int | None) -> Layer | None:
-    ratio = inputs[0] if inputs else None
+def _dropout(step: Step, inputs: Constants) -> Layer:
+    ratio = inputs[1] if len(inputs) > 1 else None
     return Layer(nn.Dropout(step.get("ratio", 0.5) if ratio is None else float(ratio.value)), {})
 
 
@@ -218,7 +222,6 @@ _LAYERS: Mapping[str, Callable[[Step, Constants, int | None], Layer | None]] = {
     "BatchNormalization": _batch_norm,
     "Conv": _convolution,
     "ConvTranspose": _transposed,
-    "Dropout": _dropout,
     "Gemm": _gemm,
     "MatMul": _matmul,
 }

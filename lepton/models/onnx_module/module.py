@@ -48,6 +48,9 @@ class _Owner:
 class OnnxModule(nn.Module):
     """A float ONNX graph whose parameters can be trained.
 
+    Weights that the graph computes from other constants, other than by moving their elements, stay
+    as they are: no stored tensor could take what they become.
+
     Attributes:
         layers: the torch layers, by a name that torch allows.
         free: parameters of operators without a torch layer: biases of sums, norms' scales.

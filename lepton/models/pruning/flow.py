@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-__all__ = ["Filters", "Flow", "Rule", "folded", "inferred_shapes"]
+__all__ = ["Filters", "Flow", "Rule", "folded", "inferred_shapes", "steps_of"]
 
 Rule = Callable[["Flow", Step], None]
 _FOLDED = LAYOUTS | {"Add", "Cast", "Concat", "Constant", "Div", "Gather", "Mul", "Slice", "Sub"}

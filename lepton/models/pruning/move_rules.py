@@ -174,6 +174,7 @@ def _split(flow: Flow, step: Step, tensor: Tracked) -> None:
         extent = flow.shapes[name][axis]
         whole = tensor.axes[axis]
         labels = None if whole is None else whole[start : start + extent]
+        flow.channels.fix(None if labels is None else labels[:1], f"{step.place} keeps each part")
         axes = [*tensor.axes[:axis], labels, *tensor.axes[axis + 1 :]]
         flow.write(name, axes, tensor.is_zero)
         parts.append(labels)

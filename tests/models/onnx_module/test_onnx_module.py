@@ -86,6 +86,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "gemm": ("Gemm", (3, 5), [drawn(5, 4), drawn(4)], {}),
     "gemm turned": ("Gemm", (3, 5), [drawn(4, 5)], {"transB": 1}),
+    "gemm row bias": ("Gemm", (3, 5), [drawn(4, 5), drawn(1, 4)], {"transB": 1}),
     "gemm scaled": ("Gemm", (3, 5), [drawn(4, 5), drawn(1, 4)], {"transB": 1, "alpha": 0.5}),
     "matmul": ("MatMul", (2, 3, 5), [drawn(5, 4)], {}),
     "batch norm": (
@@ -194,6 +195,7 @@ def test_operators_equal_onnx_runtime(name: str) -> None:
         ("transposed", "ConvTranspose2d"),
         ("gemm", "Linear"),
         ("gemm turned", "Linear"),
+        ("gemm row bias", "Linear"),
         ("matmul", "Linear"),
         ("batch norm", "BatchNorm2d"),
     ],
@@ -308,7 +310,7 @@ def test_embeddings_are_looked_up() -> None:
 
 
 def test_dropout_drops_in_training_only() -> None:
-    made: Any = from_onnx(single("Dropout", (1, 1000), [np.float32(0.25)]))
+    made: Any = from_onnx(single("Dropout", (1, 1000), [np.float32(0.25), np.bool_(False)]))
     x = torch.ones(1, 1000)
     assert torch.equal(made(x), x)
     torch.manual_seed(0)

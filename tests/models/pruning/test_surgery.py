@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from lepton.errors import ImportFailure, LeptonError
 from lepton.models.encoder import EncoderShape, transformer_encoder
@@ -164,20 +164,36 @@ def test_groups_stay_equal() -> None:
     assert sets(graph) == [(("conv0",), 2), (("conv1",), 3), (("conv2",), 5)]
 
 
+def parts(w: Writer, x: str, *sizes: int) -> list[str]:
+    """Split channels, a node with several outputs."""
+    names = [f"part{len(w.names)}.{at}" for at in range(len(sizes))]
+    target = w.constant(f"{names[0]}.sizes", np.array(sizes))
+    w._nodes.append(helper.make_node("Split", [x, target], names, name=names[0], axis=1))
+    w.names += names
+    w.of.update(zip(names, sizes, strict=True))
+    return names
+
+
 def test_concatenations_and_splits_keep_their_order() -> None:
     w = Writer()
     left, right = w.conv(w.image, 5), w.conv(w.image, 3)
     whole = w.step("Concat", left, w.image, right, axis=1)
     w.of[whole] = 11
-    x = w.conv(whole, 8)
-    parts = w.constant("parts", np.array([3, 5]))
-    w.names += ["p", "q"]
-    from onnx import helper
+    one, other = parts(w, w.conv(whole, 8), 3, 5)
+    graph = agree(w.head(w.step("Add", w.conv(one, 4), w.conv(other, 4))))
+    # of the 8 that are split, one of each part stays
+    assert [item[1] for item in sets(graph)] == [5, 3, 6, 4]
 
-    w._nodes.append(helper.make_node("Split", [x, parts], ["p", "q"], name="split", axis=1))
-    w.of.update(p=3, q=5)
-    graph = agree(w.head(w.step("Add", w.conv("p", 4), w.conv("q", 4))))
-    assert [item[1] for item in sets(graph)] == [5, 3, 8, 4]
+
+def test_a_part_of_one_channel_stays() -> None:
+    w = Writer()
+    gate, rest = parts(w, w.conv(w.image, 5), 1, 4)
+    graph = agree(w.head(w.conv(w.step("Mul", rest, w.step("Sigmoid", gate)), 6)))
+    assert [item[1] for item in sets(graph)] == [3, 6]
+    everything = [label for item in graph.sets() for label in item.classes[1:].tolist()]
+    x = np.ones((1, 3, 8, 8), np.float32)
+    small, masked = run(graph.without(everything), x), run(graph.zeroed(everything), x)
+    np.testing.assert_allclose(small, masked, rtol=0, atol=1e-5)
 
 
 def test_flatten_to_gemm_drops_every_pixel_of_a_channel() -> None:
