@@ -51,7 +51,7 @@ def fold_batch_norms(network: torch.nn.Module) -> int:
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: the network's graph cannot be traced.
+        InputError: the network's graph cannot be traced, or weights are parametrized.
     """
     require("torch")
     from lepton.models.quantization.torch_pairs import fold_all
@@ -75,7 +75,7 @@ def equalize(network: torch.nn.Module, rounds: int = 20) -> int:
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: the network's graph cannot be traced.
+        InputError: the network's graph cannot be traced, or weights are parametrized.
     """
     require("torch")
     from lepton.models.quantization.torch_pairs import equalize_pair, layer_pairs

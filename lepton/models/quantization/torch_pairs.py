@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lepton.errors import InputError
 from lepton.models.quantization.equalization import equalizing_factors
+from lepton.models.quantization.torch_weights import refuse_replaced
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -41,6 +42,7 @@ class LayerPair(NamedTuple):
 
 def _traced(network: nn.Module) -> tuple[fx.Graph, dict[str, nn.Module]]:
     """Return a network's graph and its modules."""
+    refuse_replaced(network)
     try:
         graph = fx.symbolic_trace(network).graph
     except Exception as error:

@@ -15,6 +15,7 @@ from lepton.models.quantization import (
     equalize,
     equalizing_factors,
     fold_batch_norms,
+    measure_sensitivity,
 )
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
@@ -163,6 +164,16 @@ def channel_means(network: Any, path: str, batches: list[Any]) -> list[float]:
         network(batch)
     handle.remove()
     return [float(torch.cat(made)[:, c].mean()) for c in range(made[0].shape[1])]
+
+
+def test_replaced_weights_are_refused() -> None:
+    from torch.nn.utils import parametrize
+
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    parametrize.register_parametrization(network[2], "weight", nn.Identity())
+    for function in (equalize, fold_batch_norms, lambda n: measure_sensitivity(n, lambda _: 0.0)):
+        with pytest.raises(InputError, match=r"weight '2.weight' is parametrized"):
+            function(network)
 
 
 def test_a_network_with_branches_on_values_is_refused() -> None:
