@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lepton.api import Model, check, compile, estimate, load_model, load_program, simulate
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
+    from lepton.models.distillation import distil
+    from lepton.models.quantization import quantize_model
+    from lepton.models.sharing import share_weights
     from lepton.program import Program
 
 __all__ = [
@@ -23,10 +26,13 @@ __all__ = [
     "Program",
     "check",
     "compile",
+    "distil",
     "estimate",
     "load_chip",
     "load_model",
     "load_program",
+    "quantize_model",
+    "share_weights",
     "simulate",
 ]
 
@@ -35,6 +41,9 @@ _HOMES = {
     "load_chip": "lepton.chip",
     "LeptonError": "lepton.errors",
     "Program": "lepton.program",
+    "distil": "lepton.models.distillation",
+    "quantize_model": "lepton.models.quantization",
+    "share_weights": "lepton.models.sharing",
 }
 
 

@@ -8,6 +8,8 @@ learn from, `training` trains and measures them.
 QDQ ONNX. `load_digits_holdout` gives the images that its training never saw.
 `python -m lepton.models.train_digits` makes both files again.
 
+`quantization`, `sharing` and `distillation` make networks smaller.
+
 `light`, `encoder` and `vision` write float ONNX networks with seeded weights, to measure and test
 with.
 """

@@ -41,7 +41,7 @@ def equalizing_factors(first: NDArray[Any], second: NDArray[Any]) -> Floats:
     return np.where(used, factors, 1).astype(np.float32)
 
 
-def fold_batch_norms(network: torch.nn.Module) -> int:
+def fold_batch_norms(network: torch.nn.Module, example: Sequence[torch.Tensor]) -> int:
     """Fold each batch norm into the layer before it, in place; return how many were.
 
     w' = w g / sqrt(v + e) and b' = (b - m) g / sqrt(v + e) + beta, where nothing else reads the
@@ -49,17 +49,21 @@ def fold_batch_norms(network: torch.nn.Module) -> int:
 
     Source: Jacob et al., CVPR 2018, section 3.2.
 
+    Args:
+        network: any module whose course does not depend on its input.
+        example: its inputs; one run shows what reads what.
+
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: the network's graph cannot be traced.
+        InputError: weights are parametrized.
     """
     require("torch")
     from lepton.models.quantization.torch_pairs import fold_all
 
-    return fold_all(network)
+    return fold_all(network, example)
 
 
-def equalize(network: torch.nn.Module, rounds: int = 20) -> int:
+def equalize(network: torch.nn.Module, example: Sequence[torch.Tensor], rounds: int = 20) -> int:
     """Equalize the ranges of channels between neighbouring layers, in place.
 
     Neighbours are convolutions and linear layers with nothing but ReLUs, poolings, dropouts and
@@ -67,7 +71,8 @@ def equalize(network: torch.nn.Module, rounds: int = 20) -> int:
     the network computes stays the same.
 
     Args:
-        network: any module that can be traced.
+        network: any module whose course does not depend on its input.
+        example: its inputs; one run shows what reads what.
         rounds: passes over all pairs, since each changes the ranges of the next.
 
     Returns:
@@ -75,12 +80,12 @@ def equalize(network: torch.nn.Module, rounds: int = 20) -> int:
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: the network's graph cannot be traced.
+        InputError: weights are parametrized.
     """
     require("torch")
     from lepton.models.quantization.torch_pairs import equalize_pair, layer_pairs
 
-    pairs = layer_pairs(network)
+    pairs = layer_pairs(network, example)
     for _ in range(rounds):
         for pair in pairs:
             equalize_pair(pair)

@@ -54,26 +54,28 @@ def measure_sensitivity(
 
     Raises:
         LeptonError: PyTorch is not installed.
+        InputError: weights are parametrized.
     """
     require("torch")
     import torch
 
     from lepton.models.quantization.integer_weights import IntegerWeights
-    from lepton.models.quantization.torch_weights import weights_of
+    from lepton.models.quantization.torch_weights import refuse_replaced, weights_of
 
+    refuse_replaced(network)
     whole = loss(network)
     layers: dict[str, Layer] = {}
     for weight in weights_of(network):
         value = weight.value
         kept = value.detach().clone()
         losses: dict[int, float] = {}
-        for bits in choices:
-            codes = IntegerWeights.of_values(kept.cpu().numpy(), bits, weight.axis)
-            with torch.no_grad():
-                value.copy_(torch.from_numpy(codes.values))
-            losses[bits] = loss(network) - whole
-        with torch.no_grad():
-            value.copy_(kept)
+        try:
+            for bits in choices:
+                codes = IntegerWeights.of_values(kept.cpu().numpy(), bits, weight.axis)
+                value.data.copy_(torch.from_numpy(codes.values))
+                losses[bits] = loss(network) - whole
+        finally:
+            value.data.copy_(kept)
         layers[weight.name] = Layer(value.numel(), losses)
     return layers
 

@@ -22,6 +22,7 @@ from lepton.models.quantization.onnx_ranges import (
     fitting_samples,
 )
 from lepton.models.quantization.onnx_weights import (
+    matching_weights,
     replace_weights,
     stored_codes,
     weight_axes,
@@ -83,7 +84,8 @@ def quantize_model(
         model: float ONNX, a file or itself.
         calibration: inputs `[samples, ...]` by name, or one array for the only input.
         bits: of all weights, or of those named (by initializer), 8 for the others.
-        weights: codes that are chosen already, by the initializer's name.
+        weights: codes that are chosen already, by the initializer's name, or by any other if the
+            model holds just what they stand for.
         options: what else decides.
 
     Raises:
@@ -103,7 +105,9 @@ def quantize_model(
             raise InputError(f"{label}: cannot be prepared: {_last_line(error)}") from error
         prepared = onnx.load(str(source))
         samples = fitting_samples(calibration, prepared.graph)
-        chosen = _chosen(prepared.graph, bits, weights or {}, (options, in_float))
+        axes = weight_axes(prepared.graph, in_float)
+        given = matching_weights(weight_values(prepared.graph, axes), weights or {})
+        chosen = _chosen(prepared.graph, bits, given, (options, axes))
         replace_weights(prepared.graph, chosen)
         onnx.save(prepared, str(source))
         overrides = _overrides(chosen) | _known_ranges(source, samples, options)
@@ -112,7 +116,7 @@ def quantize_model(
         except Exception as error:
             raise InputError(f"{label}: cannot be quantized: {_last_line(error)}") from error
         made = onnx.load(str(target))
-    _check_codes(made.graph, chosen, weights or {})
+    _check_codes(made.graph, given)
     return made
 
 
@@ -175,25 +179,25 @@ def _chosen(
     graph: onnx.GraphProto,
     bits: int | Mapping[str, int],
     given: Mapping[str, IntegerWeights],
-    how: tuple[FileOptions, Collection[str]],
+    how: tuple[FileOptions, Mapping[str, int | None]],
 ) -> dict[str, IntegerWeights]:
     """Return the codes of all weights."""
-    options, in_float = how
-    axes = weight_axes(graph, in_float)
+    options, axes = how
+    values = weight_values(graph, axes)
     named = {} if isinstance(bits, int) else bits
-    unknown = next((name for name in [*given, *named] if name not in axes), None)
+    unknown = next((name for name in named if name not in axes), None)
     if unknown is not None:
         known = ", ".join(f"'{name}'" for name in axes) or "none"
         raise InputError(f"the model has no weights '{unknown}' (it has {known})")
     default = bits if isinstance(bits, int) else WEIGHT_BITS
-    return {
-        name: given[name]
-        if name in given
-        else IntegerWeights.of_values(
-            values, named.get(name, default), axes[name], options.weight_calibration
+    chosen = {
+        name: IntegerWeights.of_values(
+            array, named.get(name, default), axes[name], options.weight_calibration
         )
-        for name, values in weight_values(graph, axes).items()
+        for name, array in values.items()
+        if name not in given
     }
+    return {**chosen, **given}
 
 
 def _overrides(chosen: Mapping[str, IntegerWeights]) -> dict[str, list[dict[str, Any]]]:
@@ -247,18 +251,14 @@ def _quantize(
     )
 
 
-def _check_codes(
-    graph: onnx.GraphProto,
-    chosen: Mapping[str, IntegerWeights],
-    given: Mapping[str, IntegerWeights],
-) -> None:
+def _check_codes(graph: onnx.GraphProto, given: Mapping[str, IntegerWeights]) -> None:
     """Raise if the file does not hold the codes given.
 
     ONNX Runtime widens the scale of a channel whose weights are so small that its bias would not
     fit 32 bits; codes that were not given may shrink by that.
     """
-    for name in given:
-        if not np.array_equal(stored_codes(graph, name), chosen[name].codes):
+    for name, weights in given.items():
+        if not np.array_equal(stored_codes(graph, name), weights.codes):
             raise InputError(
                 f"weights '{name}' have channels too small beside their bias to keep their codes: "
                 "set such channels to zero"

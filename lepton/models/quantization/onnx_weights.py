@@ -14,7 +14,7 @@ from lepton.models.quantization.integer_weights import IntegerWeights
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["replace_weights", "stored_codes", "weight_axes", "weight_values"]
+__all__ = ["matching_weights", "replace_weights", "stored_codes", "weight_axes", "weight_values"]
 
 
 def weight_axes(graph: onnx.GraphProto, in_float: Collection[str] = ()) -> dict[str, int | None]:
@@ -84,6 +84,41 @@ def replace_weights(graph: onnx.GraphProto, weights: Mapping[str, IntegerWeights
                 f"weights '{item.name}' must have shape {list(item.dims)}, not {list(values.shape)}"
             )
         item.CopyFrom(numpy_helper.from_array(values, item.name))
+
+
+def matching_weights(
+    values: Mapping[str, NDArray[np.float32]], given: Mapping[str, IntegerWeights]
+) -> dict[str, IntegerWeights]:
+    """Return codes by the names that a model has for their weights.
+
+    Exporters rename and transpose parameters; what has no constant of its name is the one that has
+    its values, or, if it is a matrix, their transpose.
+
+    Args:
+        values: the model's weights.
+        given: codes by the model's or any other names.
+
+    Raises:
+        InputError: no constant has such a name or such values.
+    """
+    made = {name: weights for name, weights in given.items() if name in values}
+    for name, weights in given.items():
+        if name in values:
+            continue
+        forms = [weights, weights.transposed()] if weights.codes.ndim == 2 else [weights]
+        found = {
+            own: form
+            for own, array in values.items()
+            for form in reversed(forms)
+            if np.array_equal(array, form.values)
+        }
+        if not found:
+            known = ", ".join(f"'{own}'" for own in values) or "none"
+            raise InputError(
+                f"the model has no weights '{name}', and none with their values (it has {known})"
+            )
+        made |= found
+    return made
 
 
 def stored_codes(graph: onnx.GraphProto, name: str) -> NDArray[np.int8]:

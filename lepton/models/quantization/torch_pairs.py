@@ -1,15 +1,18 @@
-"""Neighbouring layers of a traced module: batch norms to fold, ranges to equalize."""
+"""Neighbouring layers of a module: batch norms to fold, ranges to equalize."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from lepton.errors import InputError
 from lepton.models.quantization.equalization import equalizing_factors
+from lepton.models.quantization.torch_flow import Flow, recorded_flow
+from lepton.models.quantization.torch_weights import refuse_replaced
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -23,8 +26,7 @@ _SCALING = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
-_SCALING_FUNCTIONS = (torch.relu, nn.functional.relu, torch.flatten)
-_SCALING_METHODS = ("relu", "relu_", "flatten")
+_SCALING_FUNCTIONS = ("relu", "relu_", "flatten", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
 
 
 class LayerPair(NamedTuple):
@@ -39,45 +41,43 @@ class LayerPair(NamedTuple):
     second: Any
 
 
-def _traced(network: nn.Module) -> tuple[fx.Graph, dict[str, nn.Module]]:
-    """Return a network's graph and its modules."""
-    try:
-        graph = fx.symbolic_trace(network).graph
-    except Exception as error:
-        kind = type(network).__name__
-        raise InputError(
-            f"{kind} cannot be traced, so its neighbouring layers are not known: {error}"
-        ) from error
-    return graph, dict(network.named_modules())
+def _flows(network: nn.Module, example: Sequence[torch.Tensor]) -> list[Flow]:
+    """Return a network's computations."""
+    refuse_replaced(network)
+    return recorded_flow(network, example)
 
 
-def _uses(graph: fx.Graph) -> dict[str, int]:
-    """Return how often each module is called."""
-    counts: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            counts[str(node.target)] = counts.get(str(node.target), 0) + 1
-    return counts
+def _own_layers(flows: list[Flow]) -> set[str]:
+    """Return the layers that run once and whose weights nothing else reads."""
+    runs = Counter(flow.name for flow in flows if flow.module is not None)
+    reads = Counter(reader for flow in flows for reader in flow.parameters)
+    return {
+        flow.name
+        for flow in flows
+        if isinstance(flow.module, (*_LAYERS, *_NORMS))
+        and runs[flow.name] == 1
+        and all(reads[id(item)] == 1 for item in flow.module.parameters())
+    }
 
 
-def fold_all(network: nn.Module) -> int:
+def fold_all(network: nn.Module, example: Sequence[torch.Tensor]) -> int:
     """Fold each batch norm into the layer before it; return how many were."""
+    flows = _flows(network, example)
+    own = _own_layers(flows)
     network.eval()
-    graph, modules = _traced(network)
-    uses, folded = _uses(graph), 0
-    for node in graph.nodes:
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        before: Any = node.args[0] if node.args else None
-        if not isinstance(norm, _NORMS) or not isinstance(before, fx.Node):
+    folded = 0
+    for flow in flows:
+        norm: Any = flow.module
+        before = flow.sources[0] if flow.sources else None
+        if not isinstance(norm, _NORMS) or norm.running_mean is None or before is None:
             continue
-        target = str(before.target)
-        layer = modules.get(target) if before.op == "call_module" else None
-        alone = len(before.users) == 1 and uses.get(target) == 1 == uses[str(node.target)]
-        if not isinstance(layer, _LAYERS) or not alone or norm.running_mean is None:
+        layer: Any = before.module
+        alone = len(before.users) == 1 and {before.name, flow.name} <= own
+        if not isinstance(layer, _LAYERS) or not alone:
             continue
         fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
-        _set(network, target, fuse(layer, norm))
-        _set(network, str(node.target), nn.Identity())
+        _set(network, before.name, fuse(layer, norm))
+        _set(network, flow.name, nn.Identity())
         folded += 1
     return folded
 
@@ -89,43 +89,34 @@ def _set(network: nn.Module, path: str, module: nn.Module) -> None:
     setattr(owner, label, module)
 
 
-def layer_pairs(network: nn.Module) -> list[LayerPair]:
+def layer_pairs(network: nn.Module, example: Sequence[torch.Tensor]) -> list[LayerPair]:
     """Return the pairs of layers whose ranges can be equalized, in order of execution."""
-    graph, modules = _traced(network)
-    uses = _uses(graph)
+    flows = _flows(network, example)
+    own = _own_layers(flows)
     pairs: list[LayerPair] = []
-    for node in graph.nodes:
-        first: Any = _layer(node, modules, uses)
-        if first is None:
+    for flow in flows:
+        reader = _reader(flow)
+        if reader is None or not {flow.name, reader.name} <= own:
             continue
-        reader = _reader(node, modules)
-        second: Any = None if reader is None else _layer(reader, modules, uses)
-        if second is not None and _fits(first, second):
+        first: Any = flow.module
+        second: Any = reader.module
+        is_pair = isinstance(first, _LAYERS) and isinstance(second, _LAYERS)
+        if is_pair and _fits(first, second):
             pairs.append(LayerPair(first, second))
     return pairs
 
 
-def _layer(node: fx.Node, modules: dict[str, nn.Module], uses: dict[str, int]) -> nn.Module | None:
-    """Return the layer that a node runs, if it is the only one to."""
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
-    return module if isinstance(module, _LAYERS) and uses[str(node.target)] == 1 else None
-
-
-def _reader(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """Return the node that alone reads a result, behind what lets factors through."""
-    while len(node.users) == 1:
-        (node,) = node.users
-        if not _lets_through(node, modules):
-            return node
+def _reader(flow: Flow) -> Flow | None:
+    """Return what alone takes a result, behind what lets factors through."""
+    while len(flow.users) == 1:
+        (flow,) = flow.users
+        if flow.module is None:
+            lets_through = flow.name in _SCALING_FUNCTIONS
+        else:
+            lets_through = isinstance(flow.module, _SCALING)
+        if not lets_through:
+            return flow
     return None
-
-
-def _lets_through(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return isinstance(modules[str(node.target)], _SCALING)
-    if node.op == "call_function":
-        return node.target in _SCALING_FUNCTIONS
-    return node.op == "call_method" and node.target in _SCALING_METHODS
 
 
 def _fits(first: Any, second: Any) -> bool:

@@ -13,13 +13,22 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from lepton.errors import InputError
 from lepton.models.quantization.integer_weights import IntegerWeights
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUntypedBaseClass=false, reportPrivateUsage=false
 
-__all__ = ["Replacement", "Weight", "bake", "chosen_weights", "replace", "weights_of"]
+__all__ = [
+    "Replacement",
+    "Weight",
+    "bake",
+    "chosen_weights",
+    "refuse_replaced",
+    "replace",
+    "weights_of",
+]
 
 _MATRICES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -81,6 +90,16 @@ def _labels(owner: nn.Module) -> Iterator[tuple[str, int | None]]:
         for label in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
             if getattr(owner, label) is not None:
                 yield label, 0
+
+
+def refuse_replaced(network: nn.Module) -> None:
+    """Raise InputError if a weight is made by a parametrization, so that it cannot be written."""
+    for weight in weights_of(network):
+        if parametrize.is_parametrized(weight.owner, weight.label):
+            raise InputError(
+                f"weight '{weight.name}' is parametrized (masked, rounded or shared): "
+                "make it a plain parameter first"
+            )
 
 
 def replace(weight: Weight, step: nn.Module) -> None:

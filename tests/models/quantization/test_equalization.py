@@ -15,6 +15,7 @@ from lepton.models.quantization import (
     equalize,
     equalizing_factors,
     fold_batch_norms,
+    measure_sensitivity,
 )
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
@@ -76,7 +77,7 @@ def mixed() -> Any:
 def test_folding_keeps_what_a_network_computes() -> None:
     network, x = mixed(), torch.randn(3, 2, 8, 8)
     before = network(x)
-    assert fold_batch_norms(network) == 2
+    assert fold_batch_norms(network, [x]) == 2
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     torch.testing.assert_close(network(x), before, rtol=1e-4, atol=1e-4)
 
@@ -91,17 +92,17 @@ def test_a_result_that_is_read_twice_is_not_folded() -> None:
             y = self.layer(x)
             return self.norm(y) + y
 
-    network = Twice()
-    assert fold_batch_norms(network) == 0
+    network, x = Twice(), torch.randn(2, 3)
+    assert fold_batch_norms(network, [x]) == 0
     assert isinstance(network.norm, nn.BatchNorm1d)
 
 
 def test_equalization_keeps_what_a_network_computes() -> None:
     network, x = mixed(), torch.randn(3, 2, 8, 8)
-    fold_batch_norms(network)
+    fold_batch_norms(network, [torch.zeros(1, 2, 8, 8)])
     before = network(x).detach()
     # stem - depthwise - point, and hidden - last; the sum ends the others
-    assert equalize(network) == 3
+    assert equalize(network, [x]) == 3
     torch.testing.assert_close(network(x), before, rtol=1e-4, atol=1e-4)
     ranges = network.stem.weight.abs().amax((1, 2, 3))
     read = network.depthwise.weight.abs().amax((1, 2, 3))
@@ -125,7 +126,7 @@ def test_unequal_channels_round_better_once_equalized() -> None:
         return float((rounded(network)(x) - before).square().mean().detach())
 
     unequal = error()
-    assert equalize(network) == 1
+    assert equalize(network, [x]) == 1
     assert error() < unequal / 10
 
 
@@ -142,7 +143,7 @@ def rounded(network: Any, bits: int = 6) -> Any:
 
 def test_corrected_biases_leave_no_mean_error() -> None:
     network = mixed()
-    fold_batch_norms(network)
+    fold_batch_norms(network, [torch.zeros(1, 2, 8, 8)])
     network.inner.bias = None
     batches = [torch.rand(8, 2, 8, 8) for _ in range(3)]
     quantized = rounded(network, 3)
@@ -165,10 +166,37 @@ def channel_means(network: Any, path: str, batches: list[Any]) -> list[float]:
     return [float(torch.cat(made)[:, c].mean()) for c in range(made[0].shape[1])]
 
 
-def test_a_network_with_branches_on_values_is_refused() -> None:
-    class Branching(nn.Module):
-        def forward(self, x: Any) -> Any:
-            return x if x.sum() > 0 else -x
+def test_replaced_weights_are_refused() -> None:
+    from torch.nn.utils import parametrize
 
-    with pytest.raises(InputError, match="Branching cannot be traced"):
-        equalize(Branching())
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    parametrize.register_parametrization(network[2], "weight", nn.Identity())
+
+    def measure(given: Any, _example: Any) -> Any:
+        return measure_sensitivity(given, lambda _: 0.0)
+
+    for function in (equalize, fold_batch_norms, measure):
+        with pytest.raises(InputError, match=r"weight '2.weight' is parametrized"):
+            function(network, [torch.randn(1, 3)])
+
+
+@pytest.mark.parametrize("kept", ["returned", "in place", "called twice", "shared reader", "tied"])
+def test_what_is_read_elsewhere_is_no_pair(kept: str) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x)
+            if kept == "returned":
+                return self.second(torch.relu(y)), y
+            if kept == "in place":
+                return self.second(y.relu_())
+            if kept == "called twice":
+                return self.second(torch.relu(self.first(torch.relu(y))))
+            if kept == "tied":
+                return nn.functional.linear(self.second(torch.relu(y)), self.first.weight)
+            return self.second(torch.relu(y)) + y.sum()
+
+    assert equalize(Pair(), [torch.randn(2, 4)]) == (kept == "in place")

@@ -213,6 +213,25 @@ def test_codes_that_a_bias_leaves_no_room_for_are_refused() -> None:
     np.testing.assert_array_equal(codes[[0, 1, 3]], weights["c.w"].codes[[0, 1, 3]])
 
 
+def test_codes_of_another_name_belong_to_their_values() -> None:
+    model = float_model()
+    plain = constants(model)
+    kernel = IntegerWeights.of_values(plain["c.w"], 3)
+    matrix = IntegerWeights.of_values(plain["g.w"].T, 4)
+    for item in model.graph.initializer:
+        for name, array in (("c.w", kernel.values), ("g.w", matrix.values.T)):
+            if item.name == name:
+                item.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    weights = {"features.0.weight": kernel, "classifier.weight": matrix}
+    stored = constants(quantize_model(model, samples(), weights=weights))
+    np.testing.assert_array_equal(stored["c.w_quantized"], kernel.codes)
+    np.testing.assert_array_equal(stored["g.w_quantized"], matrix.codes.T)
+    np.testing.assert_array_equal(stored["g.w_scale"], matrix.scale)
+    other = {"features.0.weight": IntegerWeights.of_values(plain["c.w"], 5)}
+    with pytest.raises(InputError, match=r"no weights 'features.0.weight', and none with"):
+        quantize_model(model, samples(), weights=other)
+
+
 @pytest.mark.slow
 def test_five_bit_weights_compile_run_and_are_stored_in_five_bits(tmp_path: Path) -> None:
     import lepton
