@@ -58,9 +58,9 @@ def add_commands(commands: Any) -> None:
         "--distil", type=file_path, metavar="TEACHER.onnx", help="float network to learn from"
     )
     parser.add_argument(
-        "--epochs", type=natural, default=3, help="of training in each step; default 3"
+        "--epochs", type=natural, help="of training in each step; default 3, on few samples more"
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="default 0.001")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="default 0.002")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("-o", "--output", type=file_path, required=True, metavar="OUT.onnx")
     parser.add_argument(

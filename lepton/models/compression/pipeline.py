@@ -131,6 +131,10 @@ class _Run:
     teacher: onnx.ModelProto | None
     folder: Path
 
+    @property
+    def _epochs(self) -> int:
+        return self.recipe.epochs_of(len(self.split.train))
+
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
         sha = hashlib.sha256(source)
@@ -156,7 +160,7 @@ class _Run:
         from lepton.models.export import float_model
 
         module = network.build(self.recipe.seed)
-        self._train(module, _SCRATCH * self.recipe.epochs, "float")
+        self._train(module, _SCRATCH * self._epochs, "float")
         return float_model(module, network.inputs, network.output)
 
     def steps(self) -> list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]]:
@@ -242,7 +246,7 @@ class _Run:
             recipe.scope,
             data=self._batches(),
             train=fine_tune,
-            schedule=PruningSchedule(kind, steps, recipe.epochs),
+            schedule=PruningSchedule(kind, steps, self._epochs),
         ).model
 
     def _distil(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -264,7 +268,7 @@ class _Run:
             return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
 
         with hold(module, _masks(module)):
-            self._train(module, self.recipe.epochs, "distil", loss)
+            self._train(module, self._epochs, "distil", loss)
         return to_onnx(module)
 
     def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -280,7 +284,7 @@ class _Run:
                 codes = share_weights(
                     module,
                     SharingOptions(recipe.share, seed=recipe.seed),
-                    fine_tune=lambda network: self._train(network, recipe.epochs, "share"),
+                    fine_tune=lambda network: self._train(network, self._epochs, "share"),
                 )
             else:
                 import torch
@@ -289,7 +293,7 @@ class _Run:
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    lambda network: self._train(network, recipe.epochs, "quantize"),
+                    lambda network: self._train(network, self._epochs, "quantize"),
                     AwareOptions(recipe.bits),
                 ).weights
         return quantize_model(
