@@ -50,8 +50,8 @@ def add_commands(commands: Any) -> None:
         "--pattern",
         help="weights (default), N:M as 2:4, filters, channels, kernels or 'blocks RxC'",
     )
-    parser.add_argument("--criterion", default="l1", help="by which to prune; default l1")
-    parser.add_argument("--scope", default="layer", choices=("layer", "global"))
+    parser.add_argument("--criterion", default="layer share", help="by which to prune; default 'layer share'")
+    parser.add_argument("--scope", default="global", choices=("layer", "global"))
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
     parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
     parser.add_argument(
@@ -60,7 +60,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--epochs", type=natural, help="of training in each step; default 3, on few samples more"
     )
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="default 0.002")
+    parser.add_argument("--learning-rate", type=float, default=5e-3, help="default 0.005")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("-o", "--output", type=file_path, required=True, metavar="OUT.onnx")
     parser.add_argument(

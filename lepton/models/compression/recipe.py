@@ -35,14 +35,14 @@ class CompressionRecipe:
 
     prune: float | None = None
     pattern: str | None = None
-    criterion: str = "l1"
-    scope: str = "layer"
+    criterion: str = "layer share"
+    scope: str = "global"
     prune_steps: int = 3
     temperature: float = 4.0
     share: int | None = None
     bits: int = 8
     epochs: int | None = None
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     batch: int = 64
     seed: int = 0
 

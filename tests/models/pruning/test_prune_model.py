@@ -90,6 +90,12 @@ def test_a_pattern_alone_leaves_layers_that_it_does_not_fit() -> None:
             assert ((np.moveaxis(w, 1, -1).reshape(-1, 4) != 0).sum(axis=1) <= 2).all()
 
 
+def test_layers_without_a_rate_of_their_own_stay_whole() -> None:
+    model, report = prune_model(data_path(MNIST), {"Times212": 0.5}, pattern="2:4")
+    assert [row.pruned for row in report.layers] == [0, 0, 1280]
+    assert ((arrays(model)["Times212"].reshape(-1, 4) != 0).sum(axis=1) == 2).all()
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("pattern", [None, "filters", "blocks 2x2", "2:4"])
 def test_every_criterion_with_every_pattern(criterion: str, pattern: str | None) -> None:
