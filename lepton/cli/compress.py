@@ -50,7 +50,9 @@ def add_commands(commands: Any) -> None:
         "--pattern",
         help="weights (default), N:M as 2:4, filters, channels, kernels or 'blocks RxC'",
     )
-    parser.add_argument("--criterion", default="layer share", help="by which to prune; default 'layer share'")
+    parser.add_argument(
+        "--criterion", default="layer share", help="by which to prune; default 'layer share'"
+    )
     parser.add_argument("--scope", default="global", choices=("layer", "global"))
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
     parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")

@@ -175,11 +175,9 @@ class _Run:
 
     def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
         """Return what a step makes, from the folder if it is there."""
-        import onnx
-
         file = self.folder / f"{name}.onnx"
         if file.exists():
-            return onnx.load(str(file))
+            return _loaded(file)
         made = step()
         atomic_write(file, made.SerializeToString())
         return made
@@ -313,6 +311,21 @@ class _Run:
             inputs = tuple(torch.from_numpy(array) for array in part.batch(span))
             made.append((inputs, torch.from_numpy(part.labels[span])))
         return made
+
+
+def _loaded(file: Path) -> onnx.ModelProto:
+    """Return the model in a step's file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(str(file))
+    except (DecodeError, OSError):
+        raise InputError(f"{file}: damaged; remove it, and its step is done again") from None
 
 
 def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:

@@ -1,0 +1,76 @@
+"""`lepton compress`: the table, the file and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton.cli.main import main
+
+torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+
+
+def arrays(tmp_path: Path) -> str:
+    """Write a few images that their brightness tells apart; return how to name them."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 10
+    x = (rng.integers(0, 40, (60, 8, 8, 1)) + 20 * y[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "few.npz", x=x, y=y)
+    return str(tmp_path / "few.npz")
+
+
+def test_a_network_becomes_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "small.onnx"
+    text = f"compress digits_cnn --data {arrays(tmp_path)} --prune 0.9 --bits 4 --epochs 1 -o {out}"
+    assert main([*text.split(), "--chip", "nano", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [stage["name"] for stage in printed["stages"]] == ["float", "prune", "quantize"]
+    plain, small = printed["costs"].values()
+    assert small["stored_bytes"] < plain["stored_bytes"] / 3
+    assert small["cycles"] <= plain["cycles"]
+    assert out.exists() and (tmp_path / "small.steps" / "run.json").exists()
+    assert main([*text.split(), "--chip", "nano"]) == 0
+    table = capsys.readouterr().out
+    assert "prune" in table and f"{small['stored_bytes']:,}" in table and "validation" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nothing.onnx --data digits -o x.onnx", "nothing.onnx"),
+        ("digits_cnn --data nowhere -o x.onnx", "data 'nowhere': no such samples"),
+        ("digits_cnn --data digits -o x.txt", "the result is an .onnx file"),
+        ("digits_cnn --data digits --bits 9 -o x.onnx", "1 to 8 bits, not 9"),
+        ("digits_cnn --data digits --prune 2 -o x.onnx", "2"),
+    ],
+)
+def test_what_is_refused(
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", *arguments.split(), "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_files_of_arrays(tmp_path: Path) -> None:
+    from lepton.errors import InputError
+    from lepton.models.training.named import named_split
+
+    split = named_split(arrays(tmp_path))
+    assert [len(part) for part in split] == [40, 10, 10]
+    assert split.train.inputs[0].shape == (40, 1, 8, 8)
+    both = named_split(f"{arrays(tmp_path)},{arrays(tmp_path)}")
+    assert [len(part) for part in both] == [50, 10, 60]
+    np.savez(tmp_path / "bad.npz", x=np.zeros(3))
+    with pytest.raises(InputError, match="must hold the arrays x and y"):
+        named_split(str(tmp_path / "bad.npz"))
+    np.savez(tmp_path / "bad.npz", x=np.zeros(3), y=np.array([0, -1, 1]))
+    with pytest.raises(InputError, match="y must be class numbers"):
+        named_split(str(tmp_path / "bad.npz"))

@@ -1,0 +1,118 @@
+"""The steps of compression one after the other: what they leave, and going on after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from lepton.errors import InputError
+from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.training.named import named_split
+from lepton.models.training.recipes import Split
+from lepton.models.zoo import network_named
+
+torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+
+RECIPE = CompressionRecipe(prune=0.5, prune_steps=2, bits=5, epochs=1)
+
+
+def few() -> Split:
+    """Return few of the digits."""
+    return Split(*(part.take(slice(0, 120)) for part in named_split("digits")))
+
+
+def compressed(folder: Path, recipe: CompressionRecipe = RECIPE, **options: Any) -> Compressed:
+    return compress_model(network_named("digits_cnn"), few(), recipe, folder, **options)
+
+
+def codes_of(model: onnx.ModelProto) -> list[np.ndarray]:
+    """Return the weights' codes: int8 constants of more than one axis."""
+    arrays = [numpy_helper.to_array(item) for item in model.graph.initializer]
+    return [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
+
+
+def test_pruned_weights_stay_zero_and_codes_take_the_bits(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "steps")
+    assert [stage.name for stage in made.stages] == ["float", "prune", "quantize"]
+    codes = codes_of(made.model)
+    total, zeros = (sum(f(array) for array in codes) for f in (np.size, lambda a: (a == 0).sum()))
+    assert total == made.stages[0].weights and zeros >= total // 2
+    assert max(np.abs(array).max() for array in codes) == 15
+    assert made.stages[0].zeros == 0
+    assert made.stages[2].zeros == zeros >= made.stages[1].zeros == total // 2
+
+
+def test_shared_weights_have_so_many_codes(tmp_path: Path) -> None:
+    recipe = CompressionRecipe(pattern="2:4", share=4, epochs=1, prune_steps=1)
+    made = compressed(tmp_path / "steps", recipe)
+    assert [stage.name for stage in made.stages] == ["float", "prune", "share"]
+    assert {len(np.unique(array)) for array in codes_of(made.model)} <= {2, 3, 4}
+
+
+def test_a_student_learns_from_a_teacher(tmp_path: Path) -> None:
+    teacher = compressed(tmp_path / "first", replace(RECIPE, prune=None)).source
+    made = compressed(tmp_path / "second", teacher=teacher)
+    assert [stage.name for stage in made.stages] == ["float", "prune", "distil", "quantize"]
+    # nothing that was pruned comes back
+    assert made.stages[2].zeros == made.stages[1].zeros > 0
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compressed(tmp_path / "whole")
+    trained = pipeline.train
+    calls: list[int] = []
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return trained(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "train", cut)
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        compressed(folder)
+    assert (folder / "float.onnx").exists() and not (folder / "prune.onnx").exists()
+    assert compressed(folder).model == whole.model
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains again"))
+    assert compressed(folder) == whole
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    compressed(tmp_path / "steps")
+    with pytest.raises(InputError, match="holds the steps of another compression"):
+        compressed(tmp_path / "steps", replace(RECIPE, bits=4))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="no folder of a compression, and not empty"):
+        compressed(tmp_path / "own")
+    assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
+    damaged = tmp_path / "steps" / "prune.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"prune\.onnx: damaged"):
+        compressed(tmp_path / "steps")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 4, "bits": 5}, "shared or rounded to 5 bits, not both"),
+        ({"bits": 9}, "1 to 8 bits, not 9"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+    ],
+)
+def test_recipes_that_contradict_themselves(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CompressionRecipe(**options)  # pyright: ignore[reportArgumentType] (drawn names)
+
+
+def test_few_samples_take_more_epochs() -> None:
+    recipe = CompressionRecipe(batch=64)
+    assert (recipe.epochs_of(64), recipe.epochs_of(55_000)) == (400, 3)
+    assert replace(recipe, epochs=2).epochs_of(64) == 2
