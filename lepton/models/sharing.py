@@ -137,13 +137,14 @@ def share_weights(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a weight is named that the network has not.
+        InputError: a weight is named that the network has not, or is parametrized.
     """
     require("torch")
-    from lepton.models.quantization.torch_weights import bake, weights_of
+    from lepton.models.quantization.torch_weights import bake, refuse_replaced, weights_of
     from lepton.models.torch_sharing import share_network
 
     options = options or SharingOptions()
+    refuse_replaced(network)
     _check_names(options, [weight.name for weight in weights_of(network)])
     share_network(network, options, importance or {})
     if fine_tune is not None:

@@ -139,3 +139,13 @@ def test_recurrences_compute_with_shared_weights(kind: str) -> None:
     plain = getattr(torch.nn, kind)(3, 4)
     plain.load_state_dict(layer.state_dict())
     assert torch.equal(plain(x)[0], after)
+
+
+def test_masked_weights_are_refused() -> None:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    from torch.nn.utils import parametrize
+
+    layer = torch.nn.Linear(3, 2)
+    parametrize.register_parametrization(layer, "weight", torch.nn.Identity())
+    with pytest.raises(InputError, match="weight 'weight' is parametrized"):
+        share_weights(layer)

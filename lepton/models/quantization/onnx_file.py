@@ -170,9 +170,21 @@ def _prepare(model: onnx.ModelProto, path: Path, options: FileOptions) -> Collec
     prepare: Any = quant_pre_process
     prepare(str(path), str(path), skip_symbolic_shape=True)
     prepared = onnx.load(str(path))
+    _flatten_biases(prepared.graph)
     in_float = options.prepare(prepared.graph)
     onnx.save(prepared, str(path))
     return in_float
+
+
+def _flatten_biases(graph: onnx.GraphProto) -> None:
+    """Make biases `[1, n]` of Gemm `[n]`: ONNX Runtime's quantizer fails on a row."""
+    readers = [
+        (node.op_type, place, name) for node in graph.node for place, name in enumerate(node.input)
+    ]
+    for item in graph.initializer:
+        reading = {(kind, place) for kind, place, name in readers if name == item.name}
+        if reading == {("Gemm", 2)} and list(item.dims[:-1]) == [1]:
+            del item.dims[0]
 
 
 def _chosen(

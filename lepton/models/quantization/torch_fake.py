@@ -27,7 +27,7 @@ class FakeWeights(nn.Module):
     s is max|w| / (2^(bits-1) - 1) of each channel, always of the present weights; or it is trained,
     starting there. The gradient of w is 1 inside the range and 0 outside; that of a trained s is
     round(w / s) - w / s inside and the clipped code outside, times 1 / sqrt(elements x high). One
-    bit is sign(w) mean|w|.
+    bit is sign(w) s, with s = mean|w| and the gradient sign(w).
 
     Source: Bengio et al., arXiv:1308.3432 (straight-through estimator); Esser et al., Learned Step
     Size Quantization, ICLR 2020, sections 2.1 and 2.2; Rastegari et al., XNOR-Net, ECCV 2016.
@@ -67,9 +67,10 @@ class FakeWeights(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the weight on its grid."""
         scale = self._scale(weight)
-        steps = weight / scale
         if self.bits == 1:
-            return _straight_through(torch.where(weight < 0, -1.0, 1.0).to(weight), steps) * scale
+            signs = torch.where(weight < 0, -1.0, 1.0).to(weight)
+            return signs * scale + (weight - weight.detach())
+        steps = weight / scale
         codes = _straight_through(torch.round(steps), steps)
         return torch.clamp(codes, -self.high, self.high) * scale
 

@@ -54,7 +54,8 @@ def _own_layers(flows: list[Flow]) -> set[str]:
     return {
         flow.name
         for flow in flows
-        if isinstance(flow.module, (*_LAYERS, *_NORMS))
+        if flow.module is not None
+        and isinstance(flow.module, (*_LAYERS, *_NORMS))
         and runs[flow.name] == 1
         and all(reads[id(item)] == 1 for item in flow.module.parameters())
     }

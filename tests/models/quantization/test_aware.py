@@ -62,6 +62,15 @@ def test_a_learned_scale_has_the_gradient_of_its_paper() -> None:
     assert step.stored(step(weight).detach()).codes.tolist() == [[0, -1, 3, -3]]
 
 
+def test_a_learned_level_of_one_bit_has_the_gradient_of_its_signs() -> None:
+    weight = torch.tensor([[0.5, -0.25], [0.0, 4.0]], requires_grad=True)
+    step = fake(weight, 1, None, learned=True)
+    assert float(step.scale.detach()) == 4.75 / 4
+    step(weight).backward(torch.tensor([[1.0, 10.0], [100.0, 1000.0]]))
+    assert float(step.scale.grad) == pytest.approx((1 - 10 + 100 + 1000) / 2)
+    assert weight.grad.tolist() == [[1, 10], [100, 1000]]
+
+
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_activations_are_rounded_as_their_range_says(bits: int) -> None:
     from lepton.models.quantization.torch_fake import FakeActivation

@@ -148,6 +148,25 @@ def test_known_ranges_decide_scales() -> None:
     assert (stored["x_zero_point"], stored["r_zero_point"]) == (-78, -128)
 
 
+def test_a_bias_that_is_a_row_is_taken() -> None:
+    model = float_model()
+    expected = constants(quantize_model(model, samples()))
+    for item in model.graph.initializer:
+        if item.name == "g.b":
+            item.dims.insert(0, 1)
+    stored = constants(quantize_model(model, samples()))
+    np.testing.assert_array_equal(stored["g.b_quantized"], expected["g.b_quantized"])
+
+
+def test_names_of_the_package() -> None:
+    import lepton
+    from lepton.models.distillation import distil
+    from lepton.models.sharing import share_weights
+
+    assert lepton.quantize_model is quantize_model
+    assert (lepton.share_weights, lepton.distil) == (share_weights, distil)
+
+
 def test_prepared_nodes_stay_in_float() -> None:
     options = FileOptions(prepare=lambda graph: ["g"])
     stored = constants(quantize_model(float_model(), samples(), bits=3, options=options))
