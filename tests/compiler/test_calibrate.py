@@ -114,8 +114,6 @@ def test_what_cannot_be_calibrated(tmp_path: Path) -> None:
 
 
 def test_identities_stay_whole_numbers() -> None:
-    from lepton.compiler.calibrate import plain_samples
-
     made = plain_samples({"ids": np.array([(1 << 24) + 1]), "image": np.array([7], np.uint8)})
     assert (made["ids"].dtype, made["ids"][0]) == (np.int64, (1 << 24) + 1)
     assert made["image"].dtype == np.float32
