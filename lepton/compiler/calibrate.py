@@ -27,7 +27,7 @@ _TFLITE_MARK = b"TFL3"
 
 
 def plain_samples(calibration: object) -> Arrays:
-    """Return calibration samples as float32 arrays by input name.
+    """Return calibration samples as float32 or int64 arrays by input name.
 
     Args:
         calibration: arrays by input name, or one array for the only input.
@@ -46,8 +46,9 @@ def plain_samples(calibration: object) -> Arrays:
     for name, value in cast(Mapping[object, object], calibration).items():
         label = f"calibration of input '{name}'" if name else "calibration"
         array = as_array(value, label)
+        is_whole = array.dtype.kind == "i" and array.dtype.itemsize >= 4
         with np.errstate(over="ignore"):
-            samples = np.array(array, np.float32, order="C")
+            samples = np.array(array, np.int64 if is_whole else np.float32, order="C")
         if not np.isfinite(samples).all():
             raise InputError(
                 f"{label} holds NaN or infinite values, or such as float32 cannot hold"
@@ -113,12 +114,14 @@ def _float_model(path: Path, shapes: Mapping[str, Sequence[int]]) -> Any:
 
 
 def _fitting(samples: Arrays, model: Any, name: str) -> Arrays:
-    """Return the samples `[n, *shape]` of every input, in the inputs' names."""
+    """Return the samples `[n, *shape]` of every input, in the inputs' names and types."""
+    from onnx import helper
+
     constants = {item.name for item in model.graph.initializer}
+    feeds = {item.name: item.type for item in model.graph.input if item.name not in constants}
     shapes = {
-        item.name: tuple(int(extent.dim_value) for extent in item.type.tensor_type.shape.dim)
-        for item in model.graph.input
-        if item.name not in constants
+        wanted: tuple(int(extent.dim_value) for extent in kind.tensor_type.shape.dim)
+        for wanted, kind in feeds.items()
     }
     if not shapes:
         raise InputError(f"{name} has no input to calibrate")
@@ -129,7 +132,13 @@ def _fitting(samples: Arrays, model: Any, name: str) -> Arrays:
         given = ", ".join(f"'{found}'" for found in samples if found) or "none by name"
         raise InputError(f"calibration has no samples of input '{missing[0]}' (it has {given})")
     return {
-        wanted: as_batch(samples[wanted], shape, f"calibration of input '{wanted}'")
+        wanted: as_batch(
+            samples[wanted].astype(
+                helper.tensor_dtype_to_np_dtype(feeds[wanted].tensor_type.elem_type)
+            ),
+            shape,
+            f"calibration of input '{wanted}'",
+        )
         for wanted, shape in shapes.items()
     }
 

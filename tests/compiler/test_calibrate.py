@@ -111,3 +111,9 @@ def test_what_cannot_be_calibrated(tmp_path: Path) -> None:
     dynamic = write_model(tmp_path / "d.onnx", 11, (1, 3, "h", "w"))
     with pytest.raises(ImportFailure, match="--shape x=1,3,h,w with your sizes in place of h, w"):
         quantize_model(dynamic, samples, target)
+
+
+def test_identities_stay_whole_numbers() -> None:
+    made = plain_samples({"ids": np.array([(1 << 24) + 1]), "image": np.array([7], np.uint8)})
+    assert (made["ids"].dtype, made["ids"][0]) == (np.int64, (1 << 24) + 1)
+    assert made["image"].dtype == np.float32

@@ -110,3 +110,21 @@ def test_norms_behind_linear_layers_are_folded(tmp_path: Any) -> None:
 def test_unknown_network() -> None:
     with pytest.raises(InputError, match=r"network must be one of lenet, .*, not 'lenett'"):
         build_network("lenett")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet8", "wide_and_deep", "lstm_recommender"])
+def test_float_networks_compile_with_calibration(name: str, tmp_path: Any) -> None:
+    """Identities stay whole numbers in a calibration."""
+    import lepton
+
+    network = NETWORKS[name]
+    path = tmp_path / f"{name}.onnx"
+    export_onnx(settled(network), network.inputs, path, network.output)
+    inputs = example(network, 4)
+    samples = {feed.name: one.numpy() for feed, one in zip(network.inputs, inputs, strict=True)}
+    program = lepton.compile(path, "edge", calibration=samples, effort=0)
+    made = lepton.simulate(program, {key: one[:1] for key, one in samples.items()}, timing=False)
+    expected = settled(network)(*(one[:1] for one in inputs)).detach().numpy()
+    result = made.outputs[network.output]
+    assert np.abs(result - expected).max() <= 0.1 * np.abs(expected).max()
