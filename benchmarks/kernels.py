@@ -69,7 +69,8 @@ def plain_type(kind: Any) -> object:
         assert kind.layout == "C" and kind.aligned, kind
         return f"{'' if kind.mutable else 'const '}{plain_type(kind.dtype)}[{kind.ndim}]"
     if isinstance(kind, types.BaseTuple):
-        items = [plain_type(item) for item in tuple(kind)]
+        members: Any = kind
+        items = [plain_type(member) for member in members]
         made: Any = getattr(kind, "instance_class", None)
         return items if made is None else {f"{made.__module__}:{made.__qualname__}": items}
     assert isinstance(kind, types.Number | types.Boolean), kind

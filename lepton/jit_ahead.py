@@ -137,9 +137,11 @@ def helpers(*groups: str) -> Generator[list[Kernel]]:
 
 def _missing(groups: Iterable[str]) -> list[Kernel]:
     """Return the kernels that the disk does not have; none if processes cannot share them."""
+    if _processors() == 1:
+        return []
     from lepton.jit import shares_cache
 
-    if not shares_cache() or _processors() == 1:
+    if not shares_cache():
         return []
     return [kernel for kernel in kernels_of(groups) if kernel.is_missing]
 

@@ -26,7 +26,7 @@ from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedules import Compiled, Schedule
 from lepton.compiler.worker import MEMORY, Request
 from lepton.errors import ImportFailure, InputError, LeptonError
-from lepton.jit_ahead import helpers, package_environment
+from lepton.jit_ahead import package_environment
 from lepton.program import Program, load_program
 
 __all__ = ["ADDRESS_BYTES", "compile_calibrated", "compile_file", "compile_file_explained"]
@@ -209,12 +209,11 @@ def _child(request: Request, folder: Path, listening: Listening | None) -> int |
                 child.stdin.write(json.dumps(dataclasses.asdict(request)).encode() + b"\n")
                 child.stdin.flush()
             # standard input stays open: the child ends itself when this process is gone
-            with helpers("compile"):
-                left: float = request.cpu_seconds * WALL_FACTOR
-                if listening is not None:
-                    listening.began()
-                    left = listening.until_closed(left)
-                return child.wait(timeout=max(left, 0.0))
+            left: float = request.cpu_seconds * WALL_FACTOR
+            if listening is not None:
+                listening.began()
+                left = listening.until_closed(left)
+            return child.wait(timeout=max(left, 0.0))
         except subprocess.TimeoutExpired:
             return None
         finally:
