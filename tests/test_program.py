@@ -137,7 +137,9 @@ def test_derived_values() -> None:
 
 
 def test_a_program_shows_itself_in_one_line() -> None:
-    program = dataclasses.replace(small(), source="hand\x1b[2J.onnx", constants=np.zeros(4096, np.uint8))
+    program = dataclasses.replace(
+        small(), source="hand\x1b[2J.onnx", constants=np.zeros(4096, np.uint8)
+    )
     assert repr(program) == (
         f"<Program of hand?[2J.onnx for chip {program.chip.name}: {len(program.decoded)} "
         f"instructions, 4096 bytes of constants, 1 NPU and 1 host regions>"
