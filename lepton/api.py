@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, load_chip
 from lepton.errors import InputError
+from lepton.jit_ahead import helpers
 from lepton.models import model_path
 from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
@@ -130,7 +131,8 @@ def compile(
 
         return compile_file(model_path(model), _chip(chip), options)
     if calibration is None:
-        return compile_model(model, _chip(chip), options)
+        with helpers("compile"):
+            return compile_model(model, _chip(chip), options)
     from lepton.compiler.isolate import compile_calibrated
 
     return compile_calibrated(model, _chip(chip), options)

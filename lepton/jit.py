@@ -21,10 +21,12 @@ import numba
 from numba.core import config
 from numba.extending import register_jitable
 
-from lepton.jit_parts import part_options
+from lepton.jit_cache import compile_in_turns
+from lepton.jit_parts import is_tried, part_options
 from lepton.jit_start import import_array_functions
 
-__all__ = ["cache_folder", "imported_files", "njit", "sources_hash"]
+__all__ = ["cache_folder", "folder_of", "imported_files", "module_file", "njit", "shares_cache"]
+__all__ += ["sources_hash"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ErrorModel = Literal["python", "numpy"]
@@ -45,7 +47,7 @@ def sources_hash(files: Iterable[Path] | None = None) -> str:
     return sha.hexdigest()[:16]
 
 
-def _file_of(module: str) -> Path | None:
+def module_file(module: str) -> Path | None:
     """Return the file of a module of the package, or None if there is no such module."""
     path = _PACKAGE.parent.joinpath(*module.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
@@ -59,8 +61,8 @@ def _imports(file: Path) -> frozenset[Path]:
     """Return the files of the package that a file names in its imports, late ones included."""
     found: set[Path | None] = set()
     for module, names, plain in _IMPORT.findall(file.read_text(encoding="utf-8")):
-        found.add(_file_of(module or plain))
-        found.update(_file_of(f"{module}.{name}") for name in re.findall(r"\w+", names))
+        found.add(module_file(module or plain))
+        found.update(module_file(f"{module}.{name}") for name in re.findall(r"\w+", names))
     return frozenset(path for path in found if path)
 
 
@@ -90,12 +92,17 @@ def cache_folder() -> Path:
 
 
 @cache
-def _folder_of(name: str) -> str:
+def folder_of(name: str) -> str:
     """Return the folder of the kernels of the file called `name`."""
     file = Path(name)
     if not file.is_relative_to(_PACKAGE):
         return str(cache_folder() / f"{file.stem}-{sources_hash()}")
     return str(cache_folder() / f"{file.stem}-{sources_hash(imported_files(file))}")
+
+
+def shares_cache() -> bool:
+    """Return whether processes that compile the same kernels wait for each other."""
+    return is_tried() and not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @overload
@@ -126,7 +133,9 @@ def njit(
 
     def compiled(python: Callable[..., Any]) -> Any:
         # Numba makes the attributes of its configuration at run time.
-        config.CACHE_DIR = _folder_of(python.__code__.co_filename)  # pyright: ignore[reportAttributeAccessIssue]
-        return numba.njit(cache=True, nogil=True, **options)(python)
+        config.CACHE_DIR = folder_of(python.__code__.co_filename)  # pyright: ignore[reportAttributeAccessIssue]
+        if not shares_cache():
+            return numba.njit(cache=True, nogil=True, **options)(python)
+        return compile_in_turns(numba.njit(nogil=True, **options)(python), python)
 
     return compiled if function is None else compiled(function)

@@ -18,10 +18,10 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
 
-__all__ = ["part_options"]
+__all__ = ["is_tried", "part_options"]
 
 _TRIED = ("0.68",)
-"""Versions of Numba with which the tests of this module passed."""
+"""Versions of Numba with which the tests passed of what builds on its inner names."""
 
 
 class _PartLibrary(JITCodeLibrary):
@@ -68,8 +68,13 @@ class _PartCompiler(CompilerBase):
         return [passes]
 
 
+def is_tried(version: str = numba.__version__) -> bool:
+    """Return whether a version of Numba is known to keep the names that this package builds on."""
+    return ".".join(version.split(".")[:2]) in _TRIED
+
+
 def part_options(version: str = numba.__version__) -> dict[str, Any]:
     """Return the options with which a version of Numba compiles a function as a part."""
-    if ".".join(version.split(".")[:2]) not in _TRIED:
+    if not is_tried(version):
         return {}
     return {"no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}

@@ -80,6 +80,13 @@ class Trace:
     seconds: float = field(default=0.0, compare=False)
     """Wall time of the simulation."""
 
+    def __repr__(self) -> str:
+        """Return one line: what is inside would fill a hundred."""
+        return (
+            f"<Trace of {len(self.records)} instructions in {self.cycles} cycles, "
+            f"{len(self.regions)} NPU regions>"
+        )
+
     def attribution(self) -> dict[str, dict[str, int]]:
         """Return for each unit where every cycle went; the causes add up to `cycles` exactly."""
         return {name: self._unit(number) for number, name in enumerate(self.queues)}

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lepton"
 
 LAYERS = [
-    {"errors", "jit", "jit_parts", "jit_start", "isa", "chip", "program", "trace", "listing"},
+    {"errors", "jit", "jit_ahead", "jit_cache", "jit_parts", "jit_start"}
+    | {"isa", "chip", "program", "trace", "listing"},
     {"arith", "codec", "cost"},
     {"models"},
     {"compiler", "simulator"},

@@ -136,6 +136,23 @@ def test_derived_values() -> None:
     assert SMALL.chip.memories[SMALL.program_memory].name == "flash"
 
 
+def test_a_program_shows_itself_in_one_line() -> None:
+    program = dataclasses.replace(
+        small(), source="hand\x1b[2J.onnx", constants=np.zeros(4096, np.uint8)
+    )
+    assert repr(program) == (
+        f"<Program of hand?[2J.onnx for chip {program.chip.name}: {len(program.decoded)} "
+        f"instructions, 4096 bytes of constants, 1 NPU and 1 host regions>"
+    )
+
+
+def test_a_trace_shows_itself_in_one_line() -> None:
+    from lepton.simulator import simulate_timing
+
+    trace = simulate_timing(hand_program("halt"))
+    assert repr(trace) == f"<Trace of 1 instructions in {trace.cycles} cycles, 1 NPU regions>"
+
+
 def test_saving_replaces_a_file_and_keeps_to_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "p.lepton"
     path.write_bytes(b"old")

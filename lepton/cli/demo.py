@@ -25,7 +25,7 @@ def demo(chip: Chip, folder: Path) -> None:
     from lepton.report.plots import save_all
     from lepton.report.summary import summarize
     from lepton.report.table import layer_table
-    from lepton.runtime.execute import HostRegions
+    from lepton.runtime.execute import HostRegions, compile_kernels
     from lepton.runtime.golden import GoldenModel
     from lepton.simulator import check, run_values, simulate_timing
 
@@ -34,6 +34,7 @@ def demo(chip: Chip, folder: Path) -> None:
     program = compile_file(path, chip, CompileOptions())
     compile_seconds = time.perf_counter() - began
     program.save(made_folder(folder) / "digits.lepton")
+    compile_kernels(program, "check", "values", "timing", "report")
     check(program)
     images, labels = load_digits_holdout()
     host, golden = HostRegions(program), GoldenModel(path)

@@ -13,25 +13,30 @@ __all__ = ["announced_kernels"]
 
 @contextmanager
 def announced_kernels(stream: TextIO | None = None) -> Generator[None]:
-    """Say on `stream` (default stderr) when Numba compiles a kernel that the cache does not hold.
+    """Say on `stream` (default stderr) when a kernel is compiled that the cache does not hold.
+
+    Another process may be compiling it for this one (`lepton.jit_cache`).
 
     A terminal gets one line that counts and is wiped at the end; anything else one plain line.
     """
     from numba.core import event
 
+    from lepton.jit_cache import WAITING
+
     out = stream or sys.stderr
     teller = _teller(event, out)
-    with event.install_listener("numba:compile", teller):
+    with event.install_listener("numba:compile", teller), event.install_listener(WAITING, teller):
         yield
-    if teller.count and out.isatty():
+    if teller.has_told and out.isatty():
         out.write("\r\033[K")
         out.flush()
 
 
 def _teller(event: Any, out: TextIO) -> Any:
-    """Return a listener that writes to `out`; its `count` is the kernels seen."""
+    """Return a listener that writes to `out`; `has_told` says whether it has."""
 
     class Teller(event.Listener):
+        has_told = False
         count = 0
         depth = 0
 
@@ -39,12 +44,13 @@ def _teller(event: Any, out: TextIO) -> Any:
             # collecting garbage takes a seventh of the time, and finds little before the end
             gc.disable()
             self.depth += 1
-            self.count += 1
-            text = "compiling the simulator's kernels, once per installation (about 40 s)"
+            self.count += event.kind == "numba:compile"
+            text = "compiling the simulator's kernels, once per installation (up to a minute)"
             if out.isatty():
                 out.write(f"\r{text}: {self.count}")
-            elif self.count == 1:
+            elif not self.has_told:
                 out.write(f"lepton: {text}\n")
+            self.has_told = True
             out.flush()
 
         def on_end(self, event: Any) -> None:

@@ -208,7 +208,7 @@ def _refuse_run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Run `lepton run`."""
-    from lepton.runtime.execute import simulate
+    from lepton.runtime.execute import compile_kernels, simulate
     from lepton.runtime.golden import random_inputs
 
     _refuse_run(options)
@@ -226,6 +226,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.no_values:
         inputs = None
     began = time.perf_counter()
+    compile_kernels(program, "check", *([] if inputs is None else ["values"]), "timing", "report")
     result = simulate(program, inputs, checked=options.no_check)
     seconds = time.perf_counter() - began
     assert result.trace is not None

@@ -26,6 +26,7 @@ from lepton.compiler.options import CompileOptions, plain_shapes
 from lepton.compiler.schedules import Compiled, Schedule
 from lepton.compiler.worker import MEMORY, Request
 from lepton.errors import ImportFailure, InputError, LeptonError
+from lepton.jit_ahead import package_environment
 from lepton.program import Program, load_program
 
 __all__ = ["ADDRESS_BYTES", "compile_calibrated", "compile_file", "compile_file_explained"]
@@ -191,17 +192,13 @@ def _run(request: Request, options: CompileOptions, folder: Path) -> int | None:
 
 def _child(request: Request, folder: Path, listening: Listening | None) -> int | None:
     """Run the child like `_run`, and answer what it asks."""
-    # the package's own folder goes first, so that the child imports what the parent runs
-    root = str(Path(lepton.errors.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, *WORKER],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=package_environment(),
             # Ctrl-C is ours to pass on, not the terminal's to deal to both
             start_new_session=True,
             pass_fds=request.pipes or (),

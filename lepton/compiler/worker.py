@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lepton.errors import CompileError, InputError, LeptonError
+from lepton.jit_ahead import helpers
 
 if TYPE_CHECKING:
     from lepton.compiler.schedules import Compiled
@@ -87,7 +88,8 @@ def _lower(which: int, value: int) -> None:
 def answer(request: Request) -> dict[str, str]:
     """Compile the model of a request and return the reply."""
     try:
-        made = _compile(request)
+        with helpers("compile"):
+            made = _compile(request)
         if not request.float_on_host:
             refuse_float(made.program, Path(request.model).name)
         Path(request.output).write_bytes(made.program.to_bytes())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.isa import WORD_BYTES, Instruction, decode_all, pack, records_of
+from lepton.program.names import one_line
 from lepton.program.objective import Objective
 
 __all__ = [
@@ -120,6 +121,15 @@ class Program:
     arenas: tuple[Arena, ...] = ()
     objective: Objective = Objective.LATENCY
     """What the compiler minimized."""
+
+    def __repr__(self) -> str:
+        """Return one line: what is inside would fill a thousand."""
+        kinds = [region.device for region in self.regions]
+        return (
+            f"<Program of {one_line(self.source)} for chip {one_line(self.chip.name)}: "
+            f"{len(self.instructions) // WORD_BYTES} instructions, {len(self.constants)} bytes of "
+            f"constants, {kinds.count('npu')} NPU and {kinds.count('host')} host regions>"
+        )
 
     @cached_property
     def _packed(self) -> tuple[bytes, NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.errors import InputError
 from lepton.program import Program, as_array, as_batch, only_input
-from lepton.runtime.execute import HostRegions
+from lepton.runtime.execute import HostRegions, compile_kernels
 from lepton.runtime.golden import GoldenModel
 from lepton.simulator import check, run_values
 
@@ -108,6 +108,7 @@ def evaluate_program(
 ) -> EvalReport:
     """Run a compiled classifier, and its model's golden library, on labelled samples."""
     samples, labels = _samples(program, x, y, limit)
+    compile_kernels(program, "check", "values")
     check(program)
     host, golden = HostRegions(program), GoldenModel(model)
     name, output = program.inputs[0], program.outputs[0]

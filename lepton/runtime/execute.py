@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.jit_ahead import compile_ahead
 from lepton.program import Program, only_input
 from lepton.simulator import Result, check, run_values, simulate_program
 
-__all__ = ["HostRegions", "simulate"]
+__all__ = ["HostRegions", "compile_kernels", "simulate"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -63,7 +64,20 @@ def simulate(
         CheckError: the program has undefined behaviour.
         InputError: an input is missing, unknown, or of the wrong shape or type.
     """
+    steps = ("check",) * (not checked) + ("values",) * (inputs is not None) + ("timing",) * timing
+    compile_kernels(program, *steps)
     return simulate_program(program, inputs, HostRegions(program), timing=timing, checked=checked)
+
+
+def compile_kernels(program: Program, *steps: str) -> None:
+    """Compile on all processors what a program's steps need and no earlier process has compiled.
+
+    Args:
+        program: what is to run.
+        steps: of `check`, `values`, `timing`, and `report` for the table of `lepton run`.
+    """
+    groups = [f"values-{program.golden}" if step == "values" else step for step in steps]
+    compile_ahead(*groups)
 
 
 def predict(program: Program, batch: NDArray[np.generic]) -> list[Arrays]:
@@ -77,6 +91,7 @@ def predict(program: Program, batch: NDArray[np.generic]) -> list[Arrays]:
         InputError: the program has not one input, or the elements do not fit.
     """
     name, _ = only_input(program)
+    compile_kernels(program, "check", "values")
     check(program)
     host = HostRegions(program)
     return [run_values(program, {name: item}, host) for item in batch]

@@ -15,7 +15,7 @@ from lepton.chip import Chip
 from lepton.errors import InputError
 from lepton.isa.footprints import Space, footprints
 from lepton.program import Program, ProgramTensor
-from lepton.runtime.execute import HostRegions
+from lepton.runtime.execute import HostRegions, compile_kernels
 from lepton.runtime.golden import GoldenModel, random_inputs
 from lepton.runtime.origin import Origin, Sum
 from lepton.simulator import check, run_values
@@ -149,6 +149,7 @@ def verify_program(
 ) -> VerifyReport:
     """Compare a program that was compiled with `keep_all` with its model's golden library."""
     arrays = _inputs(program, inputs, seed)
+    compile_kernels(program, "check", "values")
     check(program)
     names = tuple(tensor.name for tensor in program.tensors)
     ours = run_values(program, arrays, HostRegions(program), keep=names)

@@ -7,8 +7,10 @@ import io
 
 import numba
 import pytest
+from numba.core import event
 
 from lepton.cli.first_use import announced_kernels
+from lepton.jit_cache import WAITING
 
 
 class Terminal(io.StringIO):
@@ -37,6 +39,14 @@ def test_a_terminal_gets_a_count_that_is_wiped() -> None:
     with announced_kernels(out):
         compile_two()
     assert ": 1" in out.getvalue() and ": 2" in out.getvalue()
+    assert out.getvalue().endswith("\r\033[K")
+
+
+def test_waiting_for_another_process_is_said_too() -> None:
+    out = Terminal()
+    with announced_kernels(out), event.trigger_event(WAITING):
+        pass
+    assert "compiling the simulator's kernels" in out.getvalue()
     assert out.getvalue().endswith("\r\033[K")
 
 

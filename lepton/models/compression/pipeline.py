@@ -277,28 +277,26 @@ class _Run:
 
         recipe = self.recipe
         module = from_onnx(_folded(source))
-        with hold(module, _masks(module)):
-            if recipe.share is not None:
-                codes = share_weights(
-                    module,
-                    SharingOptions(recipe.share, seed=recipe.seed),
-                    fine_tune=lambda network: self._train(network, self._epochs, "share"),
-                )
-            else:
-                import torch
+        if recipe.share is not None:
+            # a codebook holds its level of zero by itself
+            codes = share_weights(
+                module,
+                SharingOptions(recipe.share, seed=recipe.seed),
+                fine_tune=lambda network: self._train(network, self._epochs, "share"),
+            )
+        else:
+            import torch
 
-                first = self.split.train.batch(slice(0, 1))
+            first = self.split.train.batch(slice(0, 1))
+            with hold(module, _masks(module)):
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
                     lambda network: self._train(network, self._epochs, "quantize"),
                     AwareOptions(recipe.bits),
                 ).weights
-        return quantize_model(
-            to_onnx(module),
-            self._named(source, self.split.train.take(slice(0, _CALIBRATION))),
-            weights=codes,
-        )
+        samples = self._named(source, self.split.train.take(slice(0, _CALIBRATION)))
+        return quantize_model(to_onnx(module), samples, weights=codes)
 
     def _batches(self) -> list[tuple[Any, Any]]:
         """Return some training samples, for criteria that measure slopes."""
