@@ -29,6 +29,7 @@ from lepton.compiler.schedule import Emission, RegionWork, emit_regions
 from lepton.compiler.schedules import Compiled
 from lepton.compiler.shard import Stretch, core_of, shard
 from lepton.compiler.shard_choice import layouts_of
+from lepton.compiler.shorten import shortened
 from lepton.compiler.stage import can_stage, staged
 from lepton.compiler.steps import FrontModel, HostStep, NpuStep
 from lepton.errors import CompileError
@@ -220,6 +221,8 @@ def _searched(
         if faster is not program and judge.score(faster) < judge.score(program):
             program = faster
     staging = stagings.get(program.instructions)
+    if search[0] and objective == Objective.LATENCY:
+        program = shortened(program, choices.streams, lambda: build(staging))
     if search[0] and back.works and back.chip.cores == 1:
         program = compacted(program, blocks[program.instructions])
     return _Made(program, choices, staging)
