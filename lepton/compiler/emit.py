@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.codec import WeightStream
 from lepton.compiler.allocate import TILE_ALIGN, Ring
 from lepton.compiler.choices import Choices
 from lepton.compiler.graph import Tensor
 from lepton.compiler.joins import View, packed_view
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
-from lepton.isa.instructions import Load, Store, WeightFormat, Weights
+from lepton.isa.instructions import Load, Store, Weights
 
 __all__ = ["Box", "Emitter", "Location", "Mark", "Tile"]
 
@@ -114,8 +113,6 @@ class Emitter:
     """DMA channels each way that are not for tensors."""
     exchanged: frozenset[str] = frozenset()
     """Tensors that go from core to core, on channel 0 each way: a pair of queues for two cores."""
-    raw_weights: frozenset[int] = frozenset()
-    """Numbers of the `Weights` instructions whose blocks are stored raw."""
 
     def __post_init__(self) -> None:
         chip = self.chip
@@ -213,10 +210,7 @@ class Emitter:
 
     def stream_weights(self, block: NDArray[np.uint8], address: int) -> int:
         """Stream a `[reduction, columns]` block to an address of the weight buffer; return that."""
-        if len(self.instructions) in self.raw_weights:
-            stream = WeightStream(WeightFormat.RAW, block.reshape(-1))
-        else:
-            stream = self.choices.streams.stream(block)
+        stream = self.choices.streams.stream(block)
         self.emit(
             Weights(
                 memory=self.constants_memory,
