@@ -58,7 +58,7 @@ def _lane_state(
             break
         b = buckets[block[i]]
         x = (x // counts[0, b] << SLOT_BITS) + counts[1, b] + x % counts[0, b]
-    return x
+    return int(x)
 
 
 @njit
