@@ -48,7 +48,7 @@ def _counts(bits: _Bits, symbols: int) -> list[int]:
     return counts
 
 
-def _entropy_symbols(bits: _Bits, lanes: int, symbols: int, size: int) -> list[int]:
+def _entropy_symbols(bits: _Bits, lanes: int, tail: int, symbols: int, size: int) -> list[int]:
     """Return the symbols of an entropy-coded stream behind its header."""
     counts = _counts(bits, symbols)
     states = [4096 + bits.take(12) for _ in range(lanes)]
@@ -61,7 +61,7 @@ def _entropy_symbols(bits: _Bits, lanes: int, symbols: int, size: int) -> list[i
             bucket += 1
         x = counts[bucket] * (x // 1024) + x % 1024 - start
         width = 0
-        while i < size - lanes and x * 2**width < 4096:
+        while i < size - tail * lanes and x * 2**width < 4096:
             width += 1
         states[i % lanes] = x * 2**width + bits.take(width)
         found.append(FIRST[bucket] + bits.take(EXTRA[bucket]))
@@ -74,15 +74,22 @@ def expanded(content: Sequence[int], format: int, size: int) -> list[int]:
         return list(content)
     bits = _Bits(content)
     level, rest = bits.take(3), bits.take(5)
-    palette = [bits.take(8) for _ in range(rest + 1)]
+    is_palette = format in (2, 4)
+    palette = [bits.take(8) for _ in range(rest + 1 if is_palette else 1)]
+    has_gap = format == 3 and rest % 2 == 1
+    gap = bits.take(8) if has_gap else 0
+    assert is_palette or format == 3 or rest == 0
+    assert not has_gap or 1 <= gap <= 127
     symbols: list[int] = []
     if format > 2:
-        count = len(palette) if format == 4 else 256
-        symbols = _entropy_symbols(bits, 1 << level, count, size)
+        count = len(palette) if is_palette else 256 - 2 * gap
+        tail = 1 if is_palette else rest // 2 + 1
+        symbols = _entropy_symbols(bits, 1 << level, tail, count, size)
     while len(symbols) < size:
         symbols += _symbols(bits, min(8 << level, size - len(symbols)))
     bits.end()
-    if format in (2, 4):
+    if is_palette:
         return [palette[symbol] for symbol in symbols]
-    distances = [-(s + 1) // 2 if s % 2 else s // 2 for s in symbols]
+    wide = [symbol + 2 * gap if symbol else 0 for symbol in symbols]
+    distances = [-(s + 1) // 2 if s % 2 else s // 2 for s in wide]
     return [(palette[0] + distance) % 256 for distance in distances]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec.entropy_kernels import code_symbols, read_symbols, write_fields
+from lepton.codec.entropy_kernels import (
+    code_symbols,
+    first_states,
+    read_symbols,
+    write_fields,
+)
 from lepton.codec.kernels import PADDING
 from lepton.codec.symbols import BYTES_OF_DISTANCES, LOW_BITS, Symbols, by_distance
 from lepton.errors import CheckError
@@ -23,6 +29,7 @@ from lepton.isa.entropy_format import (
 )
 
 __all__ = ["EntropyCoding", "distance_coding", "expand_entropy", "lanes_of", "palette_coding"]
+__all__ += ["tail_of"]
 
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
@@ -32,6 +39,10 @@ _COUNTS = np.array(LEVEL_COUNTS, np.int64)
 _MIDDLES = np.sqrt(_COUNTS[1:-1] * _COUNTS[2:])
 """From here on the next count is nearer, as a ratio."""
 _SLOTS = 1 << SLOT_BITS
+_TAIL_AT = 4
+"""Place of the tail in the first byte of a stream of distances."""
+_MOST_TAIL = 16
+"""Elements of a lane without bits of its state, at most."""
 _EXTRA = np.array(EXTRA_BITS, np.int64)
 _FIRST = np.array(FIRST_SYMBOLS, np.int64)
 _FIRST_U8 = _FIRST.astype(np.uint8)
@@ -90,9 +101,27 @@ def _model(filled: I64) -> _Model:
     return _Model(most, levels, counts, float(bits))
 
 
-def _filled(counts: I64, zero: int) -> I64:
-    """Return the elements in each bucket by distance from `zero`, from those of each byte."""
-    return np.add.reduceat(counts[BYTES_OF_DISTANCES + np.uint8(zero)], _FIRST)
+class _Distances(NamedTuple):
+    """Which symbols a block is coded by."""
+
+    zero: int
+    gap: int
+    model: _Model
+
+
+def _distances(counts: I64, zero: int) -> _Distances:
+    """Return the best symbols by distance from `zero`, from how often each byte occurs.
+
+    Pruned weights have a hole around it: no distance that is not 0 is below the threshold.
+    """
+    occurring = counts[BYTES_OF_DISTANCES + np.uint8(zero)]
+    plain = _Distances(zero, 0, _model(np.add.reduceat(occurring, _FIRST)))
+    gap = int(np.argmax(occurring[1:] > 0)) // 2
+    if not gap:
+        return plain
+    near = np.concatenate((occurring[:1], occurring[1 + 2 * gap :], np.zeros(2 * gap, np.int64)))
+    model = _model(np.add.reduceat(near, _FIRST))
+    return _Distances(zero, gap, model) if model.bits + 8 < plain.model.bits else plain
 
 
 def distance_coding(block: U8, counts: I64, centre: int, lanes: int) -> EntropyCoding:
@@ -107,26 +136,29 @@ def distance_coding(block: U8, counts: I64, centre: int, lanes: int) -> EntropyC
     distances = (np.arange(256) - centre + 128) % 256 - 128
     mean = (centre + round(float(counts @ distances) / block.size)) % 256
     zeros = dict.fromkeys((int(counts.argmax()), mean))
-    models = [(zero, _model(_filled(counts, zero))) for zero in zeros]
-    zero, model = min(models, key=lambda pair: pair[1].bits)
-    return _coding(block, by_distance(zero), model, lanes)
+    best = min((_distances(counts, zero) for zero in zeros), key=lambda each: each.model.bits)
+    return _coding(block, by_distance(best.zero, best.gap), best.model, lanes, _MOST_TAIL)
 
 
 def palette_coding(block: U8, counts: I64, palette: Symbols, lanes: int) -> EntropyCoding:
     """Return the coding by the entries of a palette; arguments as `distance_coding`."""
     filled = np.zeros(BUCKETS, np.int64)
     np.add.at(filled, _BUCKET_OF[palette.symbol_of], counts)
-    return _coding(block, palette, _model(filled), lanes)
+    return _coding(block, palette, _model(filled), lanes, 1)
 
 
-def _coding(block: U8, symbols: Symbols, model: _Model, lanes: int) -> EntropyCoding:
-    """Return a block coded by a model of its symbols."""
-    states, fields = np.full(lanes, 1 << STATE_BITS), np.empty(block.size, np.uint32)
+def _coding(
+    block: U8, symbols: Symbols, model: _Model, lanes: int, most_tail: int
+) -> EntropyCoding:
+    """Return a block coded by a model of its symbols, with a tail of so many elements at most."""
+    states, fields = np.empty(lanes, np.int64), np.empty(block.size, np.uint32)
     buckets = _BUCKET_OF[symbols.symbol_of]
     extras = symbols.symbol_of - _FIRST_U8[buckets]
     counts = _with_starts(model.counts)
-    bits = code_symbols(block, buckets, extras, counts, states, fields)
+    tail = first_states(block, buckets, counts, most_tail, states)
+    bits = code_symbols(block, buckets, extras, counts, tail, states, fields)
     head = int.from_bytes(symbols.header.tobytes(), "little") | lanes.bit_length() - 1
+    head |= tail - 1 << _TAIL_AT
     place = 8 * len(symbols.header)
     levels = model.levels.tolist()
     listed = [b for b in range(_buckets(symbols.count)) if b != model.most]
@@ -143,6 +175,11 @@ def _coding(block: U8, symbols: Symbols, model: _Model, lanes: int) -> EntropyCo
 def _buckets(symbols: int) -> int:
     """Return how many buckets have one of so many symbols."""
     return bisect_left(FIRST_SYMBOLS, symbols)
+
+
+def tail_of(content: U8) -> int:
+    """Return the elements of each lane that no bits follow, of a stream of distances."""
+    return 1 + (int(content[0]) >> _TAIL_AT)
 
 
 def lanes_of(content: U8) -> int:
@@ -190,23 +227,24 @@ def _read_counts(header: _Header, symbols: int) -> I64:
     return counts
 
 
-def expand_entropy(content: U8, header_bytes: int, entries: int, symbols: U8) -> int:
+def expand_entropy(content: U8, header_bytes: int, coding: tuple[int, int], symbols: U8) -> int:
     """Read the symbols of a block; return the place behind them as `read_symbols` does.
 
     Args:
         content: the stream.
         header_bytes: of the header that says what symbols are.
-        entries: symbols are below this.
+        coding: symbols are below the first; elements of each lane in its tail.
         symbols: `[n]` the result.
 
     Raises:
         CheckError: the header is damaged.
     """
-    lanes = lanes_of(content)
+    lanes, (entries, tail) = lanes_of(content), coding
     # no header is longer: levels of all buckets and the states
     longest = header_bytes + -(-(LEVEL_BITS * BUCKETS + STATE_BITS * lanes) // 8)
     header = _Header(content[:longest], 8 * header_bytes)
     counts = _with_starts(_read_counts(header, entries))
     states = np.array([header.take(STATE_BITS) for _ in range(lanes)], np.int64)
     padded = np.append(content, np.zeros(PADDING, np.uint8))
-    return read_symbols(padded, header.place, entries, counts, states + (1 << STATE_BITS), symbols)
+    states += 1 << STATE_BITS
+    return read_symbols(padded, header.place, (entries, tail), counts, states, symbols)

@@ -14,6 +14,7 @@ from lepton.errors import CheckError
 
 __all__ = [
     "BYTES_OF_DISTANCES",
+    "GAP_FLAG",
     "LOW_BITS",
     "MOST_ENTRIES",
     "Symbols",
@@ -21,6 +22,7 @@ __all__ = [
     "by_palette",
     "middle",
     "read_distances",
+    "read_gap",
     "read_palette",
 ]
 
@@ -31,6 +33,9 @@ LOW_BITS = 3
 """Bits of the header's first byte that belong to the format: a group's size, or the lanes."""
 MOST_ENTRIES = 32
 """Entries of a palette, at most."""
+GAP_FLAG = 1 << LOW_BITS
+"""In the first byte of an entropy-coded stream of distances: a gap follows."""
+MOST_GAP = 127
 _BYTES = np.arange(256, dtype=np.uint8)
 _DISTANCE = _BYTES.view(np.int8).astype(np.int64)
 _SYMBOL_OF_DISTANCE = np.where(_DISTANCE < 0, -2 * _DISTANCE - 1, 2 * _DISTANCE).astype(np.uint8)
@@ -53,10 +58,14 @@ class Symbols:
     """The byte that symbols are distances from, if they are distances."""
 
 
-def by_distance(zero: int) -> Symbols:
-    """Return symbols that are distances from the byte `zero`."""
-    header = np.array([0, zero], np.uint8)
-    return Symbols(header, _SYMBOL_OF_DISTANCE[_BYTES - np.uint8(zero)], 256, zero)
+def by_distance(zero: int, gap: int = 0) -> Symbols:
+    """Return symbols that are distances from the byte `zero`, none of them 1 to `gap`."""
+    symbol_of = _SYMBOL_OF_DISTANCE[_BYTES - np.uint8(zero)]
+    if not gap:
+        return Symbols(np.array([0, zero], np.uint8), symbol_of, 256, zero)
+    header = np.array([GAP_FLAG, zero, gap], np.uint8)
+    near = np.minimum(symbol_of, np.uint8(2 * gap))
+    return Symbols(header, symbol_of - near, 256 - 2 * gap, zero)
 
 
 def by_palette(counts: I64) -> Symbols | None:
@@ -95,6 +104,23 @@ def read_distances(content: U8) -> tuple[int, U8]:
     if int(content[0]) >> LOW_BITS:
         raise CheckError("the weight stream's header has bits that must be 0")
     return 2, BYTES_OF_DISTANCES + content[1]
+
+
+def read_gap(content: U8) -> tuple[int, U8]:
+    """Return the bytes of a header with a byte `zero` and perhaps a gap, and the symbols' bytes.
+
+    Raises:
+        CheckError: the header is damaged.
+    """
+    has_gap = len(content) > 0 and bool(content[0] & GAP_FLAG)
+    size = 3 if has_gap else 2
+    if len(content) < size:
+        raise CheckError("the weight stream ends inside its header")
+    gap = int(content[2]) if has_gap else 0
+    if has_gap and not 1 <= gap <= MOST_GAP:
+        raise CheckError(f"the weight stream's gap must be 1 to {MOST_GAP}, not {gap}")
+    distances = np.delete(BYTES_OF_DISTANCES, slice(1, 1 + 2 * gap))
+    return size, distances + content[1]
 
 
 def read_palette(content: U8) -> tuple[int, U8]:

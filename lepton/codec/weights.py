@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.codec.decoder import Decoder
-from lepton.codec.entropy import distance_coding, expand_entropy, lanes_of, palette_coding
+from lepton.codec.entropy import (
+    distance_coding,
+    expand_entropy,
+    lanes_of,
+    palette_coding,
+    tail_of,
+)
 from lepton.codec.kernels import (
     EXCESS_SYMBOL,
     GROUP_SIZES,
@@ -33,6 +39,7 @@ from lepton.codec.symbols import (
     by_palette,
     middle,
     read_distances,
+    read_gap,
     read_palette,
 )
 from lepton.errors import CheckError
@@ -59,7 +66,13 @@ Preference = Callable[[WeightFormat, int, int], tuple[float, ...]]
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
 _ENTROPY = (WeightFormat.ENTROPY, WeightFormat.ENTROPY_PALETTE)
-_PALETTES = (WeightFormat.PALETTE, WeightFormat.ENTROPY_PALETTE)
+_HEADERS = {
+    WeightFormat.GROUPED: read_distances,
+    WeightFormat.PALETTE: read_palette,
+    WeightFormat.ENTROPY: read_gap,
+    WeightFormat.ENTROPY_PALETTE: read_palette,
+}
+"""Reads what symbols are."""
 
 
 @dataclass(frozen=True)
@@ -231,10 +244,11 @@ def decode_weights(stream: WeightStream, size: int) -> U8:
         if len(content) != size:
             raise CheckError("a raw stream must have reduction x columns bytes")
         return content
-    header, byte_of = (read_palette if format in _PALETTES else read_distances)(content)
+    header, byte_of = _HEADERS[format](content)
     symbols = np.empty(size, np.uint8)
     if format in _ENTROPY:
-        bit = expand_entropy(content, header, len(byte_of), symbols)
+        tail = tail_of(content) if format == WeightFormat.ENTROPY else 1
+        bit = expand_entropy(content, header, (len(byte_of), tail), symbols)
     else:
         padded = np.append(content, np.zeros(PADDING, np.uint8))
         bit = read_groups(padded, 8 * header, _group_size(content), len(byte_of), symbols)

@@ -151,11 +151,12 @@ class Streams:
         digest: bytes,
         decoder: Decoder,
         preference: Preference | None = None,
-    ) -> int:
-        """Return the bytes of the stream."""
+    ) -> tuple[WeightFormat, int]:
+        """Return format and bytes of the stream."""
         key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
         sizes = self._sizes.get(key) or self._keep(key, codings(block, decoder))
-        return dict(sizes)[preferred(sizes, block.size, prefer)]
+        format = preferred(sizes, block.size, prefer)
+        return format, dict(sizes)[format]
 
     def _keep(self, key: Hashable, made: Iterable[Coding]) -> Sizes:
         sizes = tuple((coding.format, coding.size_bytes) for coding in made)

@@ -30,7 +30,7 @@ class Copy:
     uses: tuple[int, ...]
     """Numbers of the instructions that stream it into the weight buffer."""
     size: int
-    """Bytes, raw."""
+    """Bytes of the stream."""
     times: tuple[float, ...]
     """Cycles at which its pieces are to be loaded."""
     rank: int
@@ -85,7 +85,7 @@ def with_copies(
     """Return the instructions with copies among them, and their operators.
 
     Args:
-        instructions: of a region, without semaphores, the blocks of the copies stored raw.
+        instructions: of a region, without semaphores.
         operator_of: their operators.
         dispatch: `[n]`, when each is expected to be dispatched.
         copies: blocks in the order of their first use, and the addresses to copy them to.

@@ -217,7 +217,6 @@ def _emitter(
     emitter = Emitter(chip, dict(locations), choices, exchanged=exchanged)
     if staging is not None:
         emitter.kept_channels = 1
-        emitter.raw_weights = frozenset(use for copy in staging.copies for use in copy.uses)
     return emitter
 
 

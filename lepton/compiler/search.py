@@ -18,6 +18,7 @@ from lepton.compiler.options import CompileOptions
 from lepton.compiler.refine import refined
 from lepton.compiler.schedule import Emission, RegionWork
 from lepton.compiler.shard import core_of
+from lepton.compiler.shorten import shortened
 from lepton.compiler.stage import can_stage, staged
 from lepton.errors import CompileError
 from lepton.program import Objective, Program
@@ -122,6 +123,8 @@ def _searched(
         if faster is not program and judge.score(faster) < judge.score(program):
             program = faster
     staging = stagings.get(program.instructions)
+    if search[0] and objective == Objective.LATENCY:
+        program = shortened(program, choices.streams, lambda: build(staging))
     if search[0] and back.works and back.chip.cores == 1:
         program = compacted(program, blocks[program.instructions])
     return Made(program, choices, staging, back)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip, Flat
+from lepton.codec.decoder import decoder_cycles
 from lepton.compiler.copies import PIECE_BYTES, Copy, Staging, is_copy
 from lepton.compiler.lowering.traffic import PACKED_BYTES, Traffic
 from lepton.cost.estimate import Estimate, estimate_program
@@ -125,6 +126,7 @@ class _Block:
     """A block of weights and the instructions that read it."""
 
     size: int
+    """Bytes of its stream."""
     uses: tuple[int, ...]
     need: int
     """The step in which it is needed first."""
@@ -169,8 +171,7 @@ def _blocks(layers: _Layers, times: _Times, order: Sequence[int]) -> dict[int, l
         first = layers.instructions[numbers[0]]
         assert isinstance(first, Weights)
         need = int(times.start[numbers[0]]) // _STEP
-        size = first.reduction * first.columns
-        block = _Block(size, tuple(numbers), need, ranks[operator])
+        block = _Block(first.stream_bytes, tuple(numbers), need, ranks[operator])
         found.setdefault(operator, []).append(block)
     return found
 
@@ -200,25 +201,28 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
     traffic = Traffic(chip)
     traffic.read(chip.memory_index(chip.placement.activations[0]), 1 << 20)
     each = traffic.cycles / (1 << 20)
+    rates = chip.weight_buffer.decoder_bytes_per_cycle, chip.weight_buffer.entropy_lanes
     gains: dict[int, float] = {}
     done = 0.0
     for together in _interleaved(operators):
         members = np.flatnonzero(np.isin(operators, together)).tolist()
         end = float(times.end[members].max())
-        weights = moved = 0
+        weights = moved = decoded = 0
         matrix = 0.0
         weighted: set[int] = set()
         for number in members:
             item = layers.instructions[number]
             if isinstance(item, Weights):
-                weights += item.reduction * item.columns
+                weights += item.stream_bytes
+                elements = item.reduction * item.columns
+                decoded += decoder_cycles(int(item.format), elements, *rates)
                 weighted.add(layers.operator_of[number])
             elif isinstance(item, Load):
                 moved += item.row_bytes * item.rows * item.planes
             elif isinstance(item, Matmul):
                 matrix += float(times.end[number] - times.start[number])
         if weights:
-            gain = end - done - max((weights + moved) * each, matrix)
+            gain = end - done - max((weights + moved) * each, matrix, decoded)
             gains |= dict.fromkeys(sorted(weighted), gain / weights)
         done = max(done, end)
     return [o for o in sorted(gains, key=lambda o: -gains[o]) if gains[o] > _LEAST_GAIN]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,7 @@ def coding_preference(chip: Chip, objective: Objective) -> Preference | None:
     if objective == Objective.LATENCY:
         return None
     if objective == Objective.SIZE:
-        return lambda format, size, elements: (size, format)
+        return _shortest
     each = chip.derived(prices)
     memory = chip.memory_index(chip.placement.constants)
 
@@ -36,6 +38,10 @@ def coding_preference(chip: Chip, objective: Objective) -> Preference | None:
         return each.transfer_pj(memory, size, 1, 0, is_write=False) + decoded, size
 
     return energy
+
+
+def _shortest(format: WeightFormat, size: int, elements: int) -> tuple[float, ...]:
+    return size, format
 
 
 class StoredWeights:
@@ -57,16 +63,27 @@ class StoredWeights:
         self._decoder, self._preference = decoder, preference
         self._known = known or Streams()
         self._streams: dict[bytes, WeightStream] = {}
+        self._shorter: frozenset[bytes] = frozenset()
         self._shares: dict[int, tuple[U8, float]] = {}
 
     def stream(self, block: U8) -> WeightStream:
         """Return the stream of a block."""
         digest = content_digest(block)
         if digest not in self._streams:
-            self._streams[digest] = self._known.stream(
-                block, digest, self._decoder, self._preference
-            )
+            preference = _shortest if digest in self._shorter else self._preference
+            self._streams[digest] = self._known.stream(block, digest, self._decoder, preference)
         return self._streams[digest]
+
+    def shortest(self, block: U8) -> tuple[WeightFormat, int]:
+        """Return format and bytes of the shortest stream of a block."""
+        return self._known.size(block, content_digest(block), self._decoder, _shortest)
+
+    def shorten(self, blocks: Iterable[U8]) -> None:
+        """Give these blocks their shortest streams from now on, and the others their preferred."""
+        shorter = frozenset(map(content_digest, blocks))
+        for digest in shorter ^ self._shorter:
+            self._streams.pop(digest, None)
+        self._shorter = shorter
 
     def share(self, weights: U8) -> float:
         """Return stored bytes over raw bytes of a layer's weights, in hundredths.
@@ -76,9 +93,8 @@ class StoredWeights:
         known = self._shares.get(id(weights))
         if known is None:
             sample = _sample(np.ascontiguousarray(weights).reshape(-1))
-            stored = self._known.size(
-                sample, content_digest(sample), self._decoder, self._preference
-            )
+            digest = content_digest(sample)
+            _, stored = self._known.size(sample, digest, self._decoder, self._preference)
             share = stored / max(sample.size, 1)
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)

@@ -155,13 +155,14 @@ class Store(Instruction):
 
 @instruction(0x12, Unit.WEIGHTS)
 class Weights(Instruction):
-    """Read a stream of the constant segment through the decoder into the weight buffer.
+    """Read a stream of weights through the decoder into the weight buffer.
 
     The expanded block is `reduction` rows of `columns` bytes, row-major, at `buffer`.
 
     A `raw` stream is those bytes. In the other formats a byte is a *symbol*, and the stream is a
     header, the symbols, and zero bits up to the next byte; it is shorter than the block and lies in
-    the constant segment.
+    the constant segment, or was copied from there: each byte was last written by a `store` of one
+    row, and those in the scratchpad by a `load` of one row of the constant segment.
 
     `grouped` and `palette` store groups of symbols with as many bits as the group needs. The
     header's first byte holds in bits 2:0 the size of a group: 8, 16, 32, 64, 128 or 256 elements
@@ -184,8 +185,11 @@ class Weights(Instruction):
 
     `entropy` and `entropy_palette` have the header and the symbols of `grouped` and `palette`, but
     bits 2:0 of its first byte are the binary logarithm of L, the lanes of the decoder
-    (`weight_buffer.entropy_lanes`; a chip with 0 refuses these formats). A symbol is the first of
-    its *bucket* plus the value of the bucket's extra bits:
+    (`weight_buffer.entropy_lanes`; a chip with 0 refuses these formats), and of `entropy`
+    bits 7:4 are T - 1, the length of its *tail*. If bit 3 of `entropy` is set, a byte g of
+    1 to 127, the *gap*, follows z: there are 256 - 2g symbols, and those beyond 0 stand for the
+    bytes of the symbols 2g above them. Without bit 3 g is 0; T is 1 for `entropy_palette`. A symbol
+    is the first of its *bucket* plus the value of the bucket's extra bits:
 
     | bucket | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 |
     | --- | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - |
@@ -193,26 +197,27 @@ class Weights(Instruction):
     | extra bits | 0 | 1 | 1 | 1 | 1 | 2 | 2 | 3 | 3 | 4 | 4 | 5 | 5 | 6 | 6 |
 
     Fields follow the header without gaps, from the lowest bit on: the number m of a bucket, 4 bits;
-    for each other bucket whose first symbol is below the number of symbols (256, or the palette's
-    entries), in order, its level, 4 bits; for each lane 12 bits; then the elements. Levels 0 to 15
-    are the counts 0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384 and 512; bucket m has
-    what is left of 1,024, at least 1. The *start* of a bucket is the sum of the counts of those
-    before it.
+    for each other bucket whose first symbol is below the number of symbols (256 - 2g, or the
+    palette's entries), in order, its level, 4 bits; for each lane 12 bits; then the elements.
+    Levels 0 to 15 are the counts 0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384 and 512;
+    bucket m has what is left of 1,024, at least 1. The *start* of a bucket is the sum of the counts
+    of those before it.
 
     Element i is lane i mod L's, whose state x is at first 4,096 plus its 12 bits. With s the lowest
     10 bits of x, its bucket is the one with start <= s < start + count, and x becomes
-    count * (x >> 10) + s - start. Unless the element is one of the last L of the block, n bits
+    count * (x >> 10) + s - start. Unless the element is one of the last T L of the block, n bits
     follow, n the least with x << n >= 4,096, and x becomes x << n plus them. The extra bits follow.
 
     Refused at load are a `raw` stream of other than `reduction` x `columns` bytes, and of the other
     formats a stream
 
-    - outside the constant segment, or not shorter than the block;
+    - neither in the constant segment nor copied from there, or not shorter than the block;
     - that ends inside its header or before its last element, or goes on behind that one with
       more than the zero bits up to the next byte;
     - whose header has a bit set that must be zero, a palette with a byte twice, or a size of a
       group that is none of the six or too small for the decoder;
-    - with a symbol beyond the palette's entries;
+    - with a symbol beyond the palette's entries, or beyond those that the gap leaves;
+    - whose gap is not 1 to 127;
     - whose L is not the decoder's lanes, whose m names a bucket without symbols, or whose counts
       leave bucket m nothing.
     """

@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
+from lepton.isa.footprints import footprints
+from lepton.isa.instructions import Weights
 from lepton.program import Program, ProgramTensor
+from lepton.simulator.check_streams import Copies, is_constant
 
 __all__ = ["boundary_tensors", "instruction_bytes", "operator_traffic"]
-__all__ += ["read_within", "weight_stream_bytes"]
+__all__ += ["read_within", "weight_stream_bytes", "weight_stream_spans"]
 
 I64 = NDArray[np.int64]
 
@@ -46,17 +49,38 @@ def weight_stream_bytes(program: Program) -> I64:
 
     Bytes that several operators read count for the first.
     """
-    table = program.table
-    chosen = np.flatnonzero(_opcode(table, "weights"))
-    start = table[chosen, COLUMNS["address"]]
-    stop = start + table[chosen, COLUMNS["stream_bytes"]]
-    operator = program.operator_of[chosen].astype(np.int64)
     made = np.zeros(len(program.operators), np.int64)
     reached = 0
-    for row in np.lexsort((chosen, start)).tolist():
-        made[operator[row]] += max(int(stop[row]) - max(int(start[row]), reached), 0)
-        reached = max(reached, int(stop[row]))
+    for start, stop, operator in sorted(weight_stream_spans(program)):
+        made[operator] += max(stop - max(start, reached), 0)
+        reached = max(reached, stop)
     return made
+
+
+def weight_stream_spans(program: Program) -> list[tuple[int, int, int]]:
+    """Return `[start, stop)` in the constant segment and operator of each stream that is read.
+
+    Streams that are read from a copy elsewhere are those that were copied.
+    """
+    every = [
+        (index, item) for index, item in enumerate(program.decoded) if isinstance(item, Weights)
+    ]
+    spans: list[tuple[int, int, int]] = []
+    for index, item in every:
+        if is_constant(program, item):
+            start = item.address - program.constants_address
+            spans.append((start, start + item.stream_bytes, int(program.operator_of[index])))
+    if len(spans) == len(every):
+        return spans
+    boxes = footprints(program.table, program.chip.cores)
+    # instructions that touch the same bytes are in the order of the program
+    copies = Copies(program, boxes, np.arange(len(program.decoded)))
+    for index, item in every:
+        if not is_constant(program, item):
+            start = int(copies.sources(index)[0])
+            if start >= 0:
+                spans.append((start, start + item.stream_bytes, int(program.operator_of[index])))
+    return spans
 
 
 def read_within(program: Program, memory: int, address: int, size: int) -> int:

@@ -35,7 +35,7 @@ from lepton.simulator.check_fields import (
     field_fault,
     may_replace,
 )
-from lepton.simulator.check_streams import stream_fault
+from lepton.simulator.check_streams import Copies, is_constant, stream_fault
 from lepton.simulator.machine import reach
 
 __all__ = ["check", "execution_order", "place"]
@@ -68,6 +68,7 @@ def check(program: Program) -> None:
         if region.device == "npu":
             span = (region.start, region.stop)
             order, mine = _check_region(program, table, boxes, queue, span)
+            _check_copied_streams(program, mine, order, region.start)
             _check_initialized(program, mine, order, region.start, written)
         else:
             written.host(region)
@@ -169,17 +170,57 @@ def _check_replaced(program: Program, boxes: I64) -> None:
 
 
 def _check_streams(program: Program) -> None:
-    """Raise for a damaged weight stream; each is decoded once."""
+    """Raise for a damaged weight stream of the constant segment; each is decoded once."""
     known: set[tuple[int, ...]] = set()
     for index, item in enumerate(program.decoded):
         if not isinstance(item, Weights) or item.format == WeightFormat.RAW:
             continue
-        key = (item.memory, item.address, item.stream_bytes, item.format)
-        key += (item.reduction * item.columns,)
-        reason = "" if key in known else stream_fault(program, item)
-        if reason:
-            raise CheckError(f"{place(program, index)}: {reason}")
-        known.add(key)
+        key = (item.address, item.stream_bytes, item.format, item.reduction * item.columns)
+        if is_constant(program, item) and key not in known:
+            start = item.address - program.constants_address
+            content = program.constants[start : start + item.stream_bytes]
+            _refuse_stream(program, index, content)
+            known.add(key)
+
+
+def _check_copied_streams(program: Program, boxes: I64, order: I64, start: int) -> None:
+    """Raise for a damaged weight stream elsewhere, or one that is no copy from the constants."""
+    copied = [
+        index
+        for index in sorted(start + order)
+        if isinstance(item := program.decoded[index], Weights)
+        and item.format != WeightFormat.RAW
+        and not is_constant(program, item)
+    ]
+    if not copied:
+        return
+    mine = boxes.copy()
+    mine[:, 0] += start
+    copies = Copies(program, mine, start + order)
+    known: set[tuple[bytes, int, int]] = set()
+    for index in copied:
+        sources = copies.sources(index)
+        if (sources < 0).any():
+            raise CheckError(
+                f"{place(program, index)}: an encoded stream must lie in the constant segment or "
+                "be copied from there"
+            )
+        item = program.decoded[index]
+        assert isinstance(item, Weights)
+        shape = (item.format, item.reduction * item.columns)
+        content = program.constants[sources]
+        if (content.tobytes(), *shape) not in known:
+            _refuse_stream(program, index, content)
+            known.add((content.tobytes(), *shape))
+
+
+def _refuse_stream(program: Program, index: int, content: NDArray[np.uint8]) -> None:
+    """Raise unless a decoder can expand a stream."""
+    item = program.decoded[index]
+    assert isinstance(item, Weights)
+    reason = stream_fault(program, item, content)
+    if reason:
+        raise CheckError(f"{place(program, index)}: {reason}")
 
 
 def _check_bounds(program: Program, boxes: I64) -> None:

@@ -1,29 +1,118 @@
-"""Weight streams that no decoder can expand."""
+"""Weight streams that no decoder can expand, and where copied ones come from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
 from lepton.codec import Decoder, WeightStream, decode_weights, decoder_fault
 from lepton.errors import CheckError
-from lepton.isa.instructions import WeightFormat, Weights
+from lepton.isa.footprints import Space, cores_of, ends, space_of
+from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 from lepton.program import Program
 
-__all__ = ["stream_fault"]
+__all__ = ["Copies", "is_constant", "stream_fault"]
+
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 
 
-def stream_fault(program: Program, item: Weights) -> str:
+def is_constant(program: Program, item: Weights) -> bool:
+    """Return whether a stream lies in the constant segment."""
+    start = item.address - program.constants_address
+    is_there = item.memory == program.constants_memory and start >= 0
+    return is_there and start + item.stream_bytes <= len(program.constants)
+
+
+def stream_fault(program: Program, item: Weights, content: U8) -> str:
     """Return what is wrong with an encoded stream, or nothing.
 
-    It lies in the constant segment, where nothing is stored, so what is found here holds for every
-    run.
+    Its bytes are those of the constant segment, so what is found here holds for every run.
     """
-    start = item.address - program.constants_address
-    stop = start + item.stream_bytes
-    is_elsewhere = item.memory != program.constants_memory
-    if is_elsewhere or start < 0 or stop > len(program.constants):
-        return "an encoded stream must lie in the constant segment"
-    stream = WeightStream(WeightFormat(item.format), program.constants[start:stop])
+    stream = WeightStream(WeightFormat(item.format), content)
     try:
         decode_weights(stream, item.reduction * item.columns)
     except CheckError as error:
         return str(error)
     return decoder_fault(stream, Decoder.of(program.chip))
+
+
+class Copies:
+    """What a region's `load` and `store` copy from the constant segment to other places.
+
+    Only those of one row count, and what they copy must not have been written by anything else.
+    """
+
+    def __init__(self, program: Program, boxes: I64, order: I64) -> None:
+        """Make it ready to ask.
+
+        Args:
+            program: the program.
+            boxes: of the instructions of a region, numbered as in the program.
+            order: those instructions in a legal order; without races any tells the same.
+        """
+        self._program = program
+        self._rank = dict(zip(order.tolist(), range(len(order)), strict=True))
+        writes = boxes[boxes[:, 2] == 1]
+        ranks = np.array([self._rank[int(index)] for index in writes[:, 0]], np.int64)
+        by_rank = np.argsort(ranks, kind="stable")
+        self._writes, self._ranks = writes[by_rank], ranks[by_rank]
+        self._ends = ends(self._writes)
+        self._rows: dict[tuple[int, int, int], I64] = {}
+        self._core_of = cores_of(program.table, program.chip.cores)
+
+    def sources(self, index: int) -> I64:
+        """Return where in the constant segment the bytes of a stream are from, `[stream_bytes]`.
+
+        A byte that is no copy is from -1.
+        """
+        item = self._program.decoded[index]
+        assert isinstance(item, Weights)
+        found = np.full(item.stream_bytes, -1, np.int64)
+        wanted = item.address + np.arange(item.stream_bytes)
+        for writer, mine in self._writers(Space.MEMORY + item.memory, wanted, index):
+            store = self._program.decoded[writer]
+            if isinstance(store, Store) and store.rows == store.planes == 1:
+                inside = store.scratchpad + wanted[mine] - store.address
+                found[mine] = self._loaded(inside, writer)
+        return found
+
+    def _loaded(self, wanted: I64, index: int) -> I64:
+        """Return where bytes of the scratchpad are from that an instruction stores."""
+        program = self._program
+        found = np.full(len(wanted), -1, np.int64)
+        space = space_of(int(self._core_of[index]), Space.SCRATCHPAD)
+        for writer, mine in self._writers(space, wanted, index):
+            load = program.decoded[writer]
+            if not isinstance(load, Load) or not load.rows == load.planes == 1:
+                continue
+            place = load.address + wanted[mine] - load.scratchpad - program.constants_address
+            is_there = (place >= 0) & (place < len(program.constants))
+            if load.memory == program.constants_memory:
+                found[mine] = np.where(is_there, place, -1)
+        return found
+
+    def _writers(
+        self, space: int, wanted: I64, reader: int
+    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield what wrote units last before an instruction reads them, and which of them."""
+        rows = self._meeting(space, int(wanted[0]), int(wanted[-1]))
+        before = int(np.searchsorted(self._ranks[rows], self._rank[reader]))
+        left = np.ones(len(wanted), np.bool_)
+        for row in rows[:before][::-1].tolist():
+            mine = left & (wanted >= self._writes[row, 3]) & (wanted < self._ends[row])
+            if mine.any():
+                left &= ~mine
+                yield int(self._writes[row, 0]), mine
+                if not left.any():
+                    return
+
+    def _meeting(self, space: int, first: int, last: int) -> I64:
+        """Return the rows of the writes that reach into a span of a space, in their order."""
+        key = (space, first, last)
+        if key not in self._rows:
+            meets = (self._writes[:, 1] == space) & (self._writes[:, 3] <= last)
+            self._rows[key] = np.flatnonzero(meets & (self._ends > first))
+        return self._rows[key]

@@ -90,6 +90,47 @@ def test_streams_of_any_counts_come_back(
     assert expanded(stream.content.tolist(), stream.format, size) == block.tolist()
 
 
+def pruned(share: float, size: int) -> U8:
+    """Return weights of which the smallest are 0."""
+    block = bytes_of(np.random.default_rng(size).laplace(0, 18, size))
+    far = np.abs(block.view(np.int8).astype(np.int64))
+    return np.where(far < np.quantile(far, share), np.uint8(0), block)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75, 0.9])
+def test_the_hole_that_pruning_leaves_costs_nothing(share: float) -> None:
+    block = pruned(share, 12288)
+    stream = encode_weights(block, Decoder(16, 8, Fraction(1, 9)))
+    assert stream.format == ENTROPY and stream.content[0] & 8
+    far = np.abs(block.view(np.int8).astype(np.int64))
+    assert stream.content[2] == far[far > 0].min() - 1
+    assert stream.content.size <= 1.02 * entropy_bytes(block) + 23
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 600), st.sampled_from([1, 4, 32]), st.data())
+def test_pruned_weights_come_back_from_any_zero(
+    seed: int, size: int, lanes: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    near, zero = data.draw(st.integers(1, 128)), data.draw(st.integers(0, 255))
+    far = rng.integers(near, 129, size) * rng.choice([-1, 1], size)
+    is_zero = rng.random(size) < data.draw(st.sampled_from([0.5, 0.95, 1.0]))
+    block = (np.where(is_zero, 0, far) + zero).astype(np.uint8)
+    decoder = Decoder(4096, lanes, Fraction(1, 100))
+    stream = encode_weights(block, decoder)
+    np.testing.assert_array_equal(decode_weights(stream, size), block)
+    assert expanded(stream.content.tolist(), stream.format, size) == block.tolist()
+
+
+def test_states_run_down_in_the_tail() -> None:
+    """Elements of few bits need no bits behind them as long as their lane's state lasts."""
+    block = drawn("90 % zero", 4096)
+    content = encode_weights(block, Decoder(16, 8, Fraction(1, 9))).content
+    assert content[0] >> 4 >= 2
+    dense = encode_weights(drawn("normal", 4096), Decoder(16, 8, Fraction(1, 9))).content
+    assert dense[0] >> 4 == 0
+
+
 def test_buckets_cover_the_symbols_without_gaps() -> None:
     assert len(FIRST_SYMBOLS) == BUCKETS
     after = np.array(FIRST_SYMBOLS) + (1 << np.array(EXTRA_BITS))
@@ -135,7 +176,9 @@ def test_a_damaged_stream_is_refused() -> None:
     assert "goes on behind its 500 elements" in fault(content + b"\0", 500)
     for size in range(2, 21):  # two bytes, 15 fields of 4 bits, 8 lanes of 12
         assert "ends inside its header" in fault(content[:size], 500)
-    assert "header has bits that must be 0" in fault(bytes([content[0] | 8]) + content[1:], 500)
+    gap = bytes([content[0] | 8, content[1]])
+    for number in (0, 128):
+        assert f"must be 1 to 127, not {number}" in fault(gap + bytes([number]) + content[2:], 500)
     assert "15 buckets, none with the number 15" in fault(
         content[:2] + bytes([content[2] | 15]) + content[3:], 500
     )

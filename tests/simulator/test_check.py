@@ -281,6 +281,37 @@ def test_weight_streams() -> None:
     assert fault(twice, content).startswith("instruction 1 (weights")
 
 
+def copied(content: bytes, extra: str = "") -> str:
+    """Return a program that reads a stream from a copy of two pieces in memory 0."""
+    size = len(content)
+    pieces = [(0, 7), (7, size - 7)]
+    lines = []
+    for number, (at, count) in enumerate(pieces):
+        waits = "wait=4 " if number else ""
+        lines.append(
+            f"load {waits}signal=1 memory=1 address={0x1000 + at} scratchpad=64 "
+            f"row_bytes={count} rows=1 planes=1"
+        )
+        lines.append(
+            f"store wait=1 signal={2 if number else 4} memory=0 address={0x200 + at} "
+            f"scratchpad=64 row_bytes={count} rows=1 planes=1"
+        )
+    text = STREAM.format(size).replace("memory=1 address=0x1000", "wait=2 memory=0 address=0x200")
+    return "\n".join([*lines, *filter(None, [extra]), text])
+
+
+def test_streams_copied_from_the_constants() -> None:
+    block = np.tile(np.arange(10, dtype=np.uint8), 10)
+    content = encode_weights(block, Decoder(16)).content.tobytes()
+    check(whole(copied(content), content))
+    damaged = content[:-1] + b"\xff"
+    assert "goes on behind its 100" in fault(copied(damaged), damaged)
+    elsewhere = copied(content).replace(f"address={0x207}", f"address={0x206}")
+    assert "be copied from there" in fault(elsewhere, content)
+    beyond = copied(content).replace(f"address={0x1007}", f"address={0x1008}")
+    assert "be copied from there" in fault(beyond, content)
+
+
 def test_a_stream_of_groups_too_small_for_the_decoder() -> None:
     content = bytes([0, 0, 0, 0])
     text = "weights memory=1 address=0x1000 stream_bytes=4 format=grouped reduction=32 columns=1"

@@ -1,0 +1,127 @@
+"""Streams get shorter where nobody waits for them.
+
+A block takes the format that its decoder has expanded soonest. Where its layer is bound by
+something else, a later one is as good, and the shortest saves bytes of the file and of its memory.
+Which layers wait, the estimate of the whole program says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.codec import WeightStream, decode_weights
+from lepton.compiler.stored import StoredWeights
+from lepton.cost.estimate import estimate_program
+from lepton.isa import COLUMNS, encode_table
+from lepton.isa.instructions import WeightFormat, Weights
+from lepton.program import Program
+
+__all__ = ["shortened"]
+
+_SLOWER = 1.0001
+"""Of the estimated cycles, that a program may take whose streams are shorter."""
+_LEAST_SAVED = 0.002
+"""Share of the stored bytes that is worth another program."""
+_TRIALS = 48
+"""Estimates at most."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The streams of an operator that could be shorter."""
+
+    blocks: tuple[NDArray[np.uint8], ...]
+    rows: NDArray[np.int64]
+    """`[uses, 3]`: the instructions that read them, and the shorter stream's format and bytes."""
+    saved_bytes: int
+
+
+def shortened(program: Program, streams: StoredWeights, build: Callable[[], Program]) -> Program:
+    """Return a program with shorter streams that is as fast, or the program as it is.
+
+    Args:
+        program: what `build` emits.
+        streams: those of the program, which note the blocks that become shorter.
+        build: emits the same schedule again.
+    """
+    readers = _readers(program)
+    layers = _layers(program, readers, streams)
+    stored = sum(item.stream_bytes for item, _ in readers)
+    limit = _SLOWER * estimate_program(program).cycles
+    least = _LEAST_SAVED * stored
+    if sum(layer.saved_bytes for layer in layers) < least:
+        return program
+    chosen = _chosen(program, layers, limit)
+    if sum(layer.saved_bytes for layer in chosen) < least:
+        return program
+    streams.shorten(block for layer in chosen for block in layer.blocks)
+    made = build()
+    if estimate_program(made).cycles <= limit:
+        return made
+    streams.shorten(())
+    return program
+
+
+def _readers(program: Program) -> list[tuple[Weights, list[int]]]:
+    """Return each stream that is read from the constant segment, and the instructions that do."""
+    found: dict[int, tuple[Weights, list[int]]] = {}
+    for index, item in enumerate(program.decoded):
+        if isinstance(item, Weights) and item.memory == program.constants_memory:
+            found.setdefault(item.address, (item, []))[1].append(index)
+    return list(found.values())
+
+
+def _layers(
+    program: Program, readers: Sequence[tuple[Weights, list[int]]], streams: StoredWeights
+) -> list[_Layer]:
+    """Return the operators with streams that could be shorter, those that save most first."""
+    found: dict[int, list[tuple[NDArray[np.uint8], list[tuple[int, int, int]], int]]] = {}
+    for item, uses in readers:
+        start = item.address - program.constants_address
+        content = program.constants[start : start + item.stream_bytes]
+        stream = WeightStream(WeightFormat(item.format), content)
+        block = decode_weights(stream, item.reduction * item.columns)
+        format, size = streams.shortest(block)
+        saved = item.stream_bytes - size
+        if saved > 0:
+            rows = [(use, int(format), size) for use in uses]
+            found.setdefault(int(program.operator_of[uses[0]]), []).append((block, rows, saved))
+    layers = [
+        _Layer(
+            tuple(block for block, _, _ in streams_of),
+            np.array([row for _, rows, _ in streams_of for row in rows], np.int64),
+            sum(saved for _, _, saved in streams_of),
+        )
+        for streams_of in found.values()
+    ]
+    return sorted(layers, key=lambda layer: -layer.saved_bytes)
+
+
+def _chosen(program: Program, layers: Sequence[_Layer], limit: float) -> list[_Layer]:
+    """Return layers that keep the program within a limit of cycles, found by halving."""
+    chosen: list[_Layer] = []
+    pending = [list(layers)]
+    for _ in range(_TRIALS):
+        if not pending:
+            break
+        part = pending.pop()
+        if _cycles(program, [*chosen, *part]) <= limit:
+            chosen += part
+        elif len(part) > 1:
+            middle = len(part) // 2
+            pending += [part[middle:], part[:middle]]
+    return chosen
+
+
+def _cycles(program: Program, layers: Sequence[_Layer]) -> float:
+    """Return the estimated cycles of a program if these layers had their shorter streams."""
+    table = program.table.copy()
+    for layer in layers:
+        uses = layer.rows[:, 0]
+        table[uses, COLUMNS["format"]] = layer.rows[:, 1]
+        table[uses, COLUMNS["stream_bytes"]] = layer.rows[:, 2]
+    return estimate_program(replace(program, instructions=encode_table(table))).cycles
