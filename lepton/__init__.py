@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
     from lepton.models.distillation import distil
+    from lepton.models.pruning import prune_model
     from lepton.models.quantization import quantize_model
     from lepton.models.sharing import share_weights
     from lepton.program import Program
@@ -31,6 +32,7 @@ __all__ = [
     "load_chip",
     "load_model",
     "load_program",
+    "prune_model",
     "quantize_model",
     "share_weights",
     "simulate",
@@ -42,6 +44,7 @@ _HOMES = {
     "LeptonError": "lepton.errors",
     "Program": "lepton.program",
     "distil": "lepton.models.distillation",
+    "prune_model": "lepton.models.pruning",
     "quantize_model": "lepton.models.quantization",
     "share_weights": "lepton.models.sharing",
 }

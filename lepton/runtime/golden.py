@@ -137,7 +137,10 @@ def _with_all_outputs(content: bytes) -> bytes:
 
 
 def random_inputs(program: Program, seed: int) -> Arrays:
-    """Return seeded random inputs of a program: whole range of integers, normal floats."""
+    """Return seeded random inputs of a program: normal floats, the whole range of narrow integers.
+
+    Integers of 32 and 64 bits are 0 or 1: most are numbers of words or items.
+    """
     generator = np.random.default_rng(seed)
     made: Arrays = {}
     for name in program.inputs:
@@ -145,7 +148,7 @@ def random_inputs(program: Program, seed: int) -> Arrays:
         dtype = np.dtype(tensor.dtype)
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            low, high = max(limits.min, -(1 << 31)), min(limits.max, (1 << 31) - 1)
+            low, high = (limits.min, limits.max) if dtype.itemsize <= 2 else (0, 1)
             made[name] = generator.integers(low, high, tensor.shape, dtype=dtype, endpoint=True)
         elif dtype.kind == "b":
             made[name] = generator.integers(0, 2, tensor.shape).astype(dtype)

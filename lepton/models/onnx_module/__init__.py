@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lepton.errors import InputError
+from lepton.models.extras import require
 from lepton.models.onnx_module.reading import read_float_model
 
 if TYPE_CHECKING:
@@ -19,19 +20,7 @@ if TYPE_CHECKING:
 
     from lepton.models.onnx_module.module import OnnxModule
 
-__all__ = ["from_onnx", "read_float_model", "require_torch", "to_onnx"]
-
-
-def require_torch() -> None:
-    """Raise one sentence where PyTorch is not installed.
-
-    Raises:
-        InputError: It is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise InputError("this needs PyTorch, which is not here: pip install 'lepton-npu[train]'")
+__all__ = ["from_onnx", "read_float_model", "to_onnx"]
 
 
 def from_onnx(source: str | Path | bytes | onnx.ModelProto) -> OnnxModule:
@@ -41,10 +30,10 @@ def from_onnx(source: str | Path | bytes | onnx.ModelProto) -> OnnxModule:
     batch of another size than the file's is taken too.
 
     Raises:
-        InputError: PyTorch is not installed.
+        LeptonError: PyTorch is not installed.
         ImportFailure: It is no ONNX model, is damaged, or has an operator without trainable form.
     """
-    require_torch()
+    require("torch")
     from lepton.models.onnx_module.module import OnnxModule
 
     return OnnxModule(read_float_model(source))
@@ -56,7 +45,7 @@ def to_onnx(module: nn.Module) -> onnx.ModelProto:
     Raises:
         InputError: The module is not from `from_onnx`.
     """
-    require_torch()
+    require("torch")
     from lepton.models.onnx_module.module import OnnxModule
 
     if not isinstance(module, OnnxModule):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeGuard, TypeVar, cast,
 import numpy as np
 
 from lepton.errors import InputError
-from lepton.models.onnx_module import from_onnx, read_float_model, require_torch, to_onnx
+from lepton.models.extras import require
+from lepton.models.onnx_module import from_onnx, read_float_model, to_onnx
 from lepton.models.pruning.filters import graph_slopes, remove_filters
 from lepton.models.pruning.gradual import FineTuning, Measured, Train, prune_gradually
 from lepton.models.pruning.masks import Mask, pruned_count
@@ -163,7 +164,7 @@ def _is_module(model: object) -> TypeGuard[nn.Module]:
 def _prune_module(
     model: nn.Module, rate: float, selection: Selection, tuning: FineTuning, measured: Measured
 ) -> Pruned[nn.Module]:
-    require_torch()
+    require("torch")
     from lepton.models.onnx_module.module import OnnxModule
 
     if selection.pattern != "filters":
