@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lepton.errors import InputError
+from lepton.models.checkpoint import Checkpoint
 from lepton.models.extras import require
 
 if TYPE_CHECKING:
@@ -97,10 +96,12 @@ def distil(
     match = _feature_match((teacher, student), batches, options)
     try:
         run = _Run(student, match, options)
-        losses = run.load(checkpoint)
+        kept = None if checkpoint is None else Checkpoint(checkpoint, run.known)
+        losses = [] if kept is None else run.restored(kept.load())
         for epoch in range(len(losses), options.epochs):
             losses.append(_train_epoch((teacher, student), batches, run, epoch))
-            run.save(checkpoint, losses)
+            if kept is not None:
+                kept.save(run.state(losses))
     finally:
         teacher.train(was_training)
         if match is not None:
@@ -126,39 +127,22 @@ class _Run:
         )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, options.epochs)
         self._parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
-        self._training = json.dumps(asdict(options), sort_keys=True)
+        tensors = {name: list(value.shape) for name, value in student.state_dict().items()}
+        self.known = json.dumps([asdict(options), tensors], sort_keys=True)
+        """What tells this training from others."""
 
-    def save(self, path: Path | None, losses: list[float]) -> None:
-        """Replace the checkpoint as a whole."""
-        import torch
+    def state(self, losses: list[float]) -> dict[str, Any]:
+        """Return all that the next epoch depends on."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {"losses": losses, "parts": parts}
 
-        if path is None:
-            return
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save({"training": self._training, "losses": losses, "state": state}, written)
-        written.replace(path)
-
-    def load(self, path: Path | None) -> list[float]:
-        """Take over the state of a checkpoint; return the losses of its epochs."""
-        import torch
-
-        if path is None or not path.exists():
+    def restored(self, state: dict[str, Any] | None) -> list[float]:
+        """Take over a state; return the losses of its epochs."""
+        if state is None:
             return []
-        try:
-            loaded: Any = torch.load(path, weights_only=True)
-            training, losses, state = (loaded[key] for key in ("training", "losses", "state"))
-        except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.PickleError):
-            raise InputError(f"{path}: not a checkpoint, or a damaged one") from None
-        if training != self._training:
-            raise InputError(f"{path} is of a training with other options; name another file")
-        try:
-            for name, part in self._parts.items():
-                part.load_state_dict(state[name])
-        except (RuntimeError, LookupError, ValueError) as error:
-            raise InputError(f"{path} is of another student") from error
-        return list(losses)
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])
+        return list(state["losses"])
 
 
 def _train_epoch(

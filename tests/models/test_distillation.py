@@ -131,10 +131,10 @@ def test_refusals(tmp_path: Path) -> None:
         distil(teacher, student, batches, OPTIONS, checkpoint=path)
     path.unlink()
     distil(teacher, student, batches, replace(OPTIONS, epochs=1), checkpoint=path)
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError, match="belongs to another run"):
         distil(teacher, student, batches, OPTIONS, checkpoint=path)
     other = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
-    with pytest.raises(InputError, match="another student"):
+    with pytest.raises(InputError, match="belongs to another run"):
         distil(teacher, other, batches, replace(OPTIONS, epochs=1), checkpoint=path)
     with pytest.raises(InputError, match="no module 'z' to match"):
         distil(teacher, student, batches, replace(OPTIONS, features={"1": "z"}))

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.onnx_module import from_onnx, to_onnx
-from lepton.models.pruning.checkpoint import Checkpoint, fingerprint
 from lepton.models.pruning.criteria import Slopes, scores_of
-from lepton.models.pruning.gradual import FineTuning, Measured
+from lepton.models.pruning.gradual import FineTuning, Measured, load_step, save_step
 from lepton.models.pruning.granularity import labels_of
 from lepton.models.pruning.masks import pruned_count
 from lepton.models.pruning.selection import Selection
@@ -119,10 +118,10 @@ def remove_filters(
     whole = {_names(graph, item): len(item.classes) for item in graph.sets()}
     _check_names(whole, selection)
     parts = steps.schedule.rates(1.0)
-    checkpoint = _checkpoint(model, steps, (rate, selection))
+    checkpoint = steps.file({"model": _tensor(model)}, (rate, selection))
     done = 0
     if checkpoint is not None:
-        done, tensors = checkpoint.load()
+        done, tensors = load_step(checkpoint)
         model = _from_bytes(tensors["model"].numpy().tobytes()) if done else model
     # disable=None shows the bar on a terminal only
     for step in tqdm(range(done, len(parts)), desc="pruning", unit="step", disable=None):
@@ -132,7 +131,7 @@ def remove_filters(
         chosen = choose_classes(graph, rate * part, selection.scaled(part), slopes, whole)
         model = _tuned(graph.without(chosen), steps)
         if checkpoint is not None:
-            _save(checkpoint, step + 1, model)
+            save_step(checkpoint, step + 1, {"model": _tensor(model)})
     return model
 
 
@@ -181,17 +180,6 @@ def _tuned(model: onnx.ModelProto, tuning: FineTuning) -> onnx.ModelProto:
     module = from_onnx(model)
     tuning.train(module, tuning.schedule.epochs)
     return to_onnx(module)
-
-
-def _checkpoint(model: onnx.ModelProto, tuning: FineTuning, settings: object) -> Checkpoint | None:
-    if tuning.checkpoint is None:
-        return None
-    made = fingerprint({"model": _tensor(model)}, settings, tuning.schedule)
-    return Checkpoint(tuning.checkpoint, made)
-
-
-def _save(checkpoint: Checkpoint, step: int, model: onnx.ModelProto) -> None:
-    checkpoint.save(step, {"model": _tensor(model)})
 
 
 def _tensor(model: onnx.ModelProto) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from lepton.errors import InputError
-from lepton.models.pruning.checkpoint import Checkpoint, fingerprint
+from lepton.models.checkpoint import Checkpoint
 from lepton.models.pruning.holding import apply_masks, hold, layer_weights
 from lepton.models.pruning.schedule import Schedule
 from lepton.models.pruning.selection import Masks, Selection, masks_for
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportMissingModuleSource=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-__all__ = ["FineTuning", "Measured", "Train", "prune_gradually", "select"]
+__all__ = ["FineTuning", "Measured", "Train", "load_step", "prune_gradually", "save_step", "select"]
 
 Train: TypeAlias = "Callable[[nn.Module, int], None]"
 """Trains a module for so many epochs."""
@@ -44,6 +45,18 @@ class FineTuning:
     schedule: Schedule = field(default_factory=Schedule)
     checkpoint: Path | None = None
 
+    def file(self, tensors: Mapping[str, torch.Tensor], settings: object) -> Checkpoint | None:
+        """Return the checkpoint of a pruning that begins with some tensors, if there is one."""
+        import torch
+
+        if self.checkpoint is None:
+            return None
+        digest = hashlib.sha256(repr((settings, self.schedule)).encode())
+        for name, tensor in tensors.items():
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        return Checkpoint(self.checkpoint, digest.hexdigest())
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -56,6 +69,24 @@ class Measured:
 
     data: Batches | None = None
     loss: Loss | None = None
+
+
+def save_step(checkpoint: Checkpoint, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Keep the tensors after `step` finished steps, and torch's random state."""
+    import torch
+
+    checkpoint.save({"step": step, "tensors": dict(tensors), "random": torch.get_rng_state()})
+
+
+def load_step(checkpoint: Checkpoint) -> tuple[int, dict[str, torch.Tensor]]:
+    """Return the finished steps and their tensors, and set torch's random state; 0 if none."""
+    import torch
+
+    state = checkpoint.load()
+    if state is None:
+        return 0, {}
+    torch.set_rng_state(state["random"])
+    return state["step"], state["tensors"]
 
 
 def select(
@@ -114,7 +145,7 @@ def prune_gradually(
     from tqdm import tqdm
 
     parts = tuning.schedule.rates(1.0)
-    checkpoint = _checkpoint(module, tuning, (rate, selection))
+    checkpoint = tuning.file(module.state_dict(), (rate, selection))
     done, masks = (0, {}) if checkpoint is None else _resumed(module, checkpoint)
     # disable=None shows the bar on a terminal only
     for step in tqdm(range(done, len(parts)), desc="pruning", unit="step", disable=None):
@@ -124,16 +155,9 @@ def prune_gradually(
             if tuning.train is not None and tuning.schedule.epochs:
                 tuning.train(module, tuning.schedule.epochs)
         if checkpoint is not None:
-            checkpoint.save(step + 1, _state(module, masks))
+            save_step(checkpoint, step + 1, _state(module, masks))
     apply_masks(module, masks)
     return masks
-
-
-def _checkpoint(module: nn.Module, tuning: FineTuning, settings: object) -> Checkpoint | None:
-    if tuning.checkpoint is None:
-        return None
-    made = fingerprint(module.state_dict(), settings, tuning.schedule)
-    return Checkpoint(tuning.checkpoint, made)
 
 
 def _state(module: nn.Module, masks: Masks) -> dict[str, torch.Tensor]:
@@ -144,7 +168,7 @@ def _state(module: nn.Module, masks: Masks) -> dict[str, torch.Tensor]:
 
 
 def _resumed(module: nn.Module, checkpoint: Checkpoint) -> tuple[int, Masks]:
-    step, tensors = checkpoint.load()
+    step, tensors = load_step(checkpoint)
     if not step:
         return 0, {}
     masks = _masks_of(tensors)

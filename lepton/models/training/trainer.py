@@ -7,8 +7,9 @@ all else, so a training that was cut off and resumed ends with the same bits as 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.models.checkpoint import Checkpoint
 from lepton.models.datasets.dataset import Dataset
 from lepton.models.extras import require
-from lepton.models.training.checkpoint import Checkpoint
 from lepton.models.training.options import TrainingOptions, rate_at
 from lepton.models.zoo.registry import Task
 
@@ -118,12 +119,18 @@ def train(
     if not all(len(part) for part in samples):
         raise InputError("there must be samples to train on and to validate")
     run = _Run(network, task, samples, options, hooks or Hooks())
-    kept = None if checkpoint is None else Checkpoint(checkpoint, options, network)
+    kept = None if checkpoint is None else _checkpoint(checkpoint, options, network)
     state = None if kept is None else kept.load()
     if state is not None:
         run.restore(state)
     run.finish(kept)
     return Trained(tuple(run.epochs), run.best)
+
+
+def _checkpoint(path: Path, options: TrainingOptions, network: torch.nn.Module) -> Checkpoint:
+    """Return the file of a training: of these options, with a network of these tensors."""
+    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    return Checkpoint(path, json.dumps({"options": asdict(options), "tensors": shapes}))
 
 
 class _Run:

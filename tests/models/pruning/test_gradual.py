@@ -210,12 +210,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_or_damaged_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "steps.pt"
     prune_gradually(network(), 0.5, Selection(), FineTuning(None, Schedule(), file))
-    with pytest.raises(InputError, match="checkpoint of another pruning"):
+    with pytest.raises(InputError, match="belongs to another run"):
         prune_gradually(network(), 0.6, Selection(), FineTuning(None, Schedule(), file))
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="is no pruning checkpoint"):
+    with pytest.raises(InputError, match="not a checkpoint, or a damaged one"):
         prune_gradually(network(), 0.5, Selection(), FineTuning(None, Schedule(), file))
     with pytest.raises(InputError, match="cannot be written"):
+        (tmp_path / "none").touch()
         tuning = FineTuning(None, Schedule(), tmp_path / "none" / "steps.pt")
         prune_gradually(network(), 0.5, Selection(), tuning)
 

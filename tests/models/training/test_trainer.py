@@ -130,10 +130,10 @@ def test_checkpoints_of_other_trainings(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     short = dataclasses.replace(OPTIONS, epochs=1)
     train(network(), Task.CLASSES, SAMPLES, short, checkpoint=path)
-    with pytest.raises(InputError, match="other options or another network"):
+    with pytest.raises(InputError, match="belongs to another run"):
         train(network(), Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path)
     wider = build_network("digits_cnn", width=8, classes=2)
-    with pytest.raises(InputError, match="other options or another network"):
+    with pytest.raises(InputError, match="belongs to another run"):
         train(wider, Task.CLASSES, SAMPLES, short, checkpoint=path)
     whole = path.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
