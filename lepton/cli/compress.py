@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-_EPILOG = """examples:
-  lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o small.onnx
-  lepton compress float.onnx --data mnist:data/mnist --pattern 2:4 --share 16 -o small.onnx
-  lepton compress student.onnx --distil teacher.onnx --data train.npz,test.npz -o small.onnx
-"""
-
 _DATA = (
     "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
@@ -38,8 +32,8 @@ _DATA = (
 def add_commands(commands: Any) -> None:
     """Add the parser of `lepton compress`."""
     parser = commands.add_parser(
-        "compress", help="float network -> pruned, shared or few-bit int8 network", epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "compress", help="float network -> pruned, shared or few-bit int8 network",
+        epilog="example: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx",
     )  # fmt: skip
     parser.add_argument(
         "model", metavar="MODEL", help="float .onnx, or a network of lepton.models.zoo to train"

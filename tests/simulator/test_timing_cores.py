@@ -37,10 +37,12 @@ def test_random_programs_take_the_same_cycles() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_network_takes_the_same_cycles() -> None:
-    from lepton.compiler.compile import compile_model
+    from lepton.compiler.compile import CompileOptions, compile_model
     from lepton.models import digits_model_path
 
-    program = compile_model(digits_model_path(), dataclasses.replace(load_chip("nano"), cores=2))
+    # with more effort it is found that one core alone is faster
+    chip = dataclasses.replace(load_chip("nano"), cores=2)
+    program = compile_model(digits_model_path(), chip, CompileOptions(effort=0))
     timing = compare(program)
     assert isinstance(timing, NaiveTiming)
     assert cores_met(timing, program)["signals of another core"]

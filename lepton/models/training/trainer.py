@@ -1,7 +1,8 @@
 """Train a network: the validation samples pick the epoch, and a killed training goes on.
 
 Every random choice of an epoch follows from the seed and the epoch's number, and a checkpoint holds
-all else, so a training that was cut off and resumed ends with the same bits as one that was not.
+all else, so a training that was cut off and resumed, on as many threads, ends with the same bits as
+one that was not.
 """
 
 from __future__ import annotations
