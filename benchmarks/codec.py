@@ -10,9 +10,7 @@ version gave them. Prints a table; with `--write` it also replaces the figures o
 from __future__ import annotations
 
 import argparse
-import csv
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ import lepton
 from benchmarks.edit_weights import EDITS, edited, zero_order_bytes
 from benchmarks.measure import ROOT
 from benchmarks.page import markdown_table, origin, replace_part
-from benchmarks.vela import SYSTEMS
+from benchmarks.vela import SYSTEMS, vela_summary
 from lepton.report.traffic import weight_stream_spans
 
 __all__ = ["NETWORKS", "OBJECTIVES", "Row", "Stored", "limit_bytes", "measured", "table"]
@@ -108,23 +106,8 @@ def measured(path: Path, chip: str, objective: str) -> Stored:
 
 
 def vela_bytes(command: str, path: Path, chip: str) -> int:
-    """Return the bytes of weights that Vela stores.
-
-    Raises:
-        subprocess.CalledProcessError: Vela fails.
-    """
-    accelerator, system, memory = SYSTEMS[chip]
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [
-                command, str(path), "--config", "Arm/vela.ini", "--accelerator-config", accelerator,
-                "--system-config", system, "--memory-mode", memory, "--output-dir", folder,
-            ],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        (summary,) = Path(folder).glob("*_summary_*.csv")
-        with summary.open(newline="", encoding="utf-8") as file:
-            return round(float(next(csv.DictReader(file))["total_npu_encoded_weights"]))
+    """Return the bytes of weights that Vela stores."""
+    return round(float(vela_summary(command, path, chip)["total_npu_encoded_weights"]))
 
 
 def rows_of(folder: Path, network: str, edit: str, command: str | None) -> list[Row]:

@@ -23,7 +23,7 @@ from benchmarks.measure import ROOT
 from benchmarks.page import markdown_table, origin, replace_part
 from lepton.simulator.timing import simulate_timing
 
-__all__ = ["FACTOR", "MODELS", "Row", "table"]
+__all__ = ["FACTOR", "MODELS", "Row", "table", "vela_summary"]
 
 PAGE = ROOT / "docs" / "vela.md"
 HEADING = "## Figures"
@@ -72,8 +72,8 @@ def measured(path: Path, chip: str, effort: int, vela: int) -> Row:
     return Row(path.stem, chip, cycles, utilization, vela)
 
 
-def vela_cycles(command: str, path: Path, chip: str) -> int:
-    """Return the total cycles that Vela estimates.
+def vela_summary(command: str, path: Path, chip: str) -> dict[str, str]:
+    """Return Vela's summary of a network on the system that a chip is like, by column.
 
     Raises:
         subprocess.CalledProcessError: Vela fails.
@@ -89,7 +89,12 @@ def vela_cycles(command: str, path: Path, chip: str) -> int:
         )  # fmt: skip
         (summary,) = Path(folder).glob("*_summary_*.csv")
         with summary.open(newline="", encoding="utf-8") as file:
-            return round(float(next(csv.DictReader(file))["cycles_total"]))
+            return next(csv.DictReader(file))
+
+
+def vela_cycles(command: str, path: Path, chip: str) -> int:
+    """Return the total cycles that Vela estimates."""
+    return round(float(vela_summary(command, path, chip)["cycles_total"]))
 
 
 def table(rows: list[Row]) -> str:

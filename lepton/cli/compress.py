@@ -70,7 +70,7 @@ def add_commands(commands: Any) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     """Run `lepton compress`."""
-    from lepton.models.compression import CompressionRecipe, compress_model
+    from lepton.models.compression import CompressionRecipe, compress_model, quantized
     from lepton.models.training.named import named_split
     from lepton.models.zoo import NETWORKS
 
@@ -94,8 +94,7 @@ def _compress(options: argparse.Namespace) -> None:
     split = named_split(options.data)
     made = compress_model(model, split, recipe, folder, teacher=options.distil)
     write_file(options.output, made.model.SerializeToString())
-    samples = split.train.batch(slice(0, 256))
-    costs = {"float, 8 bits": _cost(_quantized(made.source, samples), chip)}
+    costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
     costs[made.stages[-1].name] = _cost(made.model, chip)
     if options.json:
         stages = [vars(stage) for stage in made.stages]
@@ -103,15 +102,6 @@ def _compress(options: argparse.Namespace) -> None:
     else:
         print(_table(made, costs, chip.name))
         print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
-
-
-def _quantized(source: onnx.ModelProto, samples: tuple[Any, ...]) -> onnx.ModelProto:
-    """Return the float network with weights of 8 bits, to compare with."""
-    from lepton.models.onnx_module.reading import runtime_inputs
-    from lepton.models.quantization import quantize_model
-
-    names = [item.name for item in runtime_inputs(source.graph)]
-    return quantize_model(source, dict(zip(names, samples, strict=True)))
 
 
 def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+    from lepton.models.quantization import IntegerWeights
+
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-__all__ = ["Compressed", "Stage", "compress_model"]
+__all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
 _HARD_SHARE = 0.1
 """Of the labels' own cross-entropy in the loss of a distillation."""
@@ -197,13 +199,8 @@ class _Run:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
             file.write_bytes(model.SerializeToString())
-            made = run_each(golden_session(file), self._named(model, samples))
+            made = run_each(golden_session(file), _named(model, samples))
         return score_of(made, self.task, samples)
-
-    def _named(self, model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
-        """Return samples by the name of the input."""
-        names = [item.name for item in runtime_inputs(model.graph)]
-        return dict(zip(names, samples.batch(slice(None)), strict=True))
 
     def _train(self, module: torch.nn.Module, epochs: int, name: str, loss: Any = None) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
@@ -272,7 +269,7 @@ class _Run:
     def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
-        from lepton.models.quantization import AwareOptions, quantize_model, train_quantized
+        from lepton.models.quantization import AwareOptions, train_quantized
         from lepton.models.sharing import SharingOptions, share_weights
 
         recipe = self.recipe
@@ -295,8 +292,7 @@ class _Run:
                     lambda network: self._train(network, self._epochs, "quantize"),
                     AwareOptions(recipe.bits),
                 ).weights
-        samples = self._named(source, self.split.train.take(slice(0, _CALIBRATION)))
-        return quantize_model(to_onnx(module), samples, weights=codes)
+        return quantized(to_onnx(module), self.split, codes)
 
     def _batches(self) -> list[tuple[Any, Any]]:
         """Return some training samples, for criteria that measure slopes."""
@@ -309,6 +305,22 @@ class _Run:
             inputs = tuple(torch.from_numpy(array) for array in part.batch(span))
             made.append((inputs, torch.from_numpy(part.labels[span])))
         return made
+
+
+def quantized(
+    model: onnx.ModelProto, split: Split, weights: Mapping[str, IntegerWeights] | None = None
+) -> onnx.ModelProto:
+    """Return a float network as int8 QDQ: weights of the given codes, or else of 8 bits."""
+    from lepton.models.quantization import quantize_model
+
+    samples = _named(model, split.train.take(slice(0, _CALIBRATION)))
+    return quantize_model(model, samples, weights=weights)
+
+
+def _named(model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
+    """Return samples by the name of the input."""
+    names = [item.name for item in runtime_inputs(model.graph)]
+    return dict(zip(names, samples.batch(slice(None)), strict=True))
 
 
 def _loaded(file: Path) -> onnx.ModelProto:
