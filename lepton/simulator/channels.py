@@ -102,10 +102,11 @@ def send_accesses(
         r.channels[ch, C_TAIL] = ticket
         r.channels[ch, C_OPEN] += 1
         if r.channels[ch, C_OPEN] == 1:
-            # what it did while it slept, its step catches up with
-            clock = max(arrival, r.blocks[ch, CLOCK])
-            r.channels[ch, C_CYCLE] = clock
-            s.next[c.first_channel + ch] = clock * ticks
+            # what it would have done while it slept, its steps catch up with
+            clock = r.blocks[ch, CLOCK]
+            cycle = min(upcoming(configuration, r.blocks[ch]), max(arrival, clock))
+            r.channels[ch, C_CYCLE] = cycle
+            s.next[c.first_channel + ch] = cycle * ticks
         elif r.channels[ch, C_HEAD] == ticket:
             _channel_ahead(c, s, ch, upcoming(configuration, r.blocks[ch]))
         ticket += 1
@@ -143,16 +144,14 @@ def _finish(c: Settings, s: State, ch: int, ticket: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
-    """Run a channel from a tick on, before `limit` and until it has news for the chip."""
+def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> bool:
+    """Run a channel from a tick on, before `limit` and until it has news; tell if it has."""
     r = s.memories
     configuration, m, f = r.configurations[r.channels[ch, C_DRAM]], r.blocks[ch], r.filters[ch]
     while tick < limit:
-        cycle = r.channels[ch, C_CYCLE]
-        # a channel that slept has to catch up first
-        now = min(upcoming(configuration, m), cycle)
+        now = r.channels[ch, C_CYCLE]
         m[CLOCK] = now
-        has_news = now == cycle and _accept(c, s, ch, cycle)
+        has_news = _accept(c, s, ch, now)
         run_cycle(configuration, m, f, r.tickets, now)
         m[CLOCK] = now + 1
         ticket = m[DECIDED]
@@ -166,7 +165,8 @@ def step_channel(c: Settings, s: State, ch: int, tick: int, limit: int) -> None:
         _channel_ahead(c, s, ch, next_cycle(configuration, m))
         tick = s.next[c.first_channel + ch]
         if has_news:
-            return
+            return True
+    return False
 
 
 @njit(allocates=False, inlined=True)

@@ -96,7 +96,7 @@ from lepton.simulator.dram_state import (
 __all__ = ["command", "consider", "pick", "precharge"]
 
 I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 
 
 @njit(allocates=False, inlined=True)
@@ -143,7 +143,7 @@ def precharge(c: I64, m: I64, local: int, t: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _access(c: I64, m: I64, f: U8, k: I64, local: int, is_write: int, t: int) -> int:
+def _access(c: I64, m: I64, f: U16, k: I64, local: int, is_write: int, t: int) -> int:
     """Do the oldest read (write) of the bank's open row; return where the gaps to its like are."""
     b = BANK_STATE + local * BANK_FIELDS
     at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
@@ -232,7 +232,7 @@ def _note_best(c: I64, m: I64, last: int, at: int, best: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def _issue(c: I64, m: I64, f: U8, k: I64, local: int, kind: int, t: int, then: int) -> None:
+def _issue(c: I64, m: I64, f: U16, k: I64, local: int, kind: int, t: int, then: int) -> None:
     """Issue the bank's next command; pick another from `then` on."""
     if kind >= READ_COMMAND:
         gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
@@ -315,7 +315,7 @@ def consider(c: I64, m: I64, local: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def command(c: I64, m: I64, f: U8, k: I64, first: int, t: int) -> int:
+def command(c: I64, m: I64, f: U16, k: I64, first: int, t: int) -> int:
     """Issue the picked command if it is ready and may follow `first` in the cycle.
 
     Return its kind, or `NOTHING`.

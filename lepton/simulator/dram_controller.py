@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 
 
 @njit(allocates=False, inlined=True)
@@ -138,7 +138,7 @@ def _refreshes(c: I64, m: I64, t: int) -> bool:
 
 
 @njit(allocates=False, inlined=True)
-def run_cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
+def run_cycle(c: I64, m: I64, f: U16, k: I64, t: int) -> None:
     """Do what the channel does in cycle `t`, before which nothing is left to do."""
     first = ACTIVATE if _refreshes(c, m, t) else NOTHING
     searches = first == NOTHING or c[DUAL] != 0
@@ -155,7 +155,7 @@ def run_cycle(c: I64, m: I64, f: U8, k: I64, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def run(c: I64, m: I64, f: U8, k: I64, limit: int, line: int, is_write: int) -> None:
+def run(c: I64, m: I64, f: U16, k: I64, limit: int, line: int, is_write: int) -> None:
     """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
     clock = m[CLOCK]
     while True:

@@ -38,6 +38,7 @@ from lepton.simulator.dram_state import (
     FLUSH,
     GROUP,
     GROUP_BITS,
+    HASH_SHIFT,
     HIT,
     HOME,
     LINE,
@@ -83,7 +84,7 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 
 
 @njit(allocates=False, inlined=True)
@@ -114,9 +115,10 @@ def row_of(c: I64, line: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _hash(line: int, is_write: int) -> int:
-    """Return an address's place in the filters."""
-    return ((((line >> 5) ^ (line >> 16)) & (FILTER - 1)) << 1) | is_write
+def _hash(c: I64, line: int, is_write: int) -> int:
+    """Return an address's place in the filters: neighbours in a channel get neighbouring ones."""
+    line >>= c[HASH_SHIFT]
+    return (((line ^ (line >> 11)) & (FILTER - 1)) << 1) | is_write
 
 
 @njit(allocates=False, inlined=True)
@@ -132,9 +134,9 @@ def _has_room(c: I64, m: I64, local: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _find(c: I64, m: I64, f: U8, line: int, is_write: int) -> int:
+def _find(c: I64, m: I64, f: U16, line: int, is_write: int) -> int:
     """Return the ticket of the request of an address that waits in a queue, or -1."""
-    if f[_hash(line, is_write)] == 0:
+    if f[_hash(c, line, is_write)] == 0:
         return -1
     local = _bank_of(c, line)
     b = BANK_STATE + local * BANK_FIELDS
@@ -204,10 +206,10 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
 
 
 @njit(allocates=False, inlined=True)
-def remove(c: I64, m: I64, f: U8, local: int, at: int, is_write: int) -> None:
+def remove(c: I64, m: I64, f: U16, local: int, at: int, is_write: int) -> None:
     """Take a request out of a bank's queue."""
     b = BANK_STATE + local * BANK_FIELDS
-    f[_hash(m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
+    f[_hash(c, m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     else:
@@ -274,7 +276,7 @@ def starts_drain(c: I64, m: I64) -> bool:
 
 
 @njit(allocates=False, inlined=True)
-def schedule(c: I64, m: I64, f: U8) -> int:
+def schedule(c: I64, m: I64, f: U16) -> int:
     """Move the oldest transaction whose bank's queue has room there.
 
     Return its bank, or -1 if what the banks offer is as before.
@@ -311,7 +313,7 @@ def schedule(c: I64, m: I64, f: U8) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
+def room(c: I64, m: I64, f: U16, line: int, is_write: int) -> bool:
     """Tell if the channel takes a request now."""
     if not c[SINGLE]:
         return m[QUEUES + is_write * QUEUE_FIELDS + COUNT] < c[QUEUE]
@@ -319,7 +321,7 @@ def room(c: I64, m: I64, f: U8, line: int, is_write: int) -> bool:
 
 
 @njit(allocates=False, inlined=True)
-def enter(c: I64, m: I64, f: U8, k: I64, line: int, is_write: int, ticket: int) -> None:
+def enter(c: I64, m: I64, f: U16, k: I64, line: int, is_write: int, ticket: int) -> None:
     """Take a request at the channel's present cycle; `room` must hold.
 
     A write is done the cycle after. So is a read of an address that a queued write is for; a read
@@ -338,7 +340,7 @@ def enter(c: I64, m: I64, f: U8, k: I64, line: int, is_write: int, ticket: int) 
             k[ticket, LINK] = k[first, LINK]
             k[first, LINK] = ticket
             return
-    f[_hash(line, is_write)] += 1
+    f[_hash(c, line, is_write)] += 1
     if c[SINGLE]:
         m[QUEUES + COUNT] += 1
         _push(c, m, _bank_of(c, line), line, ticket, is_write)

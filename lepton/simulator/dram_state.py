@@ -33,7 +33,7 @@ LATER = 1 << 50
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
 (DUAL, RCD_RD, RCD_WR, RP, RAS, RTP, WRITE_PRE, RFC, REFI, READ_DONE) = range(9, 19)
-(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, SEQUENCES, SHIFT) = range(19, 25)
+(GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, SEQUENCES, HASH_SHIFT, SHIFT) = range(19, 26)
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
 READ_GAPS = MASK + len(FIELDS)
@@ -80,7 +80,7 @@ ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
 # kinds of command, the row commands first; several where a bank has a choice
 ACTIVATE, PRECHARGE, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(6)
 
-FILTER = 2048
+FILTER = 1024
 """Counters of queued requests by a hash of their address; reads and writes alternate."""
 
 (LINK, DONE) = range(2)
@@ -95,7 +95,7 @@ class ControllerState(NamedTuple):
     configuration: I64
     blocks: I64
     """[channels, what the banks' queues take]"""
-    filters: NDArray[np.uint8]
+    filters: NDArray[np.uint16]
     """[channels, 2 * FILTER]"""
     tickets: I64
     """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
@@ -133,6 +133,9 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[LINE_MASK] = -timing.access_bytes
     row[SEQUENCES] = ENTRIES + _positions(timing, row) * ENTRY_FIELDS
     bits = mapping(timing)
+    fields = zip(FIELDS, bits.shifts, bits.masks, strict=True)
+    within = [shift for name, shift, mask in fields if mask and name != "ch"]
+    row[HASH_SHIFT] = min(within)
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     gaps = rules(timing)
     by_group = np.concatenate([table.ravel() for table in gaps])
@@ -167,6 +170,6 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     return ControllerState(
         configuration,
         blocks,
-        np.zeros((timing.channels, 2 * FILTER), np.uint8),
+        np.zeros((timing.channels, 2 * FILTER), np.uint16),
         np.zeros((tickets, 2), np.int64),
     )

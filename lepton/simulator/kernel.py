@@ -188,6 +188,28 @@ def _first_two(next: I64) -> tuple[int, int]:
 
 
 @njit(allocates=False, inlined=True)
+def _step_channels(c: Settings, s: State, tick: int, second: int) -> None:
+    """Run the channels that step at a tick, and on until one has news for the chip.
+
+    One alone runs on before `second`, the next step of another actor; of several, each steps once.
+    """
+    limit = second
+    if second == tick:
+        limit = NEVER
+        for actor in range(c.first_channel):
+            limit = min(limit, s.next[actor])
+    has_news = False
+    while tick < limit and not has_news:
+        following = NEVER
+        for other in range(c.first_channel, len(s.next)):
+            if s.next[other] == tick:
+                reach = max(second, tick + 1)
+                has_news |= step_channel(c, s, other - c.first_channel, tick, reach)
+            following = min(following, s.next[other])
+        tick = following
+
+
+@njit(allocates=False, inlined=True)
 def _run(c: Settings, s: State) -> None:
     """Take steps until nothing more can happen."""
     while True:
@@ -197,11 +219,7 @@ def _run(c: Settings, s: State) -> None:
         if tick == NEVER:
             return
         if actor >= c.first_channel:
-            # one channel runs on before the next step of another actor; of several, each steps once
-            limit = max(second >> ACTOR_BITS, tick + 1)
-            for other in range(actor, len(s.next)):
-                if s.next[other] == tick:
-                    step_channel(c, s, other - c.first_channel, tick, limit)
+            _step_channels(c, s, tick, second >> ACTOR_BITS)
             continue
         cycle = tick // c.ticks
         if actor >= c.first_queue:

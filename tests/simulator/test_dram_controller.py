@@ -20,7 +20,7 @@ from lepton.simulator.dram_controller import (
     next_event,
 )
 from lepton.simulator.dram_replay import replay
-from lepton.simulator.dram_state import DONE, WRITES, controller_state
+from lepton.simulator.dram_state import DONE, MERGED, WRITES, controller_state
 from lepton.simulator.dram_timing import FIELDS, Arbitration, DramTiming, controller_of, mapping
 from tests.naive_dram import naive_replay
 
@@ -264,3 +264,22 @@ def test_a_full_queue_refuses() -> None:
     assert not accept(state, 0, 128, 0, 2)
     assert advance_until_room(state, 0, 0, 128, 0) == 1
     assert accept(state, 0, 128, 0, 2)
+
+
+def test_hundreds_queued_with_one_hash_are_still_found() -> None:
+    timing = standard_timing("ddr4-3200")
+    arbitration = Arbitration(queue=64, bank_queue=64)
+    state = controller_state(timing, arbitration, 1024)
+    # all fall into the same counter of the filter
+    addresses = [64 * (k << 10 | (k >> 1) & 1023) for k in range(500)]
+    for number, address in enumerate(addresses):
+        advance_until_room(state, 0, 0, address, 0)
+        waiting = np.flatnonzero(state.tickets[:number, DONE] < 0)
+        if len(waiting) == 256:
+            break
+        assert accept(state, 0, address, 0, number)
+    else:
+        pytest.fail("never so many were queued")
+    merged = state.blocks[0, MERGED]
+    assert accept(state, 0, addresses[waiting[-1]], 0, 1000)
+    assert state.blocks[0, MERGED] == merged + 1
