@@ -4,7 +4,8 @@
 
 Prints tables; `--write` also replaces the figures of docs/benchmarks.md. PYTHON is an interpreter
 with SCALE-Sim (docs/benchmarks.md says how to install it); without one its part is left out. Times
-are CPU seconds of one process unless a column says wall, the best of several runs.
+are CPU seconds of one process unless a column says wall, the best of several runs. The kernels of
+the first JIT are compiled by as many processes as a user's are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.speed_tables import (
     Cold,
     Ideal,
     Network,
+    Spent,
     Warm,
     bursts,
     ideal_table,
@@ -98,19 +100,20 @@ def cold(path: Path, home: str) -> Cold:
     )
 
 
-def first_jit(path: Path, home: str) -> dict[str, float]:
-    """Return the CPU seconds of compiling the kernels, with an empty cache in `home`.
+def first_jit(path: Path, home: str) -> dict[str, Spent]:
+    """Return what compiling the kernels takes, with an empty cache in `home`.
 
     Raises:
         RuntimeError: no line on standard error told the user.
     """
     command = ["-m", "lepton", "run", str(path)]
-    found: dict[str, float] = {}
+    found: dict[str, Spent] = {}
     for name, option in (("checking and timing", ["--no-values"]), ("values", [])):
         first = run_python([*command, *option], home)
         if PROGRESS_LINE not in first.errors:
             raise RuntimeError(f"no progress line while the kernels of {name} were compiled")
-        found[name] = first.cpu_s - run_python([*command, *option], home).cpu_s
+        cached = run_python([*command, *option], home)
+        found[name] = Spent(first.wall_s - cached.wall_s, first.cpu_s - cached.cpu_s)
     return found
 
 
@@ -142,7 +145,7 @@ def peers(python: str, layers: Sequence[TableLayer]) -> list[Comparison]:
     return found
 
 
-def networks(data: Path, folder: Path) -> tuple[list[Network], dict[str, float]]:
+def networks(data: Path, folder: Path) -> tuple[list[Network], dict[str, Spent]]:
     """Return what every network takes, and what the first JIT does."""
     paths: list[Path] = []
     for number, (name, model, chip) in enumerate(NETWORKS):

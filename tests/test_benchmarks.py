@@ -16,7 +16,7 @@ from benchmarks.measure import Ended, best, run_python
 from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
 from benchmarks.scalesim import Comparison, Found
 from benchmarks.simulation_speed import HEADING, PAGE
-from benchmarks.speed_tables import Cold, Ideal, Network, Warm, bursts, limits, peers_table
+from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, limits, peers_table
 from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.simulator import simulate_timing
@@ -101,22 +101,21 @@ def test_every_limit_of_kept_ones_is_met() -> None:
     ideal = Ideal("32 x 32", "output-stationary", 1_000_000, 0.0, 0.001)
     made = limits(
         runs,
-        {"timing": 20.0, "values": 5.0},
+        {"timing": Spent(20, 35), "values": Spent(5, 5)},
         [ideal],
         [comparison(Found((9,), 1e-3), Found((9,), 4))],
     )
     assert all(limit.is_met for limit in made)
     names = [limit.name for limit in made]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 11
 
 
 def test_cycles_per_second_have_a_limit_where_memory_traffic_is_low() -> None:
-    runs = [network("few", bursts=125_000, timing_s=0.03), network("many", bursts=125_001)]
+    runs = [network("few", bursts=125_000, timing_s=0.042), network("many", bursts=125_001)]
     rates = {limit.name: limit for limit in limits(runs, {}, [], []) if "per CPU s" in limit.name}
     name = "M cycles per CPU s, few on edge"
-    assert list(rates) == [name, f"{name}, just loaded"]
-    assert rates[name].is_met
-    assert not rates[f"{name}, just loaded"].is_met
+    assert list(rates) == [name]
+    assert not rates[name].is_met
 
 
 def test_a_peer_that_was_not_run_is_said_to_be_missing() -> None:
