@@ -284,6 +284,8 @@ def load_chip(name: str | Path) -> d.Chip:
     if path.suffix != ".toml":
         raise ChipError(f"chip '{name}': must be one of {', '.join(PRESETS)} or a .toml file")
     try:
+        if path.exists() and not path.is_file():
+            raise ChipError(f"{path}: cannot be read as a chip: it is no regular file")
         if path.stat().st_size > 1 << 20:
             raise ChipError(f"{path}: a chip file must not exceed 1 MiB")
         return parse_chip(path.read_text(encoding="utf-8"), str(path))

@@ -97,6 +97,8 @@ def load_trace(source: str | Path | bytes) -> tuple[Program, Trace]:
 def _read(path: Path) -> bytes:
     """Return the bytes of a file of bearable size."""
     try:
+        if path.exists() and not path.is_file():
+            raise ProgramError(f"{path}: cannot be read: it is no regular file")
         if path.stat().st_size > _MAXIMUM_FILE_BYTES:
             raise ProgramError(f"{path}: a trace file must not exceed 4 GiB")
         return path.read_bytes()

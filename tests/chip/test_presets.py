@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from lepton.chip import PRESETS, Chip, Dram, Flat, chip_from_table, chip_to_table, load_chip
+from lepton.errors import ChipError
 
 
 class Pinned(NamedTuple):
@@ -162,3 +165,10 @@ def test_drams() -> None:
         assert dram.tFAW >= dram.tRRD_S
         # a closed loop of bursts can fill the data bus
         assert dram.burst_cycles >= dram.tCCD_S
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "x.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(ChipError, match="no regular file"):
+        load_chip(pipe)

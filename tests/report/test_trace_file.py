@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +99,10 @@ def test_files_that_are_no_traces(digits: Run, tmp_path: Path) -> None:
         load_trace(tmp_path / "none.trace")
     with pytest.raises(ProgramError, match="cannot be written"):
         save_trace(*digits, tmp_path / "absent" / "run.trace")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "x.trace"
+    os.mkfifo(pipe)
+    with pytest.raises(ProgramError, match="no regular file"):
+        load_trace(pipe)
