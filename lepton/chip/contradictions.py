@@ -10,6 +10,9 @@ __all__ = ["contradictions", "shown"]
 _MOST_ACCESSES = 1 << 14
 """Accesses of a DRAM that one channel of the DMA may have in flight."""
 
+_MOST_OPERANDS = 256
+"""Among which an element of the array may choose."""
+
 _MOST_TICKS = 1 << 24
 
 
@@ -128,6 +131,10 @@ def _sparsity_contradictions(chip: d.Chip) -> list[str]:
         bad.append("sparsity must be left out unless weight-stationary passes overlap")
     if chip.array.rows % sparsity.lanes:
         bad.append(f"sparsity.lanes must divide array.rows, not {sparsity.lanes}")
+    if sparsity.lanes * sparsity.window > _MOST_OPERANDS:
+        bad.append(f"sparsity.lanes x window must not exceed {_MOST_OPERANDS} operands")
+    if sparsity.feed_words % chip.array.feed_words:
+        bad.append("sparsity.feed_words must be a multiple of array.feed_words")
     if sparsity.window == 1 and not sparsity.zero_blocks:
         bad.append("sparsity.window must be above 1 unless zero_blocks is true")
     return bad

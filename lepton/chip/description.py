@@ -116,6 +116,8 @@ class Sparsity:
     """Blocks of the reduction that a pass can take; 1 to leave blocks out only."""
     zero_blocks: bool
     """Whether blocks of zeros are not issued."""
+    feed_words: int
+    """Words that the line buffer takes in a cycle for such passes, in place of the array's."""
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,22 @@ from lepton.cost.scalars import cost_scalars
 from lepton.cost.weight_sources import stream_places, weights_of
 from lepton.cost.work import fill_work, work_of
 from lepton.errors import CheckError
+from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.isa.instructions import WeightFormat
 from lepton.program import Program
 
-__all__ = ["NO_PACKED_WORK", "Cut", "PackedWork", "block_cut", "fill_program_work", "packed_work"]
+__all__ = ["NO_PACKED_WORK", "Cut", "PackedWork", "block_cut", "fill_program_work"]
+__all__ += ["issued_macs", "packed_work"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
+_MATMUL = BY_MNEMONIC["matmul"].opcode
 _ADDRESS, _BYTES, _FORMAT = COLUMNS["address"], COLUMNS["stream_bytes"], COLUMNS["format"]
 _REDUCTION, _COLUMNS = COLUMNS["reduction"], COLUMNS["columns"]
+_KERNEL_H, _KERNEL_W = COLUMNS["kernel_height"], COLUMNS["kernel_width"]
+_CHANNELS = COLUMNS["channels"]
 _OFM_H, _OFM_W = COLUMNS["ofm_height"], COLUMNS["ofm_width"]
 _MOST_KNOWN = 1 << 15
 
@@ -55,9 +60,10 @@ class Cut:
 
     @cached_property
     def issued(self) -> int:
-        """The multiplications of a pixel."""
+        """The multiplications of a pixel: of no pass more than it has weights."""
         p = self.passes
-        return int((self.loads * p[:, P_COLUMNS] * p[:, P_REPLICAS]).sum())
+        rows = np.minimum(self.loads * p[:, P_REPLICAS], p[:, P_ROWS])
+        return int((rows * p[:, P_COLUMNS]).sum())
 
     @property
     def loads(self) -> I64:
@@ -119,7 +125,7 @@ def _known(chip: Chip) -> _Known:
 def _packer(chip: Chip) -> Packer:
     sparsity = chip.sparsity
     assert sparsity is not None
-    return Packer(sparsity.lanes, sparsity.window, sparsity.zero_blocks)
+    return Packer(sparsity.lanes, sparsity.window, sparsity.zero_blocks, sparsity.feed_words)
 
 
 def block_cut(chip: Chip, weights: U8, walk: Walk) -> Cut:
@@ -244,3 +250,23 @@ def _packed_work(program: Program) -> PackedWork:
         np.array(list(decoder), np.int64),
         np.array(list(decoder.values()), np.int64),
     )
+
+
+def issued_macs(program: Program) -> tuple[list[int], list[int]]:
+    """Return the MACs of each operator's matmuls, and how many of them are issued."""
+    table, packed = program.table, packed_work(program)
+    every = np.zeros(len(program.operators), np.int64)
+    skipped = every.copy()
+    matmuls = table[:, 0] == _MATMUL
+    r = table[matmuls]
+    macs = np.prod(r[:, [_OFM_H, _OFM_W, _KERNEL_H, _KERNEL_W, _CHANNELS, _COLUMNS]], axis=1)
+    np.add.at(every, program.operator_of[matmuls], macs)
+    r = table[packed.matmuls]
+    issued = np.array([cut.issued for cut in packed.cuts], np.int64)
+    dense = np.prod(r[:, [_KERNEL_H, _KERNEL_W, _CHANNELS, _COLUMNS]], axis=1)
+    np.add.at(
+        skipped,
+        program.operator_of[packed.matmuls],
+        r[:, _OFM_H] * r[:, _OFM_W] * (dense - issued),
+    )
+    return every.tolist(), (every - skipped).tolist()

@@ -30,6 +30,7 @@ class Packer(NamedTuple):
     lanes: int
     window: int
     zero_blocks: bool
+    feed_words: int
 
 
 class _Block(NamedTuple):
@@ -132,15 +133,15 @@ def _words(p: CostScalars, walk: Walk, reduction: int, strips: I64, words: I64) 
 
 
 @njit(inlined=True)
-def _fetch_cycles(p: CostScalars, words: I64, count: int) -> int:
+def _fetch_cycles(p: CostScalars, feed_words: int, words: I64, count: int) -> int:
     """Return the cycles in which the feed fetches words; as `step_cycles` of one pixel."""
-    ring = 2 * p.feed_words * p.rows
+    ring = 2 * feed_words * p.rows
     cycles = place = 0
     while place < count:
         first = place
         place += 1
         fits = True
-        while fits and place < count and place - first < p.feed_words:
+        while fits and place < count and place - first < feed_words:
             b, b_end = words[place, 0], words[place, 1]
             for taken in range(first, place):
                 a, a_end = words[taken, 0], words[taken, 1]
@@ -174,7 +175,7 @@ def _cut(
             if weights > most:
                 continue
             count = _words(p, walk, reduction, block.order[first : first + taken], words)
-            step = _fetch_cycles(p, words, count)
+            step = _fetch_cycles(p, packer.feed_words, words, count)
             cycles = step + best[first + taken]
             if taken == 1 or cycles <= best[first]:
                 best[first] = cycles
