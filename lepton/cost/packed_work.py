@@ -175,15 +175,17 @@ class _Stream:
 def _streams(program: Program) -> dict[int, _Stream]:
     """Return the streams of the constant segment by the instructions that read them."""
     table, places = program.table, stream_places(program)
-    made: dict[tuple[int, ...], _Stream] = {}
+    made: dict[tuple[int, int, int, tuple[int, int]], _Stream] = {}
     found: dict[int, _Stream] = {}
     for index in np.flatnonzero(places >= 0).tolist():
         r = table[index]
-        key = (int(places[index]), *(int(r[c]) for c in (_BYTES, _FORMAT, _REDUCTION, _COLUMNS)))
+        place, size, format = int(places[index]), int(r[_BYTES]), int(r[_FORMAT])
+        shape = int(r[_REDUCTION]), int(r[_COLUMNS])
+        key = place, size, format, shape
         if key not in made:
-            content = program.constants[key[0] : key[0] + key[1]]
+            content = program.constants[place : place + size]
             digest = hashlib.sha256(content.data).digest()
-            made[key] = _Stream(content, digest, key[2], key[3:])
+            made[key] = _Stream(content, digest, format, shape)
         found[index] = made[key]
     return found
 

@@ -9,9 +9,9 @@ Definitions that a figure's name does not say:
   side, so the slowest one bounds.
 * `effective_macs`: MACs that the array issues; zero weights that it skips are none. Only
   `mac_utilization` counts those too: of sparse weights it may exceed 1.
-* `roofline_cycles`: per layer the larger of its effective MACs at peak and its bytes at peak bandwidth,
-  summed. Its bytes are its stored constants; the first layer also has the network's input, the last
-  one its output. A yardstick that prefetching may beat.
+* `roofline_cycles`: per layer the larger of its effective MACs at peak and its bytes at peak
+  bandwidth, summed. Its bytes are its stored constants; the first layer also has the network's
+  input, the last one its output. A yardstick that prefetching may beat.
 * `weight_bytes_stored`: the weight streams as the program file holds them, each byte once, without
   biases, requantization parameters and tables, which are constants too.
 * `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
