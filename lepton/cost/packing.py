@@ -12,7 +12,7 @@ from lepton.cost.scalars import CostScalars
 from lepton.jit import njit
 
 __all__ = ["PASS", "P_COLUMNS", "P_COUNT", "P_FIRST", "P_REPLICAS", "P_ROWS", "P_STEP", "Packer"]
-__all__ += ["count_units", "packed_passes", "packed_stream"]
+__all__ += ["count_units", "packed_passes", "packed_stream", "pass_words"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -101,7 +101,7 @@ def _most_weights(
 
 
 @njit(inlined=True)
-def _words(p: CostScalars, walk: Walk, reduction: int, strips: I64, words: I64) -> int:
+def pass_words(p: CostScalars, walk: Walk, reduction: int, strips: I64, words: I64) -> int:
     """Fill `[words, 2]` with offset and end of the words of a pass; return how many.
 
     Rows that follow each other in one run are cut into words of at most `rows` bytes.
@@ -174,7 +174,7 @@ def _cut(
             weights = _most_weights(p, packer.lanes, counts, block, span, sums, most)
             if weights > most:
                 continue
-            count = _words(p, walk, reduction, block.order[first : first + taken], words)
+            count = pass_words(p, walk, reduction, block.order[first : first + taken], words)
             step = _fetch_cycles(p, packer.feed_words, words, count)
             cycles = step + best[first + taken]
             if taken == 1 or cycles <= best[first]:
