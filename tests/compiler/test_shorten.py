@@ -65,6 +65,7 @@ def test_a_block_is_stored_shortest_until_it_is_no_more() -> None:
     store, soonest = StoredWeights(decoder), encode_weights(weights, decoder)
     assert store.stream(weights).format == soonest.format == WeightFormat.GROUPED
     format, size, elements = store.shortest(weights)
+    assert elements == weights.size
     store.shorten([weights])
     assert (store.stream(weights).format, store.stream(weights).content.size) == (format, size)
     assert size < soonest.content.size
