@@ -184,10 +184,7 @@ def _check_streams(program: Program) -> None:
 
 
 def _check_copied_streams(program: Program, boxes: I64, order: I64, start: int) -> None:
-    """Raise for a damaged weight stream elsewhere, or one that is no copy from the constants.
-
-    And for weights that come behind a matmul whose zeros are skipped.
-    """
+    """Raise for a damaged stream elsewhere, one that is no copy, and one behind its matmul."""
     misplaced = streams.misplaced_matmul(program, start + order)
     if misplaced >= 0:
         raise CheckError(
