@@ -10,6 +10,9 @@ __all__ = ["contradictions", "shown"]
 _MOST_ACCESSES = 1 << 14
 """Accesses of a DRAM that one channel of the DMA may have in flight."""
 
+_MOST_OPERANDS = 256
+"""Among which an element of the array may choose."""
+
 _MOST_TICKS = 1 << 24
 
 
@@ -70,7 +73,7 @@ def contradictions(chip: d.Chip) -> list[str]:
             "weight_buffer.entropy_lanes must be 0 or a power of two up to "
             f"decoder_bytes_per_cycle, not {lanes}"
         )
-    bad += _memory_contradictions(chip)
+    bad += _memory_contradictions(chip) + _sparsity_contradictions(chip)
     return bad + _size_contradictions(chip)
 
 
@@ -115,6 +118,25 @@ def _dram_contradictions(memory: d.Dram, prefix: str) -> list[str]:
         bad.append(f"{prefix}.tREFI / ranks must be at least 2 (tRFC + tRAS + tRP)")
     if memory.commands_per_cycle > 2:
         bad.append(f"{prefix}.commands_per_cycle must be 1 or 2, not {memory.commands_per_cycle}")
+    return bad
+
+
+def _sparsity_contradictions(chip: d.Chip) -> list[str]:
+    """Return what the options for sparse weights contradict."""
+    sparsity = chip.sparsity
+    if sparsity is None:
+        return []
+    bad: list[str] = []
+    if not chip.array.is_pipelined:
+        bad.append("sparsity must be left out unless weight-stationary passes overlap")
+    if chip.array.rows % sparsity.lanes:
+        bad.append(f"sparsity.lanes must divide array.rows, not {sparsity.lanes}")
+    if sparsity.lanes * sparsity.window > _MOST_OPERANDS:
+        bad.append(f"sparsity.lanes x window must not exceed {_MOST_OPERANDS} operands")
+    if sparsity.feed_words % chip.array.feed_words:
+        bad.append("sparsity.feed_words must be a multiple of array.feed_words")
+    if sparsity.window == 1 and not sparsity.zero_blocks:
+        bad.append("sparsity.window must be above 1 unless zero_blocks is true")
     return bad
 
 

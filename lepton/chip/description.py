@@ -22,6 +22,7 @@ __all__ = [
     "Memory",
     "Placement",
     "Scratchpad",
+    "Sparsity",
     "Technology",
     "Vector",
     "WeightBuffer",
@@ -103,6 +104,20 @@ class WeightBuffer:
     @property
     def elements(self) -> int:
         return self.size_kib * 1024
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """How the array packs the passes of a `matmul` whose weights are constants."""
+
+    lanes: int
+    """Rows of the array whose elements choose among each other's operands."""
+    window: int
+    """Blocks of the reduction that a pass can take; 1 to leave blocks out only."""
+    zero_blocks: bool
+    """Whether blocks of zeros are not issued."""
+    feed_words: int
+    """Words that the line buffer takes in a cycle for such passes, in place of the array's."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +293,8 @@ class Chip:
     technology: Technology
     sources: dict[str, str] = field(default_factory=dict[str, str])
     cores: int = 1
+    sparsity: Sparsity | None = None
+    """None for an array that issues every weight."""
 
     @property
     def peak_macs_per_cycle(self) -> int:

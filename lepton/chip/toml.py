@@ -18,7 +18,10 @@ from lepton.errors import ChipError
 
 __all__ = ["PRESETS", "chip_from_table", "chip_to_table", "load_chip", "load_dram", "parse_chip"]
 
-PRESETS = ("nano", "edge", "server", "like-u55-256", "like-u85-1024")
+PRESETS = (
+    *("nano", "edge", "server", "like-u55-256", "like-u85-1024"),
+    *("edge-sparse", "server-sparse", "like-u85-1024-sparse"),
+)
 
 _SECTIONS: dict[str, type[Any]] = {
     "array": d.Array,
@@ -30,6 +33,8 @@ _SECTIONS: dict[str, type[Any]] = {
     "control": d.Control,
     "placement": d.Placement,
 }
+_OPTIONAL: dict[str, type[Any]] = {"sparsity": d.Sparsity}
+"""Sections that a chip may do without."""
 _CHOICES: dict[str, tuple[bool | StrEnum, ...]] = {
     "bool": (True, False),
     "Dataflow": tuple(d.Dataflow),
@@ -56,6 +61,7 @@ _LIMITS = {
     "entropy_lanes": 128,
     "feed_words": 1 << 16,
     "lanes": 1 << 16,
+    "window": 16,
     "softmax_cycles_per_element": 1 << 16,
     "reads_in_flight": 4096,
     "writes_in_flight": 4096,
@@ -201,12 +207,26 @@ def chip_from_table(table: dict[str, object], place: str) -> d.Chip:
         ChipError: one sentence naming `place` and every bad key.
     """
     bad: list[str] = []
-    known = {*_SECTIONS, "technology", "name", "description", "cores", "memory", "sources"}
+    known = {
+        *_SECTIONS,
+        *_OPTIONAL,
+        "technology",
+        "name",
+        "description",
+        "cores",
+        "memory",
+        "sources",
+    }
     bad.extend(f"{key} is not a known key" for key in table if key not in known)
     for key in ("name", "description"):
         _convert("str", table.get(key), key, bad)
     cores = _convert("int", table.get("cores", 1), "cores", bad)
     parts = {name: _build(cls, table.get(name, {}), name, bad) for name, cls in _SECTIONS.items()}
+    parts |= {
+        name: _build(cls, table[name], name, bad)
+        for name, cls in _OPTIONAL.items()
+        if name in table
+    }
     memories = _build_memories(table.get("memory"), bad)
     technology = _build_technology(table.get("technology"), memories, bad)
     raw_sources = table.get("sources", {})
@@ -254,6 +274,7 @@ def _unsourced(chip: d.Chip) -> list[str]:
         for section, cls in _SECTIONS.items()
         for item in dataclasses.fields(cls)
     ]
+    keys += [name for name in _OPTIONAL if getattr(chip, name) is not None]
     keys += [f"memory.{memory.name}" for memory in chip.memories]
     return [
         f"sources has no entry for {key}"
@@ -327,6 +348,9 @@ def chip_to_table(chip: d.Chip) -> dict[str, object]:
     table["cores"] = chip.cores
     for section in (*_SECTIONS, "technology"):
         table[section] = _fields(getattr(chip, section))
+    for section in _OPTIONAL:
+        if getattr(chip, section) is not None:
+            table[section] = _fields(getattr(chip, section))
     table["memory"] = [
         {"kind": "dram" if isinstance(memory, d.Dram) else "flat", **_fields(memory)}
         for memory in chip.memories

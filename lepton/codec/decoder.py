@@ -33,6 +33,8 @@ class Decoder:
     entropy_lanes: int = 0
     """Those of an entropy-coded stream; 0 if it has no lanes for them."""
     memory_bytes_per_cycle: Fraction = Fraction(1)
+    skips_zeros: bool = False
+    """Whether zeros that no symbol is stored for take no time."""
 
     @classmethod
     def of(cls, chip: Chip) -> Decoder:
@@ -40,7 +42,8 @@ class Decoder:
         memory = chip.memories[chip.memory_index(chip.placement.constants)]
         buffer = chip.weight_buffer
         rate = chip.bytes_per_cycle(memory)
-        return cls(buffer.decoder_bytes_per_cycle, buffer.entropy_lanes, rate)
+        skips = chip.sparsity is not None
+        return cls(buffer.decoder_bytes_per_cycle, buffer.entropy_lanes, rate, skips)
 
     def cycles(self, format: WeightFormat, stored_bytes: int, elements: int) -> int:
         """Return the cycles of a stream: those of its memory or its own, whichever are more."""

@@ -24,6 +24,7 @@ __all__ = [
     "group_bits",
     "put_bits",
     "read_groups",
+    "stored_symbols",
     "write_groups",
 ]
 
@@ -259,3 +260,31 @@ def read_groups(stream: U8, bit: int, group: int, entries: int, symbols: U8) -> 
             mine[i] = symbol
             bit += code
     return bit
+
+
+@njit
+def stored_symbols(stream: U8, bit: int, group: int, size: int) -> int:
+    """Return how many elements of a block have a symbol of at least one bit in its stream.
+
+    Args:
+        stream: the bytes of one that `read_groups` reads without a fault, and `PADDING` more.
+        bit: the place of the first group.
+        group: elements of a group.
+        size: of the block.
+    """
+    stored = 0
+    for start in range(0, size, group):
+        own = min(group, size - start)
+        code = get_bits(stream, bit, CODE_BITS)
+        bit += CODE_BITS
+        width = code
+        if code > _DENSE:
+            width = code - _TO_CODE
+            mask, own_stored = bit, 0
+            bit += own
+            for i in range(own):
+                own_stored += get_bits(stream, mask + i, 1)
+            own = own_stored
+        stored += own if width else 0
+        bit += width * own
+    return stored

@@ -30,6 +30,7 @@ from lepton.codec.kernels import (
     fold_symbols,
     group_bits,
     read_groups,
+    stored_symbols,
     write_groups,
 )
 from lepton.codec.symbols import (
@@ -51,6 +52,7 @@ __all__ = [
     "WeightStream",
     "codings",
     "decode_weights",
+    "decoded_elements",
     "decoder_fault",
     "encode_weights",
     "preferred",
@@ -61,10 +63,12 @@ __all__ = [
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 Preference = Callable[[WeightFormat, int, int], tuple[float, ...]]
-"""Cost of storing a block in a format: stored bytes, elements; the least is taken."""
+"""Cost of storing a block in a format: stored bytes, elements decoded; the least is taken."""
 
 _LARGEST_GROUP = LEAST_GROUP << (GROUP_SIZES - 1)
 """Elements of the largest group."""
+_ZEROS_PER_CYCLE = 8
+"""Elements whose bits of a mask are looked at in the time of a symbol."""
 _ENTROPY = (WeightFormat.ENTROPY, WeightFormat.ENTROPY_PALETTE)
 _HEADERS = {
     WeightFormat.GROUPED: read_distances,
@@ -91,6 +95,8 @@ class Coding:
     format: WeightFormat
     size_bytes: int
     content: Callable[[], U8]
+    elements: int
+    """That keep the decoder busy."""
 
 
 def _least_group(decoder_bytes_per_cycle: int) -> int:
@@ -116,11 +122,11 @@ def _folds(block: U8, symbols: Symbols) -> I64:
     return folds
 
 
-def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> Coding:
+def _grouped(format: WeightFormat, symbols: Symbols, block: U8, decoder: Decoder) -> Coding:
     """Return a coding with the size of group that suits it best."""
     bits = np.empty(GROUP_SIZES, np.int64)
     group_bits(_folds(block, symbols), block.size, bits)
-    first = (least // LEAST_GROUP).bit_length() - 1
+    first = (_least_group(decoder.bytes_per_cycle) // LEAST_GROUP).bit_length() - 1
     level = first + int(bits[first:].argmin())
     size = len(symbols.header) - (-int(bits[level]) // 8)
 
@@ -132,26 +138,30 @@ def _grouped(format: WeightFormat, symbols: Symbols, block: U8, least: int) -> C
         write_groups(block, symbols.symbol_of, LEAST_GROUP << level, stream, start)
         return stream
 
-    return Coding(format, size, content)
+    if not decoder.skips_zeros:
+        return Coding(format, size, content, block.size)
+    stream = content()
+    elements = decoded_elements(WeightStream(format, stream), block.size)
+    return Coding(format, size, lambda: stream, elements)
 
 
 def _compressed(block: U8, decoder: Decoder) -> Iterator[Coding]:
     """Yield the codings of a block of at least one byte, but for raw."""
     counts = np.bincount(block, minlength=256)
     palette, centre = by_palette(counts), middle(counts)
-    least = _least_group(decoder.bytes_per_cycle)
-    if least <= _LARGEST_GROUP:
+    if _least_group(decoder.bytes_per_cycle) <= _LARGEST_GROUP:
         zeros = dict.fromkeys((int(counts.argmax()), centre))
-        grouped = (_grouped(WeightFormat.GROUPED, by_distance(z), block, least) for z in zeros)
+        grouped = (_grouped(WeightFormat.GROUPED, by_distance(z), block, decoder) for z in zeros)
         yield min(grouped, key=lambda coding: coding.size_bytes)
         if palette is not None:
-            yield _grouped(WeightFormat.PALETTE, palette, block, least)
+            yield _grouped(WeightFormat.PALETTE, palette, block, decoder)
     if decoder.entropy_lanes:
         coding = distance_coding(block, counts, centre, decoder.entropy_lanes)
-        yield Coding(WeightFormat.ENTROPY, coding.size_bytes, coding.content)
+        yield Coding(WeightFormat.ENTROPY, coding.size_bytes, coding.content, block.size)
         if palette is not None:
             coding = palette_coding(block, counts, palette, decoder.entropy_lanes)
-            yield Coding(WeightFormat.ENTROPY_PALETTE, coding.size_bytes, coding.content)
+            size = coding.size_bytes
+            yield Coding(WeightFormat.ENTROPY_PALETTE, size, coding.content, block.size)
 
 
 def codings(block: U8, decoder: Decoder) -> tuple[Coding, ...]:
@@ -161,7 +171,7 @@ def codings(block: U8, decoder: Decoder) -> tuple[Coding, ...]:
     """
     flat = np.ascontiguousarray(block).reshape(-1)
     others = _compressed(flat, decoder) if flat.size else ()
-    raw = Coding(WeightFormat.RAW, flat.size, lambda: flat)
+    raw = Coding(WeightFormat.RAW, flat.size, lambda: flat, flat.size)
     return raw, *(coding for coding in others if coding.size_bytes < flat.size)
 
 
@@ -171,17 +181,17 @@ def soonest(decoder: Decoder) -> Preference:
 
 
 def preferred(
-    sizes: Iterable[tuple[WeightFormat, int]], elements: int, preference: Preference
+    sizes: Iterable[tuple[WeightFormat, int, int]], preference: Preference
 ) -> WeightFormat:
-    """Return the preferred format of a block of so many elements, given the bytes in each."""
-    return min(sizes, key=lambda stored: preference(*stored, elements))[0]
+    """Return the preferred format of a block, given bytes and elements decoded of each."""
+    return min(sizes, key=lambda stored: preference(*stored))[0]
 
 
 def _best_coding(block: U8, decoder: Decoder, preference: Preference | None) -> Coding:
     """Return the preferred coding, the soonest by default."""
     made = {coding.format: coding for coding in codings(block, decoder)}
-    sizes = ((coding.format, coding.size_bytes) for coding in made.values())
-    return made[preferred(sizes, block.size, preference or soonest(decoder))]
+    sizes = ((coding.format, coding.size_bytes, coding.elements) for coding in made.values())
+    return made[preferred(sizes, preference or soonest(decoder))]
 
 
 def stored_bytes(block: U8, decoder: Decoder, preference: Preference | None = None) -> int:
@@ -260,3 +270,24 @@ def decode_weights(stream: WeightStream, size: int) -> U8:
     if left > 7 or int(content[-1]) >> (8 - left):
         raise CheckError(f"the weight stream goes on behind its {size} elements")
     return byte_of[symbols]
+
+
+def decoded_elements(stream: WeightStream, size: int) -> int:
+    """Return for how many elements of a block a decoder that skips zeros is busy.
+
+    docs/timing.md, 7.3: those with a symbol in the stream and those that are no zeros, and at least
+    one for every eight.
+
+    Raises:
+        CheckError: the stream is damaged.
+    """
+    content = stream.content
+    decode_weights(stream, size)
+    if stream.format == WeightFormat.RAW or stream.format in _ENTROPY:
+        return size
+    header, byte_of = _HEADERS[stream.format](content)
+    if byte_of[0]:
+        return size
+    padded = np.append(content, np.zeros(PADDING, np.uint8))
+    stored = stored_symbols(padded, 8 * header, _group_size(content), size)
+    return max(stored, -(-size // _ZEROS_PER_CYCLE))

@@ -38,7 +38,7 @@ __all__ = [
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-Sizes = tuple[tuple[WeightFormat, int], ...]
+Sizes = tuple[tuple[WeightFormat, int, int], ...]
 """Format and bytes of the ways to store a block."""
 Plans = Sequence[tuple[float, object]]
 """Estimated cost and plan, the cheapest first."""
@@ -136,11 +136,11 @@ class Streams:
         key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
         sizes = self._sizes.get(key)
         if sizes is not None:
-            stream = self._streams.get((key, preferred(sizes, block.size, prefer)))
+            stream = self._streams.get((key, preferred(sizes, prefer)))
             if stream is not None:
                 return stream
         made = {coding.format: coding for coding in codings(block, decoder)}
-        chosen = made[preferred(self._keep(key, made.values()), block.size, prefer)]
+        chosen = made[preferred(self._keep(key, made.values()), prefer)]
         stream = WeightStream(chosen.format, chosen.content())
         self._streams.put((key, chosen.format), stream)
         return stream
@@ -151,22 +151,22 @@ class Streams:
         digest: bytes,
         decoder: Decoder,
         preference: Preference | None = None,
-    ) -> tuple[WeightFormat, int]:
-        """Return format and bytes of the stream."""
+    ) -> tuple[WeightFormat, int, int]:
+        """Return format, bytes and decoded elements of the stream."""
         key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
         sizes = self._sizes.get(key) or self._keep(key, codings(block, decoder))
-        format = preferred(sizes, block.size, prefer)
-        return format, dict(sizes)[format]
+        format = preferred(sizes, prefer)
+        return next(stored for stored in sizes if stored[0] == format)
 
     def _keep(self, key: Hashable, made: Iterable[Coding]) -> Sizes:
-        sizes = tuple((coding.format, coding.size_bytes) for coding in made)
+        sizes = tuple((coding.format, coding.size_bytes, coding.elements) for coding in made)
         self._sizes.put(key, sizes)
         return sizes
 
 
 def _coding_key(digest: bytes, decoder: Decoder) -> Hashable:
     """Return what the sizes of a block's codings depend on."""
-    return digest, decoder.bytes_per_cycle, decoder.entropy_lanes
+    return digest, decoder.bytes_per_cycle, decoder.entropy_lanes, decoder.skips_zeros
 
 
 class Fronts:

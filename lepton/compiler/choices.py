@@ -9,6 +9,7 @@ from lepton.chip import Chip
 from lepton.codec import Decoder
 from lepton.compiler.cache import CompilerCache, Plans
 from lepton.compiler.graph import Node
+from lepton.compiler.packed_share import PackedShares
 from lepton.compiler.stored import StoredWeights, coding_preference
 from lepton.program import Objective
 
@@ -53,6 +54,7 @@ class Choices:
         self.objective = objective
         preference = coding_preference(chip, objective)
         self.streams = StoredWeights(Decoder.of(chip), known.streams, preference)
+        self.packed = PackedShares(chip)
         self.divisions: dict[Hashable, Division] = {}
         """Of the scratchpad, by what they were chosen for."""
         self.apart = False

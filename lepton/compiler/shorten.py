@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.codec import WeightStream, decode_weights
+from lepton.codec.decoder import decoder_cycles
 from lepton.compiler.stored import StoredWeights
 from lepton.cost.estimate import estimate_program
+from lepton.cost.packed_work import packed_work
 from lepton.isa import COLUMNS, encode_table
 from lepton.isa.instructions import WeightFormat, Weights
 from lepton.program import Program
@@ -36,7 +38,8 @@ class _Layer:
 
     blocks: tuple[NDArray[np.uint8], ...]
     rows: NDArray[np.int64]
-    """`[uses, 3]`: the instructions that read them, and the shorter stream's format and bytes."""
+    """`[uses, 4]`: the instructions that read them, and of the shorter stream format, bytes and
+    elements decoded."""
     saved_bytes: int
 
 
@@ -79,16 +82,16 @@ def _layers(
     program: Program, readers: Sequence[tuple[Weights, list[int]]], streams: StoredWeights
 ) -> list[_Layer]:
     """Return the operators with streams that could be shorter, those that save most first."""
-    found: dict[int, list[tuple[NDArray[np.uint8], list[tuple[int, int, int]], int]]] = {}
+    found: dict[int, list[tuple[NDArray[np.uint8], list[tuple[int, ...]], int]]] = {}
     for item, uses in readers:
         start = item.address - program.constants_address
         content = program.constants[start : start + item.stream_bytes]
         stream = WeightStream(WeightFormat(item.format), content)
         block = decode_weights(stream, item.reduction * item.columns)
-        format, size = streams.shortest(block)
+        format, size, elements = streams.shortest(block)
         saved = item.stream_bytes - size
         if saved > 0:
-            rows = [(use, int(format), size) for use in uses]
+            rows = [(use, int(format), size, elements) for use in uses]
             found.setdefault(int(program.operator_of[uses[0]]), []).append((block, rows, saved))
     layers = [
         _Layer(
@@ -119,9 +122,14 @@ def _chosen(program: Program, layers: Sequence[_Layer], limit: float) -> list[_L
 
 def _cycles(program: Program, layers: Sequence[_Layer]) -> float:
     """Return the estimated cycles of a program if these layers had their shorter streams."""
-    table = program.table.copy()
+    table, chip = program.table.copy(), program.chip
+    rates = chip.weight_buffer.decoder_bytes_per_cycle, chip.weight_buffer.entropy_lanes
+    decoder: dict[int, int] = {}
     for layer in layers:
         uses = layer.rows[:, 0]
         table[uses, COLUMNS["format"]] = layer.rows[:, 1]
         table[uses, COLUMNS["stream_bytes"]] = layer.rows[:, 2]
-    return estimate_program(replace(program, instructions=encode_table(table))).cycles
+        for use, format, _, elements in layer.rows.tolist():
+            decoder[use] = decoder_cycles(format, elements, *rates)
+    made = replace(program, instructions=encode_table(table))
+    return estimate_program(made, packed_work(program).with_decoder(decoder)).cycles

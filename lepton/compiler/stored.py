@@ -74,8 +74,8 @@ class StoredWeights:
             self._streams[digest] = self._known.stream(block, digest, self._decoder, preference)
         return self._streams[digest]
 
-    def shortest(self, block: U8) -> tuple[WeightFormat, int]:
-        """Return format and bytes of the shortest stream of a block."""
+    def shortest(self, block: U8) -> tuple[WeightFormat, int, int]:
+        """Return format, bytes and decoded elements of the shortest stream of a block."""
         return self._known.size(block, content_digest(block), self._decoder, _shortest)
 
     def shorten(self, blocks: Iterable[U8]) -> None:
@@ -94,7 +94,7 @@ class StoredWeights:
         if known is None:
             sample = _sample(np.ascontiguousarray(weights).reshape(-1))
             digest = content_digest(sample)
-            _, stored = self._known.size(sample, digest, self._decoder, self._preference)
+            _, stored, _ = self._known.size(sample, digest, self._decoder, self._preference)
             share = stored / max(sample.size, 1)
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)

@@ -44,3 +44,5 @@ class Action(IntEnum):
     NPU_CYCLE = 31
     WEIGHT_SYMBOL = 32
     ENTROPY_SYMBOL = 33
+    OPERAND_SELECT = 34
+    REPLICA_SUM = 35

@@ -32,7 +32,7 @@ from lepton.isa.instructions import (
 )
 from lepton.jit import njit
 
-__all__ = ["action_counts"]
+__all__ = ["action_counts", "slices_of"]
 
 I64 = NDArray[np.int64]
 
@@ -94,7 +94,7 @@ _ROW_BYTES, _PLANES, _TABLE_PITCH = COLUMNS["row_bytes"], COLUMNS["planes"], COL
 
 
 @njit
-def _slices(
+def slices_of(
     word: int, length: int, base: int, height: tuple[int, int], width: tuple[int, int]
 ) -> int:
     """Return the slices that hold a run of `length` bytes, over all pixels.
@@ -132,7 +132,7 @@ def _feed_slices(p: CostScalars, r: I64, reduction: int, groups: int) -> int:
             first = max(start, index * run)
             length = min(stop, (index + 1) * run) - first + (shared - 1) * row.distance
             offset = line + index % per_line * run_pitch + first - index * run
-            total += _slices(p.rows, length, origin + offset, height, width)
+            total += slices_of(p.rows, length, origin + offset, height, width)
     return total
 
 
@@ -145,7 +145,7 @@ def _stationary_slices(p: CostScalars, r: I64, reduction: int, columns: int) -> 
         outer, inner, step = columns, reduction, p.rows
     for first in range(0, inner, step):
         length = min(step, inner - first)
-        total += _slices(p.rows, length, r[_ADDRESS] + first, (outer, r[_PITCH]), (1, 0))
+        total += slices_of(p.rows, length, r[_ADDRESS] + first, (outer, r[_PITCH]), (1, 0))
     return total
 
 

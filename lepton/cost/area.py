@@ -18,6 +18,8 @@ __all__ = [
     "decoder_lane",
     "element_mm2",
     "entropy_lane",
+    "index_bits",
+    "operands_of",
     "part_areas",
 ]
 
@@ -67,10 +69,31 @@ def _part(technology: Node, logic_um2: float, sram_kib: float) -> PartArea:
     return PartArea(logic, sram_kib, sram_kib * technology.sram_mm2_per_kib)
 
 
-def element_mm2(technology: Node) -> float:
-    """Return the area of an element of the array: multiplier, adder, 58 bits of registers."""
+def operands_of(chip: Chip) -> int:
+    """Return the operands among which an element of the array chooses, 1 if it has its own."""
+    return chip.sparsity.lanes * chip.sparsity.window if chip.sparsity is not None else 1
+
+
+def index_bits(chip: Chip) -> int:
+    """Return the bits beside a weight that name its operand."""
+    return (operands_of(chip) - 1).bit_length()
+
+
+def _window(chip: Chip) -> int:
+    """Return the operands that a row of the array has at a time."""
+    return chip.sparsity.window if chip.sparsity is not None else 1
+
+
+def element_mm2(chip: Chip, technology: Node) -> float:
+    """Return the area of an element of the array: multiplier, adder, 58 bits of registers.
+
+    One that chooses its operand has a register for each of its row's, a multiplexer, and an index
+    in use and in the shadow.
+    """
     cells = technology.multiply_int8_um2 * _MULTIPLIER + technology.add_int32_um2
-    return (cells + 58 * technology.register_bit_um2) / technology.logic_density / 1e6
+    bits = 58 + 10 * (_window(chip) - 1) + 2 * index_bits(chip)
+    bits += 10 * (operands_of(chip) - 1) * MULTIPLEXER
+    return (cells + bits * technology.register_bit_um2) / technology.logic_density / 1e6
 
 
 def _array_um2(chip: Chip, t: Node) -> float:
@@ -78,12 +101,16 @@ def _array_um2(chip: Chip, t: Node) -> float:
     rows, columns, count = chip.array.rows, chip.array.columns, chip.array.count
     row_sums = rows * (t.add_int32_um2 + 42 * t.register_bit_um2)
     zero_points = columns * (t.multiply_int8_um2 * _ZERO_POINT + t.add_int32_um2)
-    skew_bits = 10 * rows * (rows - 1) // 2 + 32 * columns * (columns - 1) // 2
+    skew_bits = 10 * _window(chip) * rows * (rows - 1) // 2 + 32 * columns * (columns - 1) // 2
     window_bits = 8 * rows * columns
     bits = skew_bits + window_bits
     around = row_sums + zero_points + bits * t.register_bit_um2
+    if chip.sparsity is not None:
+        # sums of replicas; weights that the decoder has put into each group
+        counters = rows // chip.sparsity.lanes * columns * chip.sparsity.lanes.bit_length()
+        around += columns * t.add_int32_um2 + counters * t.register_bit_um2
     line_buffers = count if chip.array.deals_pixels else 1
-    return count * around + line_buffers * 2 * 10 * rows * t.register_bit_um2
+    return count * around + line_buffers * 2 * 10 * _window(chip) * rows * t.register_bit_um2
 
 
 def _lane_um2(chip: Chip, t: Node) -> float:
@@ -149,17 +176,18 @@ def part_areas(chip: Chip) -> dict[str, PartArea]:
     """
     t = node(chip.technology.node)
     macs = chip.peak_macs_per_cycle // chip.cores
-    elements = macs * element_mm2(t) * t.logic_density * 1e6
+    elements = macs * element_mm2(chip, t) * t.logic_density * 1e6
     dma, control = chip.dma, chip.control
     channels = dma.load_channels + dma.store_channels + 1
     queued = (channels + 2) * control.queue_depth * 64
     fetched = control.fetch_outstanding * control.fetch_bytes
     if control.packed:
         fetched += REFERENCES * len(REGISTRY) * WORD_BYTES
+    buffer_kib = chip.weight_buffer.size_kib * (8 + index_bits(chip)) / 8
     one = {
         "array": _part(t, elements + _array_um2(chip, t), 0),
         "accumulators": _part(t, 0, chip.accumulators.size_kib),
-        "weight_buffer": _part(t, _decoder_um2(chip, t), chip.weight_buffer.size_kib),
+        "weight_buffer": _part(t, _decoder_um2(chip, t), buffer_kib),
         "scratchpad": _part(t, 0, chip.scratchpad.size_kib),
         "vector": _part(t, chip.vector.lanes * _lane_um2(chip, t), chip.vector.lanes / 4),
         "dma": _part(t, 0, channels * dma.outstanding * dma.burst_bytes / 1024),

@@ -16,6 +16,8 @@ from lepton.cost.area import (
     decoder_lane,
     element_mm2,
     entropy_lane,
+    index_bits,
+    operands_of,
     part_areas,
 )
 
@@ -48,8 +50,9 @@ def _side_mm(technology: Node, kib: float) -> float:
 
 def _array_energies(chip: Chip, t: Node) -> dict[Action, float]:
     """Return the actions of the array's elements and of what surrounds them."""
-    pitch = sqrt(element_mm2(t))
+    pitch = sqrt(element_mm2(chip, t))
     shifted = t.register_bit_pj + t.wire_bit_mm_pj * pitch
+    index = index_bits(chip)
     column_bus = t.wire_bit_mm_pj * pitch * chip.array.rows
     return {
         Action.MAC: t.multiply_int8_pj * 10 / 8 + t.add_int32_pj,
@@ -57,15 +60,17 @@ def _array_energies(chip: Chip, t: Node) -> dict[Action, float]:
         Action.SUM_SHIFT: 32 * shifted,
         Action.ROW_SUM: t.add_int32_pj + 32 * t.register_bit_pj,
         Action.ZERO_POINT: t.multiply_int8_pj * 18 * 9 / 64 + t.add_int32_pj,
-        Action.WEIGHT_LATCH: 16 * t.register_bit_pj + 8 * column_bus,
+        Action.WEIGHT_LATCH: (8 + index) * (2 * t.register_bit_pj + column_bus),
         Action.LINE_BUFFER: t.add_int8_pj + 10 * t.register_bit_pj,
+        Action.OPERAND_SELECT: 10 * (operands_of(chip) - 1) * MULTIPLEXER * t.register_bit_pj,
+        Action.REPLICA_SUM: t.add_int32_pj,
     }
 
 
 def _accumulator_energies(chip: Chip, t: Node) -> dict[Action, float]:
     """Return a 32-bit access of a lane's bank, with the way through the rotator."""
     kib = chip.accumulators.size_kib / chip.columns / chip.accumulators.banks
-    way = 32 * t.wire_bit_mm_pj * sqrt(element_mm2(t)) * chip.columns / 2
+    way = 32 * t.wire_bit_mm_pj * sqrt(element_mm2(chip, t)) * chip.columns / 2
     return {
         Action.ACCUMULATOR_READ: t.sram_read_pj(kib, 32) + way,
         Action.ACCUMULATOR_WRITE: t.sram_write_pj(kib, 32) + way,
@@ -81,13 +86,14 @@ def _switched_pj(lane: Cells, t: Node) -> float:
 
 def _weight_buffer_energies(chip: Chip, t: Node) -> dict[Action, float]:
     """Return bytes of the weight buffer, in words of all columns from one of its two slices."""
-    kib, width = chip.weight_buffer.size_kib, chip.columns
-    way = 8 * t.wire_bit_mm_pj * _side_mm(t, kib)
+    bits, width = 8 + index_bits(chip), chip.columns
+    kib = chip.weight_buffer.size_kib * bits / 8
+    way = bits * t.wire_bit_mm_pj * _side_mm(t, kib)
     return {
         Action.WEIGHT_SYMBOL: _switched_pj(decoder_lane(chip), t),
         Action.ENTROPY_SYMBOL: _switched_pj(entropy_lane(chip), t),
-        Action.WEIGHT_BUFFER_READ: t.sram_read_pj(kib / 2, 8 * width) / width + way,
-        Action.WEIGHT_BUFFER_WRITE: t.sram_write_pj(kib / 2, 8 * width) / width + way,
+        Action.WEIGHT_BUFFER_READ: t.sram_read_pj(kib / 2, bits * width) / width + way,
+        Action.WEIGHT_BUFFER_WRITE: t.sram_write_pj(kib / 2, bits * width) / width + way,
         Action.DECODER_BYTE: 16 * t.register_bit_pj,
     }
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.cost.action_names import Action
-from lepton.cost.actions import action_counts
 from lepton.cost.energy import MEMORY_EVENTS, action_energies, memory_energies
 from lepton.cost.estimate import estimate_program
+from lepton.cost.packed_actions import program_actions
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.encoding import COLUMNS
 from lepton.program import Program
@@ -114,7 +114,7 @@ def estimate_energy(program: Program, cycles: int | None = None) -> float:
     """
     chip = program.chip
     each = chip.derived(prices)
-    counts = action_counts(program.table, np.zeros(len(program.table), np.int64), 1, chip)[0]
+    counts = program_actions(program, np.zeros(len(program.table), np.int64), 1)[0]
     spent = float(counts @ np.array(each.actions))
     for shape, count in zip(*(part.tolist() for part in _transfers(program)), strict=True):
         memory, run, rows, row_stride, planes, plane_stride, is_write = shape

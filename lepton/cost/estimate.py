@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.cost.columns import W_DECODER, W_MEMORY, W_PRELOAD, W_QUEUE, W_READS, WALK
+from lepton.cost.columns import W_DECODER, W_MEMORY, W_PRELOAD, W_QUEUE, W_READS, WALK, WORK
+from lepton.cost.packed_work import PackedWork, fill_program_work
 from lepton.cost.schedule_kernel import schedule_region
 from lepton.cost.schedule_state import (
     EXPAND,
@@ -23,7 +24,6 @@ from lepton.cost.schedule_state import (
     Scalars,
 )
 from lepton.cost.service import memory_rows, service
-from lepton.cost.work import work_of
 from lepton.errors import CheckError
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.footprints import first_shared
@@ -54,11 +54,12 @@ class Estimate:
     """Wall time of the estimate."""
 
 
-def _facts(program: Program, rows: F64) -> tuple[I64, F64]:
+def _facts(program: Program, rows: F64, packed: PackedWork | None) -> tuple[I64, F64]:
     """Return the facts of each instruction and what each transfer asks of its memory."""
     chip, table = program.chip, program.table
     facts = np.zeros((len(table) + 1, FACTS), np.int64)
-    work = work_of(table, chip)
+    work = np.zeros((len(table), len(WORK)), np.int64)
+    fill_program_work(program, work, packed)
     known = facts[:-1]
     known[:, [QUEUE, MEMORY_OF]] = work[:, [W_QUEUE, W_MEMORY]]
     known[:, PRELOAD:EXPAND] = work[:, W_PRELOAD:W_READS]
@@ -81,8 +82,12 @@ def _fetches(program: Program, groups: I64, rows: F64) -> F64:
     return needs
 
 
-def estimate_program(program: Program) -> Estimate:
+def estimate_program(program: Program, packed: PackedWork | None = None) -> Estimate:
     """Return the estimate of one inference from a cold chip.
+
+    Args:
+        program: what runs.
+        packed: what zero weights save, if it is not what the program's own constants say.
 
     Raises:
         CheckError: the program deadlocks.
@@ -90,7 +95,7 @@ def estimate_program(program: Program) -> Estimate:
     began = time.perf_counter()
     chip = program.chip
     rows = memory_rows(chip)
-    facts, needs = _facts(program, rows)
+    facts, needs = _facts(program, rows, packed)
     times = np.zeros((len(program.table), TIMES))
     cycle = 0.0
     spans: list[tuple[int, int]] = []

@@ -25,7 +25,7 @@ from lepton.isa.footprints import (
 from lepton.isa.instructions import BinaryMode, PoolMode, ResizeMode, Stationary
 from lepton.jit import njit
 
-__all__ = ["matrix_cost", "vector_cost"]
+__all__ = ["matmul_walk", "matrix_cost", "vector_cost"]
 
 _MATMUL = BY_MNEMONIC["matmul"].opcode
 _DEPTHWISE = BY_MNEMONIC["depthwise"].opcode
@@ -72,7 +72,7 @@ def _is_packed(row: int, pixel: int, channel: int, shape: tuple[int, int, int]) 
 
 
 @njit(inlined=True)
-def _walk(r: NDArray[np.int64]) -> Walk:
+def matmul_walk(r: NDArray[np.int64]) -> Walk:
     """Return the walk of a matmul record: packed, undilated pixels make a kernel row one run."""
     line_pitch = r[_DILATION_Y] * r[_IFM_ROW]
     if r[_IFM_PIXEL] == r[_CHANNELS] and r[_DILATION_X] == 1:
@@ -87,7 +87,7 @@ def matrix_cost(p: CostScalars, r: NDArray[np.int64]) -> tuple[int, int, int, in
         reduction = r[_KERNEL_H] * r[_KERNEL_W] * r[_CHANNELS]
         distance = r[_STRIDE_X] * r[_IFM_PIXEL]
         product = Product(
-            reduction, r[_COLUMNS], r[_OFM_H], r[_OFM_W], _walk(r), distance, r[_SUMS_PITCH],
+            reduction, r[_COLUMNS], r[_OFM_H], r[_OFM_W], matmul_walk(r), distance, r[_SUMS_PITCH],
             r[_STATIONARY],
         )  # fmt: skip
         return matmul_cost(p, product)

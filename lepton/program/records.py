@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ __all__ = [
     "ProgramTensor",
     "Region",
 ]
+
+T = TypeVar("T")
 
 MAXIMUM_TENSOR_ELEMENTS = 1 << 30
 
@@ -147,6 +150,16 @@ class Program:
     def stream_ends(self) -> NDArray[np.int64]:
         """[instructions] where each ends in the stream."""
         return self._packed[1]
+
+    @cached_property
+    def _derived(self) -> dict[object, object]:
+        return {}
+
+    def derived(self, function: Callable[[Program], T]) -> T:
+        """Return what a function of the package makes of this program, reckoned once."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        return cast(T, self._derived[function])
 
     @cached_property
     def decoded(self) -> list[Instruction]:

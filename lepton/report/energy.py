@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lepton.chip import Dram
 from lepton.cost.action_names import Action
-from lepton.cost.actions import action_counts
 from lepton.cost.energy import COMPONENTS, MEMORY_EVENTS, action_energies, memory_energies
+from lepton.cost.packed_actions import program_actions
 from lepton.errors import LeptonError
 from lepton.isa.declaration import BY_MNEMONIC
 from lepton.isa.footprints import BOX, Space, footprints
@@ -134,7 +134,7 @@ def energy_of(program: Program, trace: Trace, cycles: I64 | None = None) -> Ener
     operators = len(program.operators)
     owners = _owners(program)
     spent = attribute(trace, operators).cycles if cycles is None else cycles
-    actions = action_counts(program.table, owners, operators, chip)
+    actions = program_actions(program, owners, operators)
     actions[:, Action.NPU_CYCLE] = spent
     moved = _moved(program, owners)
     events = [

@@ -7,9 +7,11 @@ Definitions that a figure's name does not say:
   avoid: what enters and leaves the NPU's part of the network, the stored constants and the program
   itself, each once; what the program never reads of them does not count. Memories work side by
   side, so the slowest one bounds.
-* `roofline_cycles`: per layer the larger of its MACs at peak and its bytes at peak bandwidth,
-  summed. Its bytes are its stored constants; the first layer also has the network's input, the last
-  one its output. A yardstick that prefetching may beat.
+* `effective_macs`: MACs that the array issues; zero weights that it skips are none. Only
+  `mac_utilization` counts those too: of sparse weights it may exceed 1.
+* `roofline_cycles`: per layer the larger of its effective MACs at peak and its bytes at peak
+  bandwidth, summed. Its bytes are its stored constants; the first layer also has the network's
+  input, the last one its output. A yardstick that prefetching may beat.
 * `weight_bytes_stored`: the weight streams as the program file holds them, each byte once, without
   biases, requantization parameters and tables, which are constants too.
 * `scratchpad_peak_bytes`: the different bytes of the scratchpad that the program ever touches
@@ -42,6 +44,7 @@ import numpy as np
 
 from lepton.cost.area import part_areas
 from lepton.cost.estimate import Estimate
+from lepton.cost.packed_work import issued_macs
 from lepton.program import SCRATCHPAD
 from lepton.report.attribution import BUSY, Attribution, attribute, cause_group
 from lepton.report.critical_path import path_cycles
@@ -75,6 +78,8 @@ class Layer:
     estimated_cycles: int | None
     """Without a simulation (`lepton.cost.estimate`); None where nobody asked for an estimate."""
     macs: int
+    effective_macs: int
+    """Those that are issued."""
     mac_utilization: float | None
     bound: str | None
     stalls: dict[str, int]
@@ -175,6 +180,15 @@ def _bound_cycles(program: Program, macs: int) -> int:
     return ceil(max([Fraction(macs, program.chip.peak_macs_per_cycle), *times]))
 
 
+def _effective_macs(program: Program) -> list[int]:
+    """Return the MACs of each operator that are issued, by the share of its matmuls' that are."""
+    every, issued = issued_macs(program)
+    return [
+        operator.macs * mine // of if of else operator.macs
+        for operator, mine, of in zip(program.operators, issued, every, strict=True)
+    ]
+
+
 def _layer_sizes(program: Program) -> list[list[int]]:
     """Return per operator and memory the bytes that the roofline counts."""
     sizes = [[0] * len(program.chip.memories) for _ in program.operators]
@@ -198,8 +212,10 @@ def _layer_sizes(program: Program) -> list[list[int]]:
 def _roofline(program: Program) -> list[int]:
     """Return each operator's roofline cycles."""
     made: list[int] = []
-    for operator, sizes in zip(program.operators, _layer_sizes(program), strict=True):
-        macs = operator.macs if operator.device == "npu" else 0
+    effective = _effective_macs(program)
+    rows = zip(program.operators, effective, _layer_sizes(program), strict=True)
+    for operator, issued, sizes in rows:
+        macs = issued if operator.device == "npu" else 0
         times = [_cycles_at(program, memory, size) for memory, size in enumerate(sizes)]
         made.append(ceil(max([Fraction(macs, program.chip.peak_macs_per_cycle), *times])))
     return made
@@ -255,6 +271,7 @@ def _layers(
     paths = {} if trace is None else path_cycles(program, trace)
     moved = operator_traffic(program).sum(axis=2)
     roofline = _roofline(program)
+    effective = _effective_macs(program)
     streams = weight_stream_bytes(program)
     peak = program.chip.peak_macs_per_cycle
     estimated = None if estimate is None else estimated_layers(program, estimate)
@@ -277,6 +294,7 @@ def _layers(
             cycles=cycles,
             estimated_cycles=None if estimated is None else int(estimated[index]),
             macs=operator.macs,
+            effective_macs=effective[index],
             mac_utilization=None if cycles is None else share,
             bound=None if cycles is None else bound_of(operator, causes),
             stalls={cause: count for cause, count in causes.items() if cause not in BUSY},
@@ -329,6 +347,9 @@ def summarize(
     """
     macs = sum(o.macs for o in program.operators)
     on_npu = sum(o.macs for o in program.operators if o.device == "npu")
+    effective = _effective_macs(program)
+    operators = zip(program.operators, effective, strict=True)
+    effective_on_npu = sum(issued for o, issued in operators if o.device == "npu")
     spent = None if trace is None else attribute(trace, len(program.operators))
     energy = None if trace is None or spent is None else energy_of(program, trace, spent.cycles)
     joules = None if energy is None else energy.joules
@@ -351,7 +372,7 @@ def summarize(
         milliseconds=None if cycles is None else cycles * 1000 / clock,
         host_milliseconds=host_milliseconds if has_host else 0.0,
         macs=macs,
-        effective_macs=macs,
+        effective_macs=sum(effective),
         mac_utilization=None if cycles is None else on_npu / (cycles * peak) if cycles else 0.0,
         macs_on_npu=on_npu / macs if macs else 1.0,
         dram_read_bytes=None if trace is None else sum(m.read_bytes for m in memories),
@@ -368,7 +389,7 @@ def summarize(
         area_mm2=sum(part.mm2 for part in part_areas(program.chip).values()),
         instructions=len(program.operator_of),
         program_bytes=len(program.stream),
-        bound_cycles=_bound_cycles(program, on_npu),
+        bound_cycles=_bound_cycles(program, effective_on_npu),
         roofline_cycles=sum(layer.roofline_cycles for layer in layers),
         compile_seconds=compile_seconds,
         simulate_seconds=simulate_seconds,

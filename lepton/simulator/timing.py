@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.cost.work import fill_work
+from lepton.cost.packed_work import fill_program_work
 from lepton.errors import CheckError
 from lepton.isa.footprints import first_shared, queue_count, queue_names
 from lepton.program import Program
@@ -86,7 +86,7 @@ def simulate_timing(program: Program) -> Trace:
     began = time.perf_counter()
     chip, table = program.chip, program.table
     work = np.zeros((len(table) + 1, INSTRUCTION_COLUMNS), np.int64)
-    fill_work(table, chip, work)
+    fill_program_work(program, work)
     bins = np.zeros((len(chip.memories) + 1, _BINS), np.int64)
     bins[-1, 0] = _FIRST_SHIFT
     totals = np.zeros((len(chip.memories), TOTALS), np.int64)

@@ -172,6 +172,7 @@ class _Case:
             reduction, channels, *size, walk, distance, channels, int(Stationary.BUFFER)
         )
         _, stream, _, _ = matmul_cost(self.chip.derived(cost_scalars), product)
+        stream *= self.emitter.choices.packed.share(node)
         return _Work(stream, self._requantize(node, math.prod(size), channels))
 
     def _depthwise(self) -> _Work:
@@ -193,6 +194,7 @@ class _Case:
         scalars = self.chip.derived(cost_scalars)
         size = self.plan.height, self.plan.width
         matrix = matmul_cycles(scalars, size, channels, oc, channels, channels)
+        matrix *= self.emitter.choices.packed.share(node)
         vector = self._requantize(node, self.pixels, oc)
         if self.cascade.combine is not None:
             vector += self._stream(self.pixels * oc)

@@ -242,7 +242,8 @@ def planned_cost(node: Convolution, emitter: Emitter, channels: int, columns: in
 def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
     """Return what the plans of a convolution depend on but for the memories: its kind and sizes."""
     shapes = node.inputs[0].shape, node.output.shape, node.weights.shape
-    return *shapes, node.window, node.groups, node.mode, emitter.choices.streams.share(node.weights)
+    shares = emitter.choices.streams.share(node.weights), emitter.choices.packed.share(node)
+    return *shapes, node.window, node.groups, node.mode, *shares
 
 
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
@@ -441,6 +442,7 @@ def _unit_cycles(
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
     distance = node.window.stride[1] * node.inputs[0].shape[3]
     stream = matmul_cycles(chip.derived(cost_scalars), size, reduction, plan.columns, run, distance)
+    stream *= emitter.choices.packed.share(node)
     compute = n.steps * (stream + chip.array.issue_cycles)
     vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
     return compute, vector
