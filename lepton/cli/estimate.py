@@ -1,4 +1,4 @@
-"""The command `estimate`."""
+"""The commands that explain cycles without a picture: estimate, why-not-faster."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def add_commands(commands: Any) -> None:
     add_compilation(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_estimate)
+    faster = commands.add_parser(
+        "why-not-faster", help="what the zeros of the weights bring, layer by layer, and could",
+        epilog="example: lepton why-not-faster pruned.onnx --chip edge-sparse",
+    )  # fmt: skip
+    faster.add_argument(
+        "model", metavar="MODEL|FILE.lepton", type=model_file, help="as for run"
+    )  # fmt: skip
+    add_chip(faster, None)
+    add_compilation(faster)
+    faster.add_argument("--json", action="store_true", help="print one JSON object")
+    faster.set_defaults(run=_why_not_faster)
 
 
 def _estimate(options: argparse.Namespace) -> None:
@@ -39,3 +50,16 @@ def _estimate(options: argparse.Namespace) -> None:
         print(json.dumps(estimate_json(program, found)))
         return
     print(estimate_table(program, found))
+
+
+def _why_not_faster(options: argparse.Namespace) -> None:
+    """Run `lepton why-not-faster`."""
+    from lepton.report.faster import gains_of
+    from lepton.report.faster_text import gains_text
+    from lepton.runtime.execute import compile_kernels
+    from lepton.simulator import simulate_timing
+
+    program = program_or_model(options)
+    compile_kernels(program, "timing")
+    gains = gains_of(program, simulate_timing(program))
+    print(json.dumps(gains.to_json()) if options.json else gains_text(gains))

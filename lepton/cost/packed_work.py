@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,7 +35,7 @@ from lepton.isa.instructions import WeightFormat
 from lepton.program import Program
 
 __all__ = ["NO_PACKED_WORK", "Cut", "PackedWork", "block_cut", "fill_program_work"]
-__all__ += ["issued_macs", "packed_work"]
+__all__ += ["issued_macs", "packed_work", "repacked_work"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -163,8 +163,13 @@ class _Stream:
                 known.elements[key] = -1
         return known.elements[key]
 
-    def cut(self, chip: Chip, known: _Known, walk: Walk) -> Cut:
-        """Return the passes of its block."""
+    def cut(
+        self, chip: Chip, known: _Known, walk: Walk, change: Callable[[U8], U8] | None = None
+    ) -> Cut:
+        """Return the passes of its block, or of what it is changed to."""
+        if change is not None:
+            block = decode_weights(self.stream, self.size).reshape(self.shape)
+            return block_cut(chip, change(block.view(np.uint8)), walk)
         key = self.digest, self.format, self.shape, walk
         if key not in known.cuts:
             block = decode_weights(self.stream, self.size).reshape(self.shape)
@@ -208,6 +213,16 @@ def packed_work(program: Program) -> PackedWork:
     return program.derived(_packed_work)
 
 
+def repacked_work(program: Program, change: Callable[[U8], U8]) -> PackedWork:
+    """Return what would be saved by other zeros in the same streams.
+
+    Args:
+        program: whose chip skips zeros.
+        change: from a block of weights `[rows, columns]` to one with the other zeros.
+    """
+    return _packed_work(program, change)
+
+
 def _decoder_cycles(chip: Chip, streams: dict[int, _Stream], known: _Known) -> dict[int, int]:
     """Return the cycles in the decoder of the streams that one expands."""
     rates = chip.weight_buffer.decoder_bytes_per_cycle, chip.weight_buffer.entropy_lanes
@@ -219,8 +234,8 @@ def _decoder_cycles(chip: Chip, streams: dict[int, _Stream], known: _Known) -> d
     }
 
 
-def _packed_work(program: Program) -> PackedWork:
-    """Return `packed_work` of a program."""
+def _packed_work(program: Program, change: Callable[[U8], U8] | None = None) -> PackedWork:
+    """Return `packed_work` of a program, whose blocks of weights may be changed first."""
     if program.chip.sparsity is None:
         return NO_PACKED_WORK
     chip, table = program.chip, program.table
@@ -239,7 +254,7 @@ def _packed_work(program: Program) -> PackedWork:
         if stream is None or stream.elements(known) < 0:
             continue
         r = table[index]
-        cut = stream.cut(chip, known, Walk(*map(int, matmul_walk(r))))
+        cut = stream.cut(chip, known, Walk(*map(int, matmul_walk(r))), change)
         cost = packed_stream(p, cut.passes, int(r[_OFM_H] * r[_OFM_W]))
         if cost[1] < alone[index]:
             matmuls.append(index)

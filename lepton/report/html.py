@@ -11,6 +11,8 @@ import numpy as np
 
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
+from lepton.report.faster import gains_of
+from lepton.report.faster_text import EXPLANATION, HEADS, gain_rows, reasons_of
 from lepton.report.names import arena_text, joules_text, size_text, tidy_names
 from lepton.report.occupancy import fullest_core, occupancy
 from lepton.report.plot_roofline import roofline_points
@@ -275,6 +277,21 @@ _NUMBERS: dict[str, Callable[[Program, Trace, Summary], str]] = {
 }
 
 
+def _zeros(program: Program, trace: Trace) -> str:
+    """Return what the zeros of the weights bring, nothing if no layer has any to speak of."""
+    gains = gains_of(program, trace)
+    reasons = [escape(line) for line in reasons_of(gains)]
+    if not reasons:
+        return ""
+    text = escape(" ".join(EXPLANATION))
+    table = _table(HEADS, gain_rows(gains))
+    listed = "".join(f"<li>{reason}</li>\n" for reason in reasons)
+    return (
+        "<section>\n<h2>Why the zeros do not make it faster</h2>\n"
+        f"<p>{text}</p>\n{table}\n<ul>\n{listed}</ul>\n</section>\n"
+    )
+
+
 def _section(made: Picture, numbers: str) -> str:
     """Return a picture with its numbers."""
     content = base64.b64encode(png_bytes(made)).decode()
@@ -292,7 +309,7 @@ def html_page(program: Program, trace: Trace) -> str:
         for made in pictures(program, trace)
     ]
     body = f"<h1>{title}</h1>\n{_figures(summary)}\n{''.join(sections)}"
-    body += _critical_path(summary)
+    body += _critical_path(summary) + _zeros(program, trace)
     return (
         f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}</body>\n</html>\n"
