@@ -245,9 +245,7 @@ def test_the_sparse_table_compares_with_the_dense_network_and_with_vela() -> Non
     whole = summarize(program, simulate_timing(program))
     counted = replace(whole, macs=8, bound_cycles=50)
     rows = [
-        sparse_speed.Row(
-            network, edit, chip, replace(counted, cycles=n, effective_macs=n // 50), 400
-        )
+        sparse_speed.Row(name, edit, chip, replace(counted, cycles=n, effective_macs=n // 50), 400)
         for name in (sparse_speed.RESNET, sparse_speed.MOBILENET)
         for chip in sparse_speed.CHIPS
         for edit, n in (("dense", 200), ("2:4", 100), ("90 %", 50))
