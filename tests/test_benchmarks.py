@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, roofline, vela
+from benchmarks import networks, roofline, sparse_speed, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -19,6 +19,7 @@ from benchmarks.simulation_speed import HEADING, PAGE
 from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, limits, peers_table
 from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
+from lepton.report.summary import summarize
 from lepton.simulator import simulate_timing
 from tests.programs import hand_program, tensor
 
@@ -236,3 +237,34 @@ def test_a_network_beyond_its_roofline_is_named() -> None:
     text = roofline.table([(case, roofline.Measured(130, 100, {"pool": 25, "binary": 5}))])
     assert "| resnet50 on edge, batch 1: cycles / roofline | <= 1.25 | 1.3 | **no** |" in text
     assert "| 130 | 100 | 1.300 | pool 25, binary 5 |" in text
+
+
+def test_the_sparse_table_compares_with_the_dense_network_and_with_vela() -> None:
+    program = hand_program("halt")
+    whole = summarize(program, simulate_timing(program))
+    counted = replace(whole, macs=8, bound_cycles=50)
+    rows = [
+        sparse_speed.Row(name, edit, chip, replace(counted, cycles=n, effective_macs=n // 50), 400)
+        for name in (sparse_speed.RESNET, sparse_speed.MOBILENET)
+        for chip in sparse_speed.CHIPS
+        for edit, n in (("dense", 200), ("2:4", 100), ("90 %", 50))
+    ]
+    lines = sparse_speed.table(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert lines[3].endswith("| like-u55-256 | 100 | 2.00 | 0.250 | 50 | 2.00 | 400 | 4.00 |")
+
+
+def test_compute_bound_layers_are_those_in_which_the_array_works() -> None:
+    text = "matmul channels=4 kernel_height=1 kernel_width=1 ofm_height=1 ofm_width=90 columns=4 "
+    program = hand_program(
+        f"{text} ifm_height=1 ifm_width=90 ifm_pixel_pitch=4 ifm_row_pitch=360 stride_y=1 "
+        "stride_x=1 dilation_y=1 dilation_x=1 accumulator_pitch=4 stationary=ones\nhalt"
+    )
+    operators = tuple(replace(operator, macs=1440) for operator in program.operators)
+    program = replace(program, operators=operators)
+    whole = summarize(program, simulate_timing(program))
+    (layer,) = whole.layers
+    busy = replace(whole, layers=(replace(layer, cycles=100, busy={"matrix": 96}),))
+    idle = replace(whole, layers=(replace(layer, cycles=100, busy={"matrix": 90}),))
+    assert sparse_speed.compute_bound(busy, idle) == [(*busy.layers, *idle.layers)]
+    assert sparse_speed.compute_bound(idle, busy) == []
