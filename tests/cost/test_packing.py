@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -257,9 +258,11 @@ def test_the_decoder_is_busy_with_what_is_stored(seed: int, zeros: float, freque
 def test_a_stream_is_chosen_by_what_its_decoder_does_with_zeros() -> None:
     rng = np.random.default_rng(0)
     block = (rng.integers(1, 100, 4096) * (rng.random(4096) < 0.1)).astype(np.int8).view(np.uint8)
-    memory = {"memory_bytes_per_cycle": 12}
-    plain = encode_weights(block, Decoder(32, 4, **memory))
-    skipping = encode_weights(block, Decoder(32, 4, **memory, skips_zeros=True))
+    memory = Fraction(12)
+    plain = encode_weights(block, Decoder(32, 4, memory_bytes_per_cycle=memory))
+    skipping = encode_weights(
+        block, Decoder(32, 4, memory_bytes_per_cycle=memory, skips_zeros=True)
+    )
     assert plain.format == skipping.format == WeightFormat.GROUPED
     assert decoded_elements(skipping, 4096) == 512
 
