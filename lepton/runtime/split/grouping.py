@@ -6,6 +6,7 @@ would fuse:
 
 1. A node that changes one tensor (an activation, a change of layout or scale, an operator whose
    other operands are constant) belongs to what makes that tensor, if nobody else reads it.
+   So does one whose operand has just been dequantized to the only reader of its result.
 2. Of the rest, operators without weights that exchange float tensors are one unit, such as a norm
    that the file spells out, unless a way between them leads through another unit.
 
@@ -73,12 +74,17 @@ def grouped(
         for name in node.inputs:
             readers.setdefault(repeated.get(name, name), set()).add(number)
     sets = _Sets(len(nodes))
+    turned: set[int] = set()
     for number, node in enumerate(nodes):
+        own = [n for n in node.inputs if n in maker and n not in outputs and readers[n] == {number}]
         if node.is_apart or len(set(node.inputs)) != 1:
-            continue
-        name = node.inputs[0]
-        if name in maker and name not in outputs and readers[name] == {number}:
-            sets.join(maker[name], number)
+            for name in own:
+                if sets.find(maker[name]) in turned:
+                    sets.join(maker[name], number)
+        elif node.inputs[0] in repeated:
+            turned.add(number)
+        elif own:
+            sets.join(maker[own[0]], number)
     _join_light(nodes, sets, maker, repeated)
     groups: dict[int, list[int]] = {}
     for number in range(len(nodes)):

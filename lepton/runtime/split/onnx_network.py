@@ -337,7 +337,8 @@ class _Splitter:
             ]
 
         made = onnx.ModelProto()
-        made.ir_version = self._model.ir_version
+        # before version 4 every initializer had to be an input as well
+        made.ir_version = max(self._model.ir_version, 4)
         made.opset_import.extend(self._model.opset_import)
         made.functions.extend(self._model.functions)
         made.graph.name = Path(self._name).stem or "piece"
