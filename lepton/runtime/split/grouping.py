@@ -10,7 +10,8 @@ would fuse:
 2. Of the rest, operators without weights that exchange float tensors are one unit, such as a norm
    that the file spells out, unless a way between them leads through another unit.
 
-DequantizeLinear of a tensor that crosses is repeated in every unit that reads its result.
+DequantizeLinear of a tensor that crosses is repeated in every unit that reads its result; one whose
+result leaves the network is a unit of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _HEAVY = {
     "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "Gemm", "MatMul",
     "MatMulInteger", "QLinearMatMul", "Einsum", "Attention", "GRU", "LSTM", "RNN",
 }  # fmt: skip
-_ALONE = {"Concat", "Split", "If", "Loop", "Scan"}
+_ALONE = {"Concat", "Split", "If", "Loop", "Scan", "DequantizeLinear"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class GraphNode:
 
     @property
     def is_apart(self) -> bool:
-        """Whether it is the heart of a unit, or joins ways that are better kept apart."""
+        """Whether it starts a unit: it has weights, or what meets in it is better kept apart."""
         return self.kind in _HEAVY or self.kind in _ALONE
 
 

@@ -52,6 +52,10 @@ def onnx_network(content: bytes, name: str, shapes: Mapping[str, Sequence[int]])
 def _fix_shapes(model: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
     """Give every input its shape; what the file says of other tensors may depend on it."""
     constants = {item.name for item in model.graph.initializer}
+    known = [value.name for value in model.graph.input if value.name not in constants]
+    for key in shapes:
+        if key not in known:
+            raise InputError(f"{name} has no input '{key}', only {', '.join(known)}")
     for value in model.graph.input:
         if value.name in constants:
             continue

@@ -43,7 +43,9 @@ def tflite_network(content: bytes, name: str, shapes: Mapping[str, Sequence[int]
     splitter = _Splitter(model, graph, name)
     network = splitter.network()
     for key, shape in shapes.items():
-        if key in network.tensors and tuple(shape) != network.tensors[key].shape:
+        if key not in network.inputs:
+            raise InputError(f"{name} has no input '{key}', only {', '.join(network.inputs)}")
+        if tuple(shape) != network.tensors[key].shape:
             found = list(network.tensors[key].shape)
             raise InputError(f"input '{key}' of {name} has shape {found}, not {list(shape)}")
     return network
