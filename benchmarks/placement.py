@@ -149,9 +149,7 @@ def _part_quantized(source: Path, target: Path, samples: Any) -> None:
         def get_next(self) -> Any:
             return next(self._left, None)
 
-    quantize_static(
-        source, target, Reader(), QuantFormat.QDQ, nodes_to_exclude=heavy[::3], per_channel=True
-    )
+    quantize_static(source, target, Reader(), QuantFormat.QDQ, nodes_to_exclude=heavy[::3])
 
 
 def networks(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, roofline, vela
+from benchmarks import networks, placement, roofline, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -237,3 +237,16 @@ def test_a_network_beyond_its_roofline_is_named() -> None:
     text = roofline.table([(case, roofline.Measured(130, 100, {"pool": 25, "binary": 5}))])
     assert "| resnet50 on edge, batch 1: cycles / roofline | <= 1.25 | 1.3 | **no** |" in text
     assert "| 130 | 100 | 1.300 | pool 25, binary 5 |" in text
+
+
+def test_limits_of_placement_count_mixed_networks_only() -> None:
+    graphs = placement.Graphs(200, 199, (0.1,), (1.0,))
+    cpu = [placement.Predicted(n, p, 100) for n, p in (("a", 90), ("b", 120), ("c", 130))]
+    npu = [
+        placement.Placed("mixed", "edge", True, 3, 100, 121, 150, 0.0),
+        placement.Placed("mixed", "nano", True, 3, 100, 100, 150, 0.0),
+        placement.Placed("int8", "nano", False, 3, 100, 900, 150, 0.0),
+    ]
+    found = placement.limits(graphs, cpu, npu)
+    assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1])
+    assert [item.is_met for item in found][:3] == [False, False, True]

@@ -123,7 +123,7 @@ def test_files_that_cannot_be_split(tmp_path: Path) -> None:
         read_network(path)
     path = tmp_path / "x.tflite"
     path.write_bytes(b"\x08\0\0\0TFL3")
-    with pytest.raises(InputError, match=r"x\.tflite is not a TFLite model"):
+    with pytest.raises(InputError, match="LiteRT refuses the model"):
         read_network(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_network(tmp_path / "none.onnx")
@@ -137,3 +137,30 @@ def test_unknown_dimensions_are_asked_for() -> None:
     assert network.tensors["Mfcc:0"].shape == (1, 49, 10)
     with pytest.raises(InputError, match="has 3 dimensions"):
         read_network(path, {"Mfcc:0": (1, 49)})
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    content = data_path("mlperf_tiny/ad01_int8.tflite").read_bytes()
+    path = tmp_path / "x.tflite"
+    path.write_bytes(content.replace(b"Identity", b"Identit\xff"))
+    with pytest.raises(InputError, match=r"x\.tflite is damaged: a name in it is not UTF-8"):
+        read_network(path)
+
+
+def test_damaged_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    """Every cut, and some flipped bytes, of a small file of each format."""
+    rng = np.random.default_rng(0)
+    onnx_file, tflite_file = mixed_network(), data_path("mlperf_tiny/ad01_int8.tflite").read_bytes()
+    for name, content in (("x.onnx", onnx_file), ("x.tflite", tflite_file)):
+        path = tmp_path / name
+        for trial in range(12):
+            damaged = bytearray(content)
+            if trial % 2:
+                del damaged[int(rng.integers(len(damaged))) :]
+            else:
+                damaged[int(rng.integers(len(damaged)))] ^= 0x55
+            path.write_bytes(damaged)
+            try:
+                read_network(path)
+            except InputError as error:
+                assert "\n" not in str(error)

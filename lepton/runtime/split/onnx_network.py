@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.runtime.golden import drawn, reason_of
+from lepton.runtime.golden import drawn, onnx_session, reason_of
 from lepton.runtime.split.grouping import GraphNode, grouped
 from lepton.runtime.split.network import Network, Unit, UnitTensor
 
@@ -43,6 +43,8 @@ def onnx_network(content: bytes, name: str, shapes: Mapping[str, Sequence[int]])
         model = onnx.load_from_string(content)
     except Exception:
         raise InputError(f"{name} is not an ONNX model") from None
+    # a graph that it accepts is sound, and may be taken apart
+    onnx_session(content)
     merge_pairs(model.graph)
     _fix_shapes(model, name, shapes)
     _name_nodes(model.graph)

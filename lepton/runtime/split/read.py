@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lepton.errors import InputError
 from lepton.program import read_file
 from lepton.runtime.split.network import Network
 from lepton.runtime.split.onnx_network import onnx_network
@@ -27,4 +28,7 @@ def read_network(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) 
     """
     content = read_file(path, _MAXIMUM_BYTES, "a model")
     split = tflite_network if content[4:8] == b"TFL3" else onnx_network
-    return split(content, path.name, shapes or {})
+    try:
+        return split(content, path.name, shapes or {})
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is damaged: a name in it is not UTF-8") from None

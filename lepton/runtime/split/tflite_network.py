@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lepton.errors import InputError
+from lepton.runtime.golden import tflite_interpreter
 from lepton.runtime.split.network import Network, Unit, UnitTensor
 
 __all__ = ["tflite_network"]
@@ -33,11 +34,10 @@ def tflite_network(content: bytes, name: str, shapes: Mapping[str, Sequence[int]
     """
     from ai_edge_litert.schema_py_generated import ModelT
 
-    try:
-        model: Any = ModelT.InitFromPackedBuf(content, 0)
-        graph = model.subgraphs[0]
-    except Exception:
-        raise InputError(f"{name} is not a TFLite model") from None
+    # a file that it accepts is sound, and may be taken apart
+    tflite_interpreter(content)
+    model: Any = ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
     if len(model.subgraphs) > 1:
         raise InputError(f"{name} has several subgraphs, which are not placed")
     splitter = _Splitter(model, graph, name)
