@@ -48,7 +48,7 @@ STORED = (
     "mlperf_tiny/kws_ref_model.tflite",
     "mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 )
-LIGHT = ("squeezenet", "shufflenet", "inception_v1")
+LIGHT = ("squeezenet", "shufflenet", "inception_v2")
 LARGE = (60, 120, 240)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lepton.chip import load_chip
-from lepton.errors import CompileError, InputError
+from lepton.errors import CompileError, ImportFailure, InputError
 from lepton.models import digits_model_path
 from lepton.runtime.devices import (
     Clock,
@@ -113,6 +113,21 @@ def test_the_shares_of_units_are_the_estimate_of_the_whole(digits: Network) -> N
     assert 0.9 * estimate.cycles <= taken <= estimate.cycles + len(digits.units)
     power = device.power_mw(digits)
     assert power is not None and power > 0
+
+
+def test_what_the_compiler_cannot_read_is_not_for_the_npu(
+    digits: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lepton.compiler import isolate
+
+    def refuse(*_: object) -> None:
+        raise ImportFailure("unknown operator")
+
+    monkeypatch.setattr(isolate, "compile_file", refuse)
+    device = NpuDevice(load_chip("nano"))
+    assert set(device.supports(digits)) == {"unknown operator"}
+    with pytest.raises(CompileError, match="unknown operator"):
+        device.prepare(digits, [0])
 
 
 def test_a_region_of_the_npu_gives_golden_bytes(digits: Network) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.errors import CompileError
+from lepton.errors import CompileError, ImportFailure
 from lepton.program import Program
 from lepton.runtime.devices.protocol import Arrays, Clock, Port, Progress, Ran, silent
 from lepton.runtime.split import Network
@@ -97,14 +97,22 @@ class _Survey:
 
 
 def _compiled(network: Network, units: Sequence[int], chip: Chip, effort: int) -> Program:
-    """Return the program of some units."""
+    """Return the program of some units.
+
+    Raises:
+        CompileError: the compiler cannot read them, or the chip cannot hold them.
+    """
     from lepton.compiler.isolate import compile_file
     from lepton.compiler.options import CompileOptions
 
     with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
         path = Path(folder) / f"{Path(network.name).stem or 'model'}.{network.format}"
         path.write_bytes(network.piece(units))
-        return compile_file(path, chip, CompileOptions(effort=effort, float_on_host=True))
+        try:
+            return compile_file(path, chip, CompileOptions(effort=effort, float_on_host=True))
+        except ImportFailure as error:
+            # the library that is the golden has accepted the file, so others can run it
+            raise CompileError(str(error)) from None
 
 
 def _survey(network: Network, chip: Chip, effort: int) -> _Survey:
