@@ -90,9 +90,11 @@ def test_a_change_of_layout_after_dequantize_belongs_to_its_only_reader() -> Non
     nodes = [
         GraphNode("QuantizeLinear", ("x",), ("q",)),
         GraphNode("Reshape", ("f",), ("r",)),
-        GraphNode("Gemm", ("r",), ("y",)),
+        GraphNode("Gemm", ("r",), ("g",)),
+        GraphNode("Add", ("g", "x"), ("s",)),
+        GraphNode("Gemm", ("s",), ("y",)),
     ]
-    assert grouped(nodes, {"y"}, {"f": "q"}) == [[0], [1, 2]]
+    assert grouped(nodes, {"y"}, {"f": "q"}) == [[0], [1, 2], [3], [4]]
 
 
 def test_units_of_random_graphs_can_run_one_after_the_other() -> None:

@@ -80,8 +80,10 @@ def grouped(
         own = [n for n in node.inputs if n in maker and n not in outputs and readers[n] == {number}]
         if node.is_apart or len(set(node.inputs)) != 1:
             for name in own:
-                if sets.find(maker[name]) in turned:
-                    sets.join(maker[name], number)
+                home = sets.find(maker[name])
+                if home in turned:
+                    turned.remove(home)
+                    sets.join(home, number)
         elif node.inputs[0] in repeated:
             turned.add(number)
         elif own:
