@@ -130,6 +130,30 @@ def test_what_the_compiler_cannot_read_is_not_for_the_npu(
         device.prepare(digits, [0])
 
 
+def test_a_network_that_does_not_fit_is_surveyed_in_parts(
+    digits: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lepton.runtime.devices import npu
+
+    whole = npu._compiled  # pyright: ignore[reportPrivateUsage]
+    asked: list[tuple[int, ...]] = []
+
+    def refuse_the_first(network: Network, units: Any, chip: Any, effort: int) -> Any:
+        asked.append(tuple(units))
+        if 0 in units:
+            raise CompileError("too large")
+        return whole(network, units, chip, effort)
+
+    monkeypatch.setattr(npu, "_compiled", refuse_the_first)
+    device = NpuDevice(load_chip("nano"))
+    reasons, count = device.supports(digits), len(digits.units)
+    first = next(n for n, reason in enumerate(reasons) if reason != "too large")
+    assert 0 < first < count // 2
+    assert "" in reasons[first:]
+    assert sum(device.cost(digits)[first:]) > 0 == sum(device.cost(digits)[:first])
+    assert asked[0] == tuple(range(count)) and len(asked) <= 7
+
+
 def test_a_region_of_the_npu_gives_golden_bytes(digits: Network) -> None:
     device = NpuDevice(load_chip("nano"))
     units = [n for n, reason in enumerate(device.supports(digits)) if not reason]

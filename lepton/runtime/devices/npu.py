@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,10 @@ the host has seen it: about a round trip over PCIe, 0.9 us for 128 bytes.
 
 Source: Neugebauer et al., "Understanding PCIe performance for end host networking", SIGCOMM 2018.
 """
+
+
+_HALVINGS = 3
+"""How often a network that the chip cannot hold is halved, to learn which of its layers fit."""
 
 
 @dataclass
@@ -54,15 +58,15 @@ class NpuDevice:
         return _LAUNCH_NS
 
     def power_mw(self, network: Network) -> int | None:
-        """Return the mean power of the whole network's estimate."""
+        """Return the mean power of the estimate of all that it supports."""
         return self._surveyed(network).power_mw
 
     def supports(self, network: Network) -> tuple[str, ...]:
-        """Return the compiler's reasons, from a compilation of the whole network."""
+        """Return the compiler's reasons, from a compilation of the whole network or its parts."""
         return self._surveyed(network).reasons
 
     def cost(self, network: Network, progress: Progress = silent) -> tuple[int, ...]:
-        """Return each unit's share of the whole network's estimated cycles."""
+        """Return each unit's share of the estimated cycles."""
         del progress
         return self._surveyed(network).cost_ns
 
@@ -88,7 +92,7 @@ class NpuDevice:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What a compilation of a whole network says of its units."""
+    """What compilations of a network, or of its parts, say of its units."""
 
     network: Network
     reasons: tuple[str, ...]
@@ -116,33 +120,58 @@ def _compiled(network: Network, units: Sequence[int], chip: Chip, effort: int) -
 
 
 def _survey(network: Network, chip: Chip, effort: int) -> _Survey:
-    """Compile a whole network and share its cycles and reasons among its units."""
+    """Share the cycles and reasons of compiled parts of a network among its units."""
     from lepton.cost.estimate import estimate_program
 
     count = len(network.units)
-    try:
-        program = _compiled(network, range(count), chip, effort)
-    except CompileError as error:
-        return _Survey(network, (str(error),) * count, (0,) * count, 0)
     unit_of = {name: number for number, unit in enumerate(network.units) for name in unit.names}
-    cycles = np.zeros(count)
-    reasons = [""] * count
-    estimate = estimate_program(program)
-    shares = _shares(program, estimate.times)
-    for operator, share in zip(program.operators, shares.tolist(), strict=True):
-        number = unit_of.get(operator.name)
-        if number is None:
-            continue
-        cycles[number] += share
-        if operator.device == "host" and not reasons[number]:
-            reasons[number] = operator.reason or "the compiler keeps it on the host"
+    cycles, reasons = np.zeros(count), [""] * count
     each = 1e9 / chip.cycles_per_second
+    spent_pj = taken_ns = 0.0
+    for units, made in _parts(network, range(count), chip, effort):
+        if isinstance(made, CompileError):
+            reasons[units.start : units.stop] = [str(made)] * len(units)
+            continue
+        estimate = estimate_program(made)
+        spent_pj += _energy_pj(made)
+        taken_ns += estimate.cycles * each
+        shares = _shares(made, estimate.times)
+        for operator, share in zip(made.operators, shares.tolist(), strict=True):
+            number = unit_of.get(operator.name)
+            if number is None:
+                continue
+            cycles[number] += share
+            if operator.device == "host" and not reasons[number]:
+                reasons[number] = operator.reason or "the compiler keeps it on the host"
     return _Survey(
         network,
         tuple(reasons),
         tuple(round(cycle * each) for cycle in cycles.tolist()),
-        _power_mw(program, estimate.cycles * each),
+        round(spent_pj / taken_ns) if taken_ns else 0,
     )
+
+
+def _parts(
+    network: Network, units: range, chip: Chip, effort: int, halvings: int = _HALVINGS
+) -> Iterator[tuple[range, Program | CompileError]]:
+    """Yield compiled parts of a network: the whole, else the halves of what the chip cannot hold.
+
+    Args:
+        network: whose units are compiled.
+        units: of the part.
+        chip: to compile for.
+        effort: of the compiler.
+        halvings: how often a part may be halved.
+    """
+    try:
+        yield units, _compiled(network, units, chip, effort)
+    except CompileError as error:
+        middle = (units.start + units.stop) // 2
+        if not halvings or middle == units.start:
+            yield units, error
+            return
+        for half in (range(units.start, middle), range(middle, units.stop)):
+            yield from _parts(network, half, chip, effort, halvings - 1)
 
 
 def _shares(program: Program, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,13 +186,11 @@ def _shares(program: Program, times: NDArray[np.float64]) -> NDArray[np.float64]
     return shares
 
 
-def _power_mw(program: Program, duration_ns: float) -> int:
-    """Return the mean power; pJ per ns are mW."""
+def _energy_pj(program: Program) -> float:
+    """Return the estimated energy, none without instructions."""
     from lepton.cost.energy_estimate import estimate_energy
 
-    if not duration_ns:
-        return 0
-    return round(estimate_energy(program) * 1e12 / duration_ns)
+    return estimate_energy(program) * 1e12 if len(program.table) else 0.0
 
 
 class _Region:
