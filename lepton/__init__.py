@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lepton.api import Model, check, compile, estimate, load_model, load_program, simulate
+    from lepton.api import (
+        Model,
+        check,
+        compile,
+        estimate,
+        load_model,
+        load_program,
+        place,
+        simulate,
+    )
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
     from lepton.models.distillation import distil
@@ -32,6 +41,7 @@ __all__ = [
     "load_chip",
     "load_model",
     "load_program",
+    "place",
     "prune_model",
     "quantize_model",
     "share_weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from lepton.program import Program, as_array, as_batch, load_program, only_input
 from lepton.trace import Trace
 
 __all__ = ["Model", "RunResult", "check", "compile", "estimate", "load_model", "load_program"]
-__all__ += ["simulate"]
+__all__ += ["place", "simulate"]
 
 if TYPE_CHECKING:
     from lepton.cost.estimate import Estimate
     from lepton.report.energy import Energy
+    from lepton.runtime.placed import PlacedModel
+    from lepton.runtime.plan import Plan
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -216,8 +218,77 @@ class Model:
         return np.concatenate([np.atleast_1d(output) for output in made])
 
 
-def load_model(path: str | Path | object, chip: str | Path | Chip = "edge") -> Model:
-    """Return a model (see `compile`) compiled for a chip, or the one in a `.lepton` file."""
+def place(
+    path: str | Path,
+    devices: Sequence[str] = ("npu", "cpu"),
+    *,
+    chip: str | Path | Chip = "edge",
+    objective: str = "latency",
+    pins: Mapping[str, str] | None = None,
+    assume: Mapping[str, str | Path] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 1,
+    measure: bool = True,
+    watts: Mapping[str, float] | None = None,
+) -> Plan:
+    """Return which device runs each layer of a model, by predicted cost.
+
+    Args:
+        path: `.onnx` or `.tflite` file, or name of a trained network.
+        devices: `cpu`, `gpu`, `npu`, or `npu2=nano` for one of several chips, first the one that
+            takes what it can in a greedy runtime.
+        chip: of NPUs that name none.
+        objective: `latency`, `energy` or `throughput`.
+        pins: layer -> device.
+        assume: device -> file that describes it; it can be planned for, not run on.
+        shapes: of inputs that have unknown dimensions.
+        threads: of the CPU.
+        measure: whether layers that the CPU's profile lacks are measured; else a roofline stands
+            in.
+        watts: what a device draws, for the objective energy.
+
+    Raises:
+        InputError: the model, a device or an option is at fault.
+    """
+    from lepton.runtime.devices import DeviceOptions
+    from lepton.runtime.place import place_file
+    from lepton.runtime.placement import Goal
+
+    if objective not in list(Goal):
+        raise InputError(f"objective must be one of {', '.join(Goal)}, not {objective!r}")
+    options = DeviceOptions(
+        chip=_chip(chip), assume=assume or {}, threads=threads, is_measuring=measure,
+        watts=watts or {},
+    )  # fmt: skip
+    return place_file(
+        model_path(path), list(devices), options, goal=Goal(objective), pins=pins, shapes=shapes
+    )
+
+
+@overload
+def load_model(
+    path: str | Path | object, chip: str | Path | Chip = "edge", *, devices: None = None
+) -> Model: ...
+@overload
+def load_model(
+    path: str | Path, chip: str | Path | Chip = "edge", *, devices: Sequence[str]
+) -> PlacedModel: ...
+def load_model(
+    path: str | Path | object,
+    chip: str | Path | Chip = "edge",
+    *,
+    devices: Sequence[str] | None = None,
+) -> Model | PlacedModel:
+    """Return a model (see `compile`) compiled for a chip, or the one in a `.lepton` file.
+
+    With devices, return the model of a file placed on them (see `place`).
+    """
+    if devices is not None:
+        from lepton.runtime.placed import prepare_plan
+
+        if not isinstance(path, str | Path):
+            raise InputError("only the model of a file can be placed on devices")
+        return prepare_plan(place(path, devices, chip=chip))
     if isinstance(path, str | Path) and Path(path).suffix == ".lepton":
         return Model(load_program(path))
     return Model(compile(path, chip))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, roofline, sparse_speed, vela
+from benchmarks import networks, placement, roofline, sparse_speed, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -268,3 +268,16 @@ def test_compute_bound_layers_are_those_in_which_the_array_works() -> None:
     idle = replace(whole, layers=(replace(layer, cycles=100, busy={"matrix": 90}),))
     assert sparse_speed.compute_bound(busy, idle) == [(*busy.layers, *idle.layers)]
     assert sparse_speed.compute_bound(idle, busy) == []
+
+
+def test_limits_of_placement_count_mixed_networks_only() -> None:
+    graphs = placement.Graphs(200, 199, (0.1,), (1.0,))
+    cpu = [placement.Predicted(n, p, 100) for n, p in (("a", 90), ("b", 120), ("c", 130))]
+    npu = [
+        placement.Placed("mixed", "edge", True, 3, 100, 121, 150, 0.0),
+        placement.Placed("mixed", "nano", True, 3, 100, 100, 150, 0.0),
+        placement.Placed("int8", "nano", False, 3, 100, 900, 150, 0.0),
+    ]
+    found = placement.limits(graphs, cpu, npu)
+    assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1])
+    assert [item.is_met for item in found][:3] == [False, False, True]

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.program import Program
 
-__all__ = ["GoldenModel", "onnx_session", "random_inputs"]
+__all__ = ["GoldenModel", "drawn", "onnx_session", "random_inputs", "reason_of"]
+__all__ += ["tflite_interpreter"]
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def onnx_session(model: bytes | str) -> Any:
-    """Return an ONNX Runtime session set up as the golden.
+def onnx_session(
+    model: bytes | str, threads: int = 1, provider: str = "CPUExecutionProvider"
+) -> Any:
+    """Return an ONNX Runtime session set up as the golden, which has one thread on the CPU.
 
     Raises:
         InputError: ONNX Runtime refuses the model.
@@ -32,14 +35,19 @@ def onnx_session(model: bytes | str) -> Any:
     import onnxruntime as ort
 
     options: Any = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.qdqisint8allowed", "1")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=[provider])
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
-        raise InputError(f"ONNX Runtime refuses the graph: {reason}") from None
+        raise InputError(f"ONNX Runtime refuses the graph: {reason_of(error)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return the last line of what a library says."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else "no reason given"
 
 
 class GoldenModel:
@@ -62,7 +70,7 @@ class GoldenModel:
     @cached_property
     def _engine(self) -> Any:
         if self.kind == "tflite":
-            return _interpreter(self._content, self._keep_all)
+            return tflite_interpreter(self._content, self._keep_all)
         return onnx_session(_with_all_outputs(self._content) if self._keep_all else self._content)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -95,8 +103,12 @@ class GoldenModel:
         return outputs
 
 
-def _interpreter(content: bytes, keep_all: bool) -> Any:
-    """Return a LiteRT interpreter with reference kernels."""
+def tflite_interpreter(content: bytes, keep_all: bool = False, threads: int = 1) -> Any:
+    """Return a LiteRT interpreter with reference kernels.
+
+    Raises:
+        InputError: LiteRT refuses the model.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -107,6 +119,7 @@ def _interpreter(content: bytes, keep_all: bool) -> Any:
             model_content=content,
             experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
             experimental_preserve_all_tensors=keep_all,
+            num_threads=threads,
         )
         engine.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -142,16 +155,18 @@ def random_inputs(program: Program, seed: int) -> Arrays:
     Integers of 32 and 64 bits are 0 or 1: most are numbers of words or items.
     """
     generator = np.random.default_rng(seed)
-    made: Arrays = {}
-    for name in program.inputs:
-        tensor = program.tensor_by_name[name]
-        dtype = np.dtype(tensor.dtype)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            low, high = (limits.min, limits.max) if dtype.itemsize <= 2 else (0, 1)
-            made[name] = generator.integers(low, high, tensor.shape, dtype=dtype, endpoint=True)
-        elif dtype.kind == "b":
-            made[name] = generator.integers(0, 2, tensor.shape).astype(dtype)
-        else:
-            made[name] = generator.standard_normal(tensor.shape).astype(dtype)
-    return made
+    tensors = [program.tensor_by_name[name] for name in program.inputs]
+    return {item.name: drawn(generator, item.shape, np.dtype(item.dtype)) for item in tensors}
+
+
+def drawn(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a random array, as `random_inputs` has them."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low, high = (limits.min, limits.max) if dtype.itemsize <= 2 else (0, 1)
+        return generator.integers(low, high, shape, dtype=dtype, endpoint=True)
+    if dtype.kind == "b":
+        return generator.integers(0, 2, shape).astype(dtype)
+    return generator.standard_normal(shape).astype(dtype)
