@@ -94,6 +94,7 @@ def _figures(summary: Summary) -> str:
         ("cycles, estimated", f"{_text(s.estimated_cycles)}, {_off(s) or 0:+.1f} %"),
         ("time", "-" if s.milliseconds is None else f"{s.milliseconds:,.4f} ms"),
         ("MACs", f"{_text(s.macs)}, {100 * s.macs_on_npu:.1f} % on the NPU"),
+        ("MACs issued", _text(s.effective_macs)),
         ("use of the array's peak", f"{100 * (s.mac_utilization or 0):.2f} %"),
         ("nothing is faster than", f"{s.bound_cycles:,} cycles"),
         ("sum of the layers' rooflines", f"{s.roofline_cycles:,} cycles"),

@@ -87,6 +87,13 @@ def _main_energy(summary: Summary) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {100 * j / whole:.0f} %" for name, j in ranked)
 
 
+def _issued_text(summary: Summary) -> str:
+    """Return how many MACs are issued, or nothing if all are."""
+    if summary.effective_macs == summary.macs:
+        return ""
+    return f", {100 * summary.effective_macs / summary.macs:.1f} % of all issued"
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """Return the figures of the whole run as lines of text."""
     s = summary
@@ -98,7 +105,7 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(
             f"{s.cycles:,} cycles, {s.milliseconds:,.3f} ms; {s.macs / 1e6:,.3f} MMAC, "
             f"{100 * (s.mac_utilization or 0):.1f} % of the array's peak, "
-            f"{100 * s.macs_on_npu:.1f} % of the MACs on the NPU"
+            f"{100 * s.macs_on_npu:.1f} % of the MACs on the NPU{_issued_text(s)}"
         )
         if s.estimated_cycles is not None:
             off = 100 * (s.estimated_cycles / s.cycles - 1) if s.cycles else 0.0

@@ -28,6 +28,7 @@ from lepton.isa.footprints import (
 from lepton.isa.instructions import Halt, WeightFormat, Weights
 from lepton.program import Program, ProgramTensor, Region
 from lepton.simulator import check_kernels as kernels
+from lepton.simulator import check_streams as streams
 from lepton.simulator.check_fields import (
     MOST_RUNS,
     MOST_UNITS,
@@ -35,7 +36,6 @@ from lepton.simulator.check_fields import (
     field_fault,
     may_replace,
 )
-from lepton.simulator.check_streams import Copies, is_constant, stream_fault
 from lepton.simulator.machine import reach
 
 __all__ = ["check", "execution_order", "place"]
@@ -176,7 +176,7 @@ def _check_streams(program: Program) -> None:
         if not isinstance(item, Weights) or item.format == WeightFormat.RAW:
             continue
         key = (item.address, item.stream_bytes, item.format, item.reduction * item.columns)
-        if is_constant(program, item) and key not in known:
+        if streams.is_constant(program, item) and key not in known:
             start = item.address - program.constants_address
             content = program.constants[start : start + item.stream_bytes]
             _refuse_stream(program, index, content)
@@ -184,19 +184,28 @@ def _check_streams(program: Program) -> None:
 
 
 def _check_copied_streams(program: Program, boxes: I64, order: I64, start: int) -> None:
-    """Raise for a damaged weight stream elsewhere, or one that is no copy from the constants."""
+    """Raise for a damaged weight stream elsewhere, or one that is no copy from the constants.
+
+    And for weights that come behind a matmul whose zeros are skipped.
+    """
+    misplaced = streams.misplaced_matmul(program, start + order)
+    if misplaced >= 0:
+        raise CheckError(
+            f"{place(program, misplaced)}: multiplies by weights that come behind it in the "
+            "program; a chip that skips zeros takes those before it"
+        )
     copied = [
         index
         for index in sorted(start + order)
         if isinstance(item := program.decoded[index], Weights)
         and item.format != WeightFormat.RAW
-        and not is_constant(program, item)
+        and not streams.is_constant(program, item)
     ]
     if not copied:
         return
     mine = boxes.copy()
     mine[:, 0] += start
-    copies = Copies(program, mine, start + order)
+    copies = streams.Copies(program, mine, start + order)
     known: set[tuple[bytes, int, int]] = set()
     for index in copied:
         sources = copies.sources(index)
@@ -218,7 +227,7 @@ def _refuse_stream(program: Program, index: int, content: NDArray[np.uint8]) -> 
     """Raise unless a decoder can expand a stream."""
     item = program.decoded[index]
     assert isinstance(item, Weights)
-    reason = stream_fault(program, item, content)
+    reason = streams.stream_fault(program, item, content)
     if reason:
         raise CheckError(f"{place(program, index)}: {reason}")
 

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.codec import Decoder, WeightStream, decode_weights, decoder_fault
+from lepton.cost.weight_sources import weights_of
 from lepton.errors import CheckError
 from lepton.isa.footprints import Space, cores_of, ends, space_of
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 from lepton.program import Program
 
-__all__ = ["Copies", "is_constant", "stream_fault"]
+__all__ = ["Copies", "is_constant", "misplaced_matmul", "stream_fault"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -37,6 +38,41 @@ def stream_fault(program: Program, item: Weights, content: U8) -> str:
     except CheckError as error:
         return str(error)
     return decoder_fault(stream, Decoder.of(program.chip))
+
+
+def misplaced_matmul(program: Program, order: I64) -> int:
+    """Return a matmul whose weights are others than those before it in its core's stream, or -1.
+
+    Only a chip that skips zeros goes by that order (docs/timing.md, "Packed passes"); all others go
+    by the semaphores.
+
+    Args:
+        program: the program.
+        order: the instructions of a region in a legal order.
+    """
+    if program.chip.sparsity is None:
+        return -1
+    rank = np.full(len(program.table), -1, np.int64)
+    rank[order] = np.arange(len(order))
+    core_of = cores_of(program.table, program.chip.cores)
+    spans = {
+        index: (item.buffer, item.buffer + item.reduction * item.columns)
+        for index in np.sort(order).tolist()
+        if isinstance(item := program.decoded[index], Weights)
+    }
+    later = np.array(list(spans), np.int64)
+    readers = weights_of(program.table)
+    for index in np.sort(order[readers[order] >= 0]).tolist():
+        source = int(readers[index])
+        early = later[(later > index) & (rank[later] < rank[index])]
+        start, stop = spans[source]
+        meets = any(
+            spans[other][0] < stop and start < spans[other][1]
+            for other in early[core_of[early] == core_of[index]].tolist()
+        )
+        if meets or rank[source] > rank[index]:
+            return index
+    return -1
 
 
 class Copies:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from lepton.chip import PRESETS, Chip, Dram, Flat, chip_from_table, chip_to_table, load_chip
+from lepton.chip.description import Sparsity
 
 
 class Pinned(NamedTuple):
@@ -39,6 +40,9 @@ PINNED = {
     ),
 }
 
+
+PINNED |= {f"{name}-sparse": PINNED[name] for name in ("edge", "server", "like-u85-1024")}
+"""The same, with the options of `test_sparse_presets_differ_in_what_they_skip`."""
 
 TIMINGS = [name for name in Dram.__annotations__ if name.startswith("t")]
 PINNED_TIMINGS = {
@@ -73,7 +77,20 @@ def test_figures(chip: Chip) -> None:
 
 
 def test_only_the_server_has_idle_arrays_to_deal_pixels_to(chip: Chip) -> None:
-    assert chip.array.deals_pixels == (chip.array.count > 1) == (chip.name == "server")
+    assert chip.array.deals_pixels == (chip.array.count > 1)
+    assert chip.array.deals_pixels == (chip.name in ("server", "server-sparse"))
+
+
+@pytest.mark.parametrize("name", ["edge", "server", "like-u85-1024"])
+def test_sparse_presets_differ_in_what_they_skip(name: str) -> None:
+    plain, sparse = load_chip(name), load_chip(f"{name}-sparse")
+    assert plain.sparsity is None
+    assert sparse.sparsity == Sparsity(lanes=8, window=6, zero_blocks=True, feed_words=8)
+    names = {"name": plain.name, "description": plain.description}
+    sources = {key: text for key, text in sparse.sources.items() if key != "sparsity"}
+    same = dataclasses.replace(sparse, **names, sources=sources, sparsity=None)
+    assert same == plain
+    assert "sparsity" not in chip_to_table(plain)
 
 
 def test_clock_is_exact(chip: Chip) -> None:
@@ -85,6 +102,8 @@ def test_clock_is_exact(chip: Chip) -> None:
 def test_every_constant_is_sourced(chip: Chip) -> None:
     for section in dataclasses.fields(chip):
         if section.name in ("name", "description", "memories", "sources", "cores"):
+            continue
+        if getattr(chip, section.name) is None:
             continue
         for item in dataclasses.fields(getattr(chip, section.name)):
             key = f"{section.name}.{item.name}"

@@ -283,6 +283,39 @@ def test_contradictions(pattern: str, replacement: str, message: str) -> None:
         assert message in fault(text)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lanes": 5}, "sparsity.lanes must divide array.rows, not 5"),
+        ({"window": 1, "zero_blocks": False}, "sparsity.window must be above 1 unless zero_blocks"),
+        ({"window": 17}, "sparsity.window must not exceed 16"),
+        ({"lanes": 32, "window": 9}, "sparsity.lanes x window must not exceed 256 operands"),
+        ({"feed_words": 6}, "sparsity.feed_words must be a multiple of array.feed_words"),
+        ({"lanes": 0}, "sparsity.lanes must be a whole number above 0, not 0"),
+        ({"zero_blocks": 1}, "sparsity.zero_blocks must be true or false, not 1"),
+        ({"depth": 1}, "sparsity.depth is not a known key"),
+    ],
+)
+def test_options_for_sparse_weights(changes: dict[str, object], message: str) -> None:
+    table = chip_to_table(load_chip("edge-sparse"))
+    sparsity: Any = table["sparsity"]
+    with pytest.raises(ChipError, match=re.escape(message)):
+        chip_from_table(table | {"sparsity": sparsity | changes}, "x")
+
+
+def test_skipping_zeros_needs_weight_stationary_passes_and_a_source() -> None:
+    table = chip_to_table(load_chip("edge-sparse"))
+    array: Any = table["array"]
+    sources: Any = table["sources"]
+    with pytest.raises(ChipError, match="sparsity must be left out unless weight-stationary"):
+        chip_from_table(table | {"array": array | {"overlap": False}}, "x")
+    del sources["sparsity"]
+    with pytest.raises(ChipError, match="sources has no entry for sparsity"):
+        chip_from_table(table, "x")
+    del table["sparsity"]
+    assert chip_from_table(table, "x").sparsity is None
+
+
 def test_a_weight_buffer_must_hold_the_array() -> None:
     text = edited(
         ("^rows = 32", "rows = 64"), ("^size_kib = 128\ndecoder", "size_kib = 1\ndecoder")

@@ -176,8 +176,9 @@ def test_a_faster_memory_takes_the_sizes_that_are_known(monkeypatch: pytest.Monk
         found, expected = streams.stream(block, digest, decoder), encode_weights(block, decoder)
         assert found.format == expected.format
         np.testing.assert_array_equal(found.content, expected.content)
-        size = streams.size(block, digest, decoder)
-        assert size == (expected.format, expected.content.size)
+        *size, elements = streams.size(block, digest, decoder)
+        assert size == [expected.format, expected.content.size]
+        assert elements == block.size
     monkeypatch.setattr(caching, "codings", None)
     assert [streams.stream(block, digest, d).format for d in (slow, fast)] == [
         WeightFormat.ENTROPY,

@@ -64,7 +64,8 @@ def test_a_block_is_stored_shortest_until_it_is_no_more() -> None:
     decoder = Decoder.of(EDGE)
     store, soonest = StoredWeights(decoder), encode_weights(weights, decoder)
     assert store.stream(weights).format == soonest.format == WeightFormat.GROUPED
-    format, size = store.shortest(weights)
+    format, size, elements = store.shortest(weights)
+    assert elements == weights.size
     store.shorten([weights])
     assert (store.stream(weights).format, store.stream(weights).content.size) == (format, size)
     assert size < soonest.content.size

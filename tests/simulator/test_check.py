@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lepton.chip import chip_from_table, chip_to_table, load_chip
+from lepton.chip.description import Sparsity
 from lepton.codec import Decoder, encode_weights
 from lepton.errors import CheckError
 from lepton.isa.instructions import WeightFormat
@@ -76,6 +77,24 @@ def test_a_race_of_a_later_write_with_an_earlier_read() -> None:
         f"{ordered} signal=0\n{FILL} wait=2\n{LOAD} signal=2"
     )
     accepted(f"{ordered} signal=2\n{FILL} wait=2")
+
+
+def test_a_chip_that_skips_zeros_takes_weights_in_the_order_of_the_program() -> None:
+    read = "weights memory=1 address=0x1000 stream_bytes=16 reduction=4 columns=4"
+    behind = f"{LOAD} signal=1\n{MATMUL} wait=3\n{read} signal=2"
+    before = f"{LOAD} signal=1\n{read} signal=2\n{MATMUL} wait=3"
+    twice = f"{LOAD} signal=1\n{read}\n{MATMUL} wait=3\n{read} signal=2"
+    again = f"{LOAD} signal=1\n{read} signal=2\n{MATMUL} wait=3 signal=4\n{read} wait=4"
+    skipping = dataclasses.replace(load_chip("nano"), sparsity=Sparsity(2, 2, True, 4))
+    for text, is_legal in ((behind, True), (before, True), (twice, False), (again, True)):
+        program = whole(text, bytes(16))
+        check(program)
+        program = dataclasses.replace(program, chip=skipping)
+        if is_legal:
+            check(program)
+            continue
+        with pytest.raises(CheckError, match=r"instruction 2 \(matmul.*weights that come behind"):
+            check(program)
 
 
 def test_a_race_in_a_memory_is_one_too() -> None:
