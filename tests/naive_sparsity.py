@@ -17,7 +17,7 @@ from tests.naive_codec import elements_with_bits, expanded
 from tests.naive_matrix import Cost, Word, step_cycles
 from tests.naive_memory import divide_up
 
-__all__ = ["Block", "Known", "known_weights", "packed_cost"]
+__all__ = ["Block", "Known", "Pass", "known_weights", "packed_cost", "packed_passes"]
 
 Block = list[list[int]]
 """Weights by row of the reduction and column."""
@@ -148,20 +148,41 @@ def _block(it: isa.Weights, content: list[int]) -> Block:
     return [values[row * it.columns :][: it.columns] for row in range(it.reduction)]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A pass of a block of columns."""
+
+    strips: tuple[range, ...]
+    """Their rows of the reduction."""
+    columns: range
+    step: int
+    fullest: int
+    """Weights other than 0 of the stretch and column that has most of them."""
+
+    @property
+    def rows(self) -> int:
+        return sum(len(strip) for strip in self.strips)
+
+
 def packed_cost(it: isa.Matmul, block: Block, chip: Chip) -> Cost:
     """Return preload, stream, last and drain of a matmul that takes packed passes ("Time")."""
     array, pixels = chip.array, it.ofm_height * it.ofm_width
-    passes: list[tuple[int, int]] = []
+    begins, fetched, load_begins = list[int](), 0, 0
+    for item in packed_passes(it, block, chip):
+        begins.append(max(load_begins + min(item.rows, array.rows), fetched))
+        fetched = begins[-1] + pixels * item.step
+        load_begins = begins[-1]
+    end = fetched + array.issue_cycles
+    return begins[0], end - begins[0], end - begins[-1], array.rows + array.columns - 2
+
+
+def packed_passes(it: isa.Matmul, block: Block, chip: Chip) -> list[Pass]:
+    """Return the packed passes of a matmul, one block of columns after the other."""
+    made: list[Pass] = []
     for first in range(0, it.columns, chip.columns):
         columns = range(first, min(first + chip.columns, it.columns))
-        passes += _Columns(it, block, columns, chip).passes()
-    begin, fetched, load_begins = 0, 0, 0
-    for load, step in passes:
-        begin = max(load_begins + load, fetched)
-        fetched = begin + pixels * step
-        load_begins = begin
-    preload, end = passes[0][0], fetched + array.issue_cycles
-    return preload, end - preload, end - begin, array.rows + array.columns - 2
+        made += _Columns(it, block, columns, chip).passes()
+    return made
 
 
 class _Columns:
@@ -169,65 +190,57 @@ class _Columns:
 
     def __init__(self, it: isa.Matmul, block: Block, columns: range, chip: Chip) -> None:
         assert chip.sparsity is not None
-        self.it, self.block, self.columns = it, block, columns
-        self.sparsity, self.rows = chip.sparsity, chip.array.rows
-        self.each = chip.columns // len(columns)
-        """Elements of a group's row that serve one column: itself and its replicas."""
-        starts = range(0, len(block), self.rows)
-        strips = [range(start, min(start + self.rows, len(block))) for start in starts]
-        issued = [strip for strip in strips if self._is_issued(strip)]
-        self.strips = issued or strips[:1]
+        self._it, self._block, self._columns = it, block, columns
+        self._sparsity, self._rows = chip.sparsity, chip.array.rows
+        replicas = chip.columns // len(columns)
+        self._most = replicas * chip.sparsity.lanes
+        """Weights other than 0 that a stretch may have in a column."""
+        starts = range(0, len(block), self._rows)
+        strips = [range(start, min(start + self._rows, len(block))) for start in starts]
+        self._strips = [strip for strip in strips if self._is_issued(strip)] or strips[:1]
 
     def _is_issued(self, strip: range) -> bool:
-        values = [self.block[row][column] for row in strip for column in self.columns]
-        return any(values) or not self.sparsity.zero_blocks
+        values = [self._block[row][column] for row in strip for column in self._columns]
+        return any(values) or not self._sparsity.zero_blocks
 
-    def passes(self) -> list[tuple[int, int]]:
-        """Return load and step of each pass ("Cut")."""
+    def passes(self) -> list[Pass]:
+        """Return the passes into which the strips are cut ("Cut")."""
 
         @cache
-        def best(start: int) -> tuple[int, tuple[int, ...]]:
-            """Return the least steps of the strips from here on, and less strips of each pass."""
-            if start == len(self.strips):
-                return 0, ()
-            ways: list[tuple[int, tuple[int, ...]]] = []
-            for count in range(1, self.sparsity.window + 1):
-                taken = self.strips[start : start + count]
-                if len(taken) == count and self._fit(taken):
-                    steps, others = best(start + count)
-                    ways.append((self._step(taken) + steps, (-count, *others)))
-            return min(ways)
+        def best(start: int) -> tuple[int, tuple[int, ...], tuple[Pass, ...]]:
+            """Return the least steps of the strips from here on, less strips of each, passes."""
+            if start == len(self._strips):
+                return 0, (), ()
+            ways: list[tuple[int, tuple[int, ...], tuple[Pass, ...]]] = []
+            for stop in range(start + 1, len(self._strips) + 1)[: self._sparsity.window]:
+                item = self._pass(self._strips[start:stop])
+                if item.fullest <= self._most or len(item.strips) == 1:
+                    steps, less, others = best(stop)
+                    ways.append((item.step + steps, (start - stop, *less), (item, *others)))
+            return min(ways, key=lambda way: way[:2])
 
-        made: list[tuple[int, int]] = []
-        start = 0
-        for count in best(0)[1]:
-            taken = self.strips[start : start - count]
-            made.append((min(sum(map(len, taken)), self.rows), self._step(taken)))
-            start -= count
-        return made
+        return list(best(0)[2])
 
-    def _fit(self, strips: list[range]) -> bool:
-        """Whether a pass can take these strips ("Strips")."""
-        if len(strips) == 1:
-            return True
-        rows = [row for strip in strips for row in strip]
-        lanes = self.sparsity.lanes
-        size = len(strips) * lanes
-        for group in range(self.rows // lanes):
-            stretch = rows[group * size : (group + 1) * size]
-            for column in self.columns:
-                if sum(self.block[row][column] != 0 for row in stretch) > self.each * lanes:
-                    return False
-        return True
-
-    def _step(self, strips: list[range]) -> int:
-        """Return the cycles in which the words of these strips are fetched."""
+    def _pass(self, strips: list[range]) -> Pass:
+        fullest = max(
+            sum(self._block[row][column] != 0 for row in stretch)
+            for stretch in self._groups(strips)
+            for column in self._columns
+        )
         words = [word for stretch in self._stretches(strips) for word in self._cut(stretch)]
-        return step_cycles(words, self.rows, self.sparsity.feed_words)
+        step = step_cycles(words, self._rows, self._sparsity.feed_words)
+        return Pass(tuple(strips), self._columns, step, fullest)
+
+    def _groups(self, strips: list[range]) -> Iterator[list[int]]:
+        """Yield the rows of each stretch of weights, which belongs to a group ("Strips")."""
+        rows = [row for strip in strips for row in strip]
+        size = len(strips) * self._sparsity.lanes
+        for group in range(self._rows // self._sparsity.lanes):
+            yield rows[group * size : (group + 1) * size]
 
     def _stretches(self, strips: list[range]) -> Iterator[Word]:
         """Yield offset and bytes of what follows each other in a run, row by row."""
-        it = self.it
+        it = self._it
         is_packed = it.ifm_pixel_pitch == it.channels and it.dilation_x == 1
         offset, size, last = 0, 0, (-1, -1)
         for row in (row for strip in strips for row in strip):
@@ -247,5 +260,5 @@ class _Columns:
     def _cut(self, stretch: Word) -> Iterator[Word]:
         offset, size = stretch
         while size > 0:
-            yield offset, min(size, self.rows)
-            offset, size = offset + self.rows, size - self.rows
+            yield offset, min(size, self._rows)
+            offset, size = offset + self._rows, size - self._rows

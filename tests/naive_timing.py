@@ -19,13 +19,13 @@ from lepton.program import Program
 from lepton.trace import RECORD
 from tests.naive_banks import banks_of
 from tests.naive_costs import cost_of
-from tests.naive_matrix import matmul_cost
+from tests.naive_matrix import Cost, matmul_cost
 from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
 from tests.naive_sparsity import Block, known_weights, packed_cost
 from tests.naive_stream import stored_lengths
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
-__all__ = ["Deadlock", "NaiveTiming", "naive_timing"]
+__all__ = ["Deadlock", "NaiveTiming", "instruction_cost", "naive_timing"]
 
 
 class Deadlock(Exception):
@@ -173,7 +173,7 @@ class NaiveTiming:
     attribution: list[dict[str, int]]
 
 
-def _cost(item: Instruction, chip: Chip, block: Block | None) -> tuple[int, int, int, int]:
+def instruction_cost(item: Instruction, chip: Chip, block: Block | None) -> Cost:
     """Return preload, stream, last and drain; `naive_matrix` walks what is not the default.
 
     `block` is what a matmul reads that can be packed.
@@ -197,7 +197,7 @@ def _items(program: Program) -> list[Item]:
     core, made, known = 0, list[Item](), known_weights(program)
     for number, item in enumerate(decoded):
         at = queue[number] + core * of_core if queue[number] >= 0 else -1
-        cost = _cost(item, chip, known.blocks.get(number))
+        cost = instruction_cost(item, chip, known.blocks.get(number))
         made.append(Item(number, core, item, at, *cost, banks=banks_of(item, chip)))
         if isinstance(item, isa.Weights):
             made[-1].elements = known.elements.get(number, item.reduction * item.columns)

@@ -37,6 +37,9 @@ Values = list[list[int]]
 CONSTANTS, COPIES = 1 << 16, 1 << 15
 """Addresses of the constants and of what is copied, where no other instruction reaches."""
 
+STAGE, MARGIN = 12 << 10, 16
+"""Bytes of the scratchpad before those of copies, and between these."""
+
 PLACES = (0, 0, 0, 1, 64, 200)
 """Elements of the weight buffer where blocks begin; most meet others."""
 
@@ -53,9 +56,10 @@ def random_sparse_chip(r: random.Random, drams: float) -> Chip:
         lanes=lanes if array.rows % lanes == 0 else 1, window=r.choice((1, 2, 2, 3, 4, 6)),
         zero_blocks=r.random() < 0.6, feed_words=array.feed_words * r.choice((1, 1, 2, 3)),
     )  # fmt: skip
+    scratchpad = dataclasses.replace(chip.scratchpad, size_kib=96)
     if sparsity.window == 1:
         sparsity = dataclasses.replace(sparsity, zero_blocks=True)
-    return dataclasses.replace(chip, array=array, sparsity=sparsity)
+    return dataclasses.replace(chip, array=array, sparsity=sparsity, scratchpad=scratchpad)
 
 
 def _byte(r: random.Random) -> int:
@@ -159,6 +163,8 @@ class _Writer:
     chip: Chip
     constants: bytearray = field(default_factory=bytearray)
     copies: int = 0
+    staged: int = STAGE
+    """Where in the scratchpad the next copy goes; no two meet."""
 
     def block(self) -> list[Instruction]:
         """Return the `weights` of a block and the matmuls that read it, or nearly so."""
@@ -228,7 +234,8 @@ class _Writer:
         made: list[Instruction] = []
         for begin, end in pairwise(cuts):
             before, behind = (r.choice((0, 0, 4)) for _ in range(2))
-            size, inside = end - begin, 4096 + r.randrange(4096)
+            size, inside = end - begin, self.staged + MARGIN
+            self.staged = inside + size
             loaded = isa.Load(
                 channel=r.randrange(self.chip.dma.load_channels), memory=constants,
                 address=first + begin - before, scratchpad=inside - before,
