@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["expanded"]
+__all__ = ["elements_with_bits", "expanded"]
 
 
 class _Bits:
@@ -93,3 +93,21 @@ def expanded(content: Sequence[int], format: int, size: int) -> list[int]:
     wide = [symbol + 2 * gap if symbol else 0 for symbol in symbols]
     distances = [-(s + 1) // 2 if s % 2 else s // 2 for s in wide]
     return [(palette[0] + distance) % 256 for distance in distances]
+
+
+def elements_with_bits(content: Sequence[int], format: int, size: int) -> int:
+    """Return the elements of a `grouped` or `palette` block with a symbol of at least one bit."""
+    bits = _Bits(content)
+    level, rest = bits.take(3), bits.take(5)
+    bits.take(8 * (rest + 1 if format == 2 else 1))
+    left, found = size, 0
+    while left > 0:
+        group = min(8 << level, left)
+        left -= group
+        code = bits.take(4)
+        coded = group if code <= 8 else sum(bits.take(1) for _ in range(group))
+        width = code if code <= 8 else code - 7
+        bits.take(coded * width)
+        found += coded if width else 0
+    bits.end()
+    return found

@@ -13,7 +13,7 @@ from itertools import pairwise
 from lepton.chip import Chip, Dataflow
 from lepton.isa import instructions as isa
 
-__all__ = ["Cost", "dealing", "groups_of", "matmul_cost"]
+__all__ = ["Cost", "Word", "dealing", "groups_of", "matmul_cost", "step_cycles"]
 
 Cost = tuple[int, int, int, int]
 """Preload, stream, last, drain."""
@@ -62,7 +62,8 @@ def _fit(a: Word, b: Word, rows: int, feed: int) -> bool:
     return rows - 1 + a[1] <= (b[0] - a[0]) % ring <= ring - (rows - 1 + b[1])
 
 
-def _step(words: list[Word], rows: int, feed: int) -> int:
+def step_cycles(words: list[Word], rows: int, feed: int) -> int:
+    """Return the cycles in which a feed of so many words per cycle fetches these."""
     cycles, taken = 1, list[Word]()
     for word in words:
         if len(taken) == feed or not all(_fit(old, word, rows, feed) for old in taken):
@@ -102,7 +103,7 @@ def dealing(i: isa.Matmul, rows: range, chip: Chip) -> tuple[int, int, bool]:
             fetched = [(offset + d, length) for d in away for offset, length in words]
         cycles = 0
         for _ in range(0, i.ofm_width, together):
-            cycles += _step(fetched, array.rows, array.feed_words)
+            cycles += step_cycles(fetched, array.rows, array.feed_words)
         found.append((cycles, together, is_shared))
         together *= 2
     return min(found, key=lambda choice: choice[0])
@@ -122,7 +123,7 @@ class _Matrix:
             block = range(start, min(start + rows, reduction))
             words = _words(i, block.start, block.stop)
             row = dealing(i, block, chip)[0]
-            self.blocks.append(Block(sum(n for _, n in words), _step(words, rows, feed), row))
+            self.blocks.append(Block(sum(n for _, n in words), step_cycles(words, rows, feed), row))
         self.in_order = i.stationary == isa.Stationary.SCRATCHPAD
         self.turned = i.stationary == isa.Stationary.SCRATCHPAD_TRANSPOSED
         row_bytes, port_bytes = self.wide, feed * rows

@@ -19,12 +19,13 @@ from lepton.program import Program
 from lepton.trace import RECORD
 from tests.naive_banks import banks_of
 from tests.naive_costs import cost_of
-from tests.naive_matrix import matmul_cost
+from tests.naive_matrix import Cost, matmul_cost
 from tests.naive_memory import DramMemory, FlatMemory, Memory, Request, cut, divide_up
+from tests.naive_sparsity import Block, known_weights, packed_cost
 from tests.naive_stream import stored_lengths
 from tests.naive_units import ComputeUnit, Item, Semaphores, TransferUnit, Unit
 
-__all__ = ["Deadlock", "NaiveTiming", "naive_timing"]
+__all__ = ["Deadlock", "NaiveTiming", "instruction_cost", "naive_timing"]
 
 
 class Deadlock(Exception):
@@ -172,14 +173,20 @@ class NaiveTiming:
     attribution: list[dict[str, int]]
 
 
-def _cost(item: Instruction, chip: Chip) -> tuple[int, int, int, int]:
-    """Return preload, stream, last and drain; `naive_matrix` walks what is not the default."""
+def instruction_cost(item: Instruction, chip: Chip, block: Block | None) -> Cost:
+    """Return preload, stream, last and drain; `naive_matrix` walks what is not the default.
+
+    `block` is what a matmul reads that can be packed.
+    """
+    if not isinstance(item, isa.Matmul):
+        return cost_of(item, chip)
     usual = chip.array.is_pipelined and not chip.array.deals_pixels
-    return (
-        cost_of(item, chip)
-        if usual or not isinstance(item, isa.Matmul)
-        else matmul_cost(item, chip)
-    )
+    cost = cost_of(item, chip) if usual else matmul_cost(item, chip)
+    if block is None:
+        return cost
+    packed = packed_cost(item, block, chip)
+    (_, stream, _, _), (_, packed_stream, _, _) = cost, packed
+    return packed if packed_stream < stream else cost
 
 
 def _items(program: Program) -> list[Item]:
@@ -187,11 +194,13 @@ def _items(program: Program) -> list[Item]:
     chip, decoded = program.chip, program.decoded
     channels = (chip.dma.load_channels, chip.dma.store_channels)
     of_core, queue = queue_count(*channels), queues(records(decoded), *channels).tolist()
-    core, made = 0, list[Item]()
+    core, made, known = 0, list[Item](), known_weights(program)
     for number, item in enumerate(decoded):
         at = queue[number] + core * of_core if queue[number] >= 0 else -1
-        cost = _cost(item, chip)
+        cost = instruction_cost(item, chip, known.blocks.get(number))
         made.append(Item(number, core, item, at, *cost, banks=banks_of(item, chip)))
+        if isinstance(item, isa.Weights):
+            made[-1].elements = known.elements.get(number, item.reduction * item.columns)
         if isinstance(item, isa.Halt):
             core = (core + 1) % chip.cores
     return made

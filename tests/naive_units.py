@@ -30,6 +30,8 @@ class Item:
     drain: int
     banks: dict[tuple[str, bool], set[int]]
     """Banks by memory and whether they are written (8.3)."""
+    elements: int = 0
+    """Those that the decoder counts, of a `weights` (7.3)."""
     requests: list[Request] = field(default_factory=list[Request])
     arrive: int = -1
     dispatch: int = -1
@@ -183,11 +185,11 @@ class TransferUnit(Unit):
         """Set the end, after the last request (7.3)."""
         item.end, it = self._port_free, item.instruction
         if isinstance(it, isa.Weights):
-            item.end = max(item.end, item.start + self._decoder_cycles(it))
+            item.end = max(item.end, item.start + self._decoder_cycles(it, item.elements))
         self._free, self._item = item.end, None
 
-    def _decoder_cycles(self, it: isa.Weights) -> int:
-        buffer, elements = self._chip.weight_buffer, it.reduction * it.columns
+    def _decoder_cycles(self, it: isa.Weights, elements: int) -> int:
+        buffer = self._chip.weight_buffer
         if it.format in (isa.WeightFormat.ENTROPY, isa.WeightFormat.ENTROPY_PALETTE):
             return 16 + divide_up(elements, buffer.entropy_lanes)
         return divide_up(elements, buffer.decoder_bytes_per_cycle)

@@ -206,11 +206,9 @@ def _check_copied_streams(program: Program, boxes: I64, order: I64, start: int) 
     known: set[tuple[bytes, int, int]] = set()
     for index in copied:
         sources = copies.sources(index)
-        if (sources < 0).any():
-            raise CheckError(
-                f"{place(program, index)}: an encoded stream must lie in the constant segment or "
-                "be copied from there"
-            )
+        reason = streams.copy_fault(program, index, sources)
+        if reason:
+            raise CheckError(f"{place(program, index)}: {reason}")
         item = program.decoded[index]
         assert isinstance(item, Weights)
         shape = (item.format, item.reduction * item.columns)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.codec import Decoder, WeightStream, decode_weights, decoder_fault
-from lepton.cost.weight_sources import weights_of
+from lepton.cost.weight_sources import stream_places, weights_of
 from lepton.errors import CheckError
 from lepton.isa.footprints import Space, cores_of, ends, space_of
 from lepton.isa.instructions import Load, Store, WeightFormat, Weights
 from lepton.program import Program
 
-__all__ = ["Copies", "is_constant", "misplaced_matmul", "stream_fault"]
+__all__ = ["Copies", "copy_fault", "is_constant", "misplaced_matmul", "stream_fault"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
@@ -38,6 +38,27 @@ def stream_fault(program: Program, item: Weights, content: U8) -> str:
     except CheckError as error:
         return str(error)
     return decoder_fault(stream, Decoder.of(program.chip))
+
+
+def copy_fault(program: Program, index: int, sources: I64) -> str:
+    """Return what is wrong with where a stream outside of the constant segment is from, or nothing.
+
+    Args:
+        program: the program.
+        index: the `weights` that reads it.
+        sources: what `Copies.sources` says of it.
+    """
+    if (sources < 0).any():
+        return "an encoded stream must lie in the constant segment or be copied from there"
+    if program.chip.sparsity is None:
+        return ""
+    found = int(program.derived(stream_places)[index])
+    if found < 0 or (sources == found + np.arange(len(sources))).all():
+        return ""
+    return (
+        f"reads a copy of other constants than those at byte {found}, which come last before it in "
+        "the program in one piece; a chip that skips zeros goes by these"
+    )
 
 
 def misplaced_matmul(program: Program, order: I64) -> int:

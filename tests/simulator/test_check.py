@@ -331,6 +331,28 @@ def test_streams_copied_from_the_constants() -> None:
     assert "be copied from there" in fault(beyond, content)
 
 
+def test_a_chip_that_skips_zeros_takes_copies_in_the_order_of_the_program() -> None:
+    digits = np.arange(10, dtype=np.uint8)
+    streams = [encode_weights(np.tile(d, 10), Decoder(16)).content for d in (digits, digits[::-1])]
+    constants = np.concatenate(streams)
+    size, half = len(streams[0]), 30
+    load, store = "load memory=1 rows=1 planes=1", "store memory=0 rows=1 planes=1"
+    read = STREAM.format(size).replace("memory=1 address=0x1000", "wait=2 memory=0 address=0x200")
+    # the second half of another stream comes in the place of the first one's
+    whole_one = f"{load} address=0x1000 scratchpad=64 row_bytes={size}"
+    other_half = f"{load} address={0x1000 + size + half} scratchpad={64 + half} " + (
+        f"row_bytes={size - half} signal=1"
+    )
+    copy = f"{store} wait=1 signal=2 address=0x200 scratchpad=64 row_bytes={size}"
+    program = whole("\n".join([whole_one, other_half, copy, read]), constants)
+    check(program)
+    skipping = dataclasses.replace(load_chip("nano"), sparsity=Sparsity(2, 2, True, 4))
+    with pytest.raises(CheckError, match="reads a copy of other constants than those at byte 0,"):
+        check(dataclasses.replace(program, chip=skipping))
+    in_order = "\n".join([f"{whole_one} signal=1", copy, read])
+    check(dataclasses.replace(whole(in_order, constants), chip=skipping))
+
+
 def test_a_stream_of_groups_too_small_for_the_decoder() -> None:
     content = bytes([0, 0, 0, 0])
     text = "weights memory=1 address=0x1000 stream_bytes=4 format=grouped reduction=32 columns=1"

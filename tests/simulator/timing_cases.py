@@ -21,7 +21,17 @@ from lepton.isa import instructions as isa
 from lepton.isa.declaration import SEMAPHORES, Unit
 from lepton.program import Operator, Program, Region
 
-__all__ = ["program_of", "random_chip", "random_instruction", "random_program", "streams"]
+__all__ = [
+    "Placed",
+    "join_program",
+    "program_of",
+    "random_chip",
+    "random_instruction",
+    "random_pitches",
+    "random_program",
+    "random_window",
+    "streams",
+]
 
 CLOCKS_MHZ = (500, 500, 400, 300, 333, 700, 1000, Fraction(500, 3), Fraction(133, 2))
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32)
@@ -132,6 +142,24 @@ def random_chip(r: random.Random, drams: float) -> Chip:
     )  # fmt: skip
 
 
+def random_pitches(r: random.Random, name: str, width: int, channels: int) -> dict[str, int]:
+    """Return the pitches of a tile, packed more often than not."""
+    pixel = channels + r.choice((0, 0, 1, 5))
+    row = width * pixel + r.choice((0, 0, 3))
+    return {f"{name}_row_pitch": row, f"{name}_pixel_pitch": pixel}
+
+
+def random_window(r: random.Random) -> dict[str, int]:
+    """Return the fields of a kernel's walk over a tile."""
+    return {
+        "kernel_height": r.randint(1, 3), "kernel_width": r.randint(1, 3),
+        "stride_y": r.randint(1, 2), "stride_x": r.randint(1, 2),
+        "dilation_y": r.randint(1, 2), "dilation_x": r.randint(1, 2),
+        "ifm_height": r.randint(4, 7), "ifm_width": r.randint(4, 7),
+        "ofm_height": r.randint(1, 3), "ofm_width": r.randint(1, 4),
+    }  # fmt: skip
+
+
 class _Draw:
     """Draws instructions for a chip."""
 
@@ -153,10 +181,7 @@ class _Draw:
         return self.r.choice((at, at, max(edge, 0)))
 
     def pitches(self, name: str, width: int, channels: int) -> dict[str, int]:
-        """Return the pitches of a tile, packed more often than not."""
-        pixel = channels + self.r.choice((0, 0, 1, 5))
-        row = width * pixel + self.r.choice((0, 0, 3))
-        return {f"{name}_row_pitch": row, f"{name}_pixel_pitch": pixel}
+        return random_pitches(self.r, name, width, channels)
 
     def transfer(self, cls: type[Any], channels: int) -> Instruction:
         r = self.r
@@ -172,14 +197,7 @@ class _Draw:
         )  # fmt: skip
 
     def window(self) -> dict[str, int]:
-        r = self.r
-        return {
-            "kernel_height": r.randint(1, 3), "kernel_width": r.randint(1, 3),
-            "stride_y": r.randint(1, 2), "stride_x": r.randint(1, 2),
-            "dilation_y": r.randint(1, 2), "dilation_x": r.randint(1, 2),
-            "ifm_height": r.randint(4, 7), "ifm_width": r.randint(4, 7),
-            "ofm_height": r.randint(1, 3), "ofm_width": r.randint(1, 4),
-        }  # fmt: skip
+        return random_window(self.r)
 
     def tile(self, *names: str) -> dict[str, int]:
         """Return the extents of an element-wise instruction and its operands' pitches."""
@@ -374,6 +392,12 @@ def random_program(seed: int, drams: float = 0.0, cores: int = 1) -> Program:
     names = r.choice((_TRANSFERS, _COMPUTE, _TRANSFERS + _COMPUTE, _TRANSFERS * 3 + _COMPUTE))
     places = _places(r, total, cores)
     items = [(core, _INSTRUCTIONS[r.choice(names)](d)) for core in places]
+    return join_program(r, chip, items, parts)
+
+
+def join_program(r: random.Random, chip: Chip, items: list[Placed], parts: int) -> Program:
+    """Return a program of these instructions, in so many regions, with random semaphores."""
+    total, cores = len(items), chip.cores
     pairs = _semaphores(r, [_queue(*item) for item in items], cores)
     regions: list[list[Instruction]] = []
     for part in range(parts):
