@@ -120,14 +120,14 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _mnist,
         CompressionRecipe(
             prune=0.2, prune_steps=1, prune_epochs=1, bits=5, rounds_activations=False,
-            distil_epochs=0, epochs=2, shift=2, learning_rate=1e-3, batch=128,
+            distil_epochs=0, epochs=4, shift=2, learning_rate=1e-3, batch=128,
         ),
         RECIPES["mnist"].data,
     ),
     "lenet_compressed": CompressedNetwork(
         "caffe_lenet, trained for this", _trained("caffe_lenet", _CAFFE_LENET), _mnist,
         CompressionRecipe(
-            prune=0.94, prune_steps=4, prune_epochs=1, bits=5, rounds_activations=False,
+            prune=0.91, prune_steps=3, prune_epochs=1, bits=5, rounds_activations=False,
             distil_epochs=0, epochs=4, shift=2, learning_rate=2e-3, batch=128,
         ),
         RECIPES["mnist"].data,
@@ -145,7 +145,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             prune=0.2, pattern="filters", criterion="l2", prune_steps=2, prune_epochs=1,
-            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=5, shift=3,
+            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=8, shift=3,
             flip=True, learning_rate=1e-3, batch=64,
         ),
         _CIFAR10,
