@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import lepton
+from benchmarks.compression import shipped
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models import digits_model_path, model_path, trained_networks
-from lepton.models.compression.recipes import COMPRESSED
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.training import TrainingOptions
 from lepton.models.training.make import main as make_main
@@ -38,7 +38,7 @@ def samples(name: str) -> Split:
 
 
 def test_names() -> None:
-    assert set(trained_networks()) == {"digits", *RECIPES, *COMPRESSED}
+    assert set(trained_networks()) == {"digits", *RECIPES, *shipped()}
     folder = digits_model_path().parent
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 1.5e6
 

@@ -136,7 +136,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             prune=0.52, prune_steps=1, prune_epochs=1, bits=3, edge_bits=5, learned_scales=True,
-            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=12, shift=3,
+            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=30, shift=3,
             flip=True, learning_rate=1e-3, batch=64,
         ),
         _CIFAR10,
@@ -145,7 +145,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             prune=0.2, pattern="filters", criterion="l2", prune_steps=2, prune_epochs=1,
-            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=8, shift=3,
+            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=15, shift=3,
             flip=True, learning_rate=1e-3, batch=64,
         ),
         _CIFAR10,
