@@ -114,7 +114,7 @@ def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
     assert json.loads(text) == made
     (result,) = made["results"]
     assert result["bytes"] == (tmp_path / "out" / "mine.onnx").stat().st_size
-    assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.7
+    assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.6
     assert result["nonzero_weights"] <= 0.48 * result["float_weights"]
 
 
