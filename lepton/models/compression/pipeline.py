@@ -343,7 +343,8 @@ def _channels_last(module: torch.nn.Module) -> torch.nn.Module:
     """Lay out a module's images and kernels channels last, in place: it trains faster so."""
     import torch
 
-    return module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    untyped: Any = module
+    return untyped.to(memory_format=torch.channels_last)
 
 
 def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
