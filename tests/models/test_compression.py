@@ -11,13 +11,19 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.onnx_module import from_onnx
+from lepton.models.quantization import AwareOptions
 from lepton.models.training.named import named_split
 from lepton.models.training.recipes import Split
+from lepton.models.training.trainer import Hooks
 from lepton.models.zoo import network_named
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+
+from lepton.models.torch_distillation import distillation_loss  # noqa: E402 (it imports torch)
 
 RECIPE = CompressionRecipe(prune=0.5, prune_steps=2, bits=5, epochs=1)
 
@@ -63,6 +69,53 @@ def test_a_student_learns_from_a_teacher(tmp_path: Path) -> None:
     assert made.stages[2].zeros == made.stages[1].zeros > 0
 
 
+def test_every_training_learns_from_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = compressed(tmp_path / "first", replace(RECIPE, prune=None)).source
+    trained = pipeline.train
+    losses: list[Any] = []
+
+    def noting(*arguments: Any, hooks: Hooks, **options: Any) -> Any:
+        losses.append(hooks.loss)
+        return trained(*arguments, hooks=hooks, **options)
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = replace(RECIPE, distil_epochs=0, prune_epochs=1)
+    made = compressed(tmp_path / "second", recipe, teacher=teacher)
+    assert [stage.name for stage in made.stages] == ["float", "prune", "quantize"]
+    assert len(losses) == 4 and None not in losses and len(set(losses)) == 1
+    network = network_named("digits_cnn").build(1).eval()
+    (images,) = few().train.batch(slice(0, 8))
+    inputs, labels = (torch.from_numpy(images),), torch.zeros(8, dtype=torch.int64)
+    with torch.no_grad():
+        logits = (from_onnx(teacher).eval()(*inputs), network(*inputs))
+        expected = distillation_loss(logits, labels, recipe.temperature, 0.1)
+        torch.testing.assert_close(losses[0](network, inputs, labels), expected)
+
+
+def test_the_first_and_the_last_layer_may_have_more_bits(tmp_path: Path) -> None:
+    recipe = CompressionRecipe(
+        bits=2, edge_bits=5, learned_scales=True, rounds_activations=False, epochs=1
+    )
+    codes = codes_of(compressed(tmp_path / "steps", recipe).model)
+    assert [np.abs(array).max() > 1 for array in codes] == [True, False, True]
+    assert max(np.abs(array).max() for array in codes) <= 15
+    assert recipe.aware(["a", "b", "c"]) == AwareOptions({"a": 5, "b": 2, "c": 5}, None, True)
+    assert RECIPE.aware(["a"]) == AwareOptions({"a": 5}, 8, False)
+
+
+def test_a_wrong_rate_is_refused_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains"))
+    output = tmp_path / "small.onnx"
+    command = ["compress", "digits_cnn", "--data", "digits", "--prune", "2", "-o", str(output)]
+    assert main(command) == 2
+    assert "a pruning rate is from 0 to 1, not 2.0" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compressed(tmp_path / "whole")
     trained = pipeline.train
@@ -104,10 +157,18 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     [
         ({"share": 4, "bits": 5}, "shared or rounded to 5 bits, not both"),
         ({"bits": 9}, "1 to 8 bits, not 9"),
+        ({"edge_bits": 9}, "1 to 8 bits, not 9"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"prune_epochs": 0}, "prune_epochs must be at least 1, not 0"),
+        ({"distil_epochs": -1}, "distil_epochs must be at least 0, not -1"),
+        ({"prune": 2.0}, "a pruning rate is from 0 to 1, not 2.0"),
+        ({"prune": 0.3, "pattern": "2:4"}, "2:4 prunes 0.5: the rate cannot be 0.3"),
+        ({"pattern": "filters"}, "give a pruning rate"),
+        ({"prune": 0.5, "criterion": "size"}, "a pruning criterion is one of .*, not 'size'"),
+        ({"prune": 0.5, "scope": "all"}, "a scope is 'layer' or 'global', not 'all'"),
     ],
 )
-def test_recipes_that_contradict_themselves(options: dict[str, int], message: str) -> None:
+def test_recipes_that_contradict_themselves(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CompressionRecipe(**options)  # pyright: ignore[reportArgumentType] (drawn names)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import lepton
+from benchmarks.compression import shipped
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models import digits_model_path, model_path, trained_networks
@@ -37,7 +38,7 @@ def samples(name: str) -> Split:
 
 
 def test_names() -> None:
-    assert set(trained_networks()) == {"digits", *RECIPES}
+    assert set(trained_networks()) == {"digits", *RECIPES, *shipped()}
     folder = digits_model_path().parent
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 1.5e6
 

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
@@ -94,8 +96,7 @@ def compress_model(
         recipe: the steps.
         task: loss and score of an ONNX model; the zoo knows those of its own.
         folder: of the steps' results; what is there of the same run is not done again.
-        teacher: float ONNX that takes the same inputs; with it the network is also trained to give
-            its probabilities.
+        teacher: float ONNX that takes the same inputs; every training learns its probabilities.
 
     Raises:
         LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
@@ -137,6 +138,11 @@ class _Run:
     def _epochs(self) -> int:
         return self.recipe.epochs_of(len(self.split.train))
 
+    @property
+    def _distil_epochs(self) -> int:
+        given = self.recipe.distil_epochs
+        return self._epochs if given is None else given
+
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
         sha = hashlib.sha256(source)
@@ -170,7 +176,7 @@ class _Run:
         made: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = []
         if self.recipe.prunes:
             made.append(("prune", self._prune))
-        if self.teacher is not None:
+        if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
         made.append(("share" if self.recipe.share is not None else "quantize", self._quantize))
         return made
@@ -179,14 +185,14 @@ class _Run:
         """Return what a step makes, from the folder if it is there."""
         file = self.folder / f"{name}.onnx"
         if file.exists():
-            return _loaded(file)
+            return loaded(file)
         made = step()
         atomic_write(file, made.SerializeToString())
         return made
 
     def stage(self, name: str, model: onnx.ModelProto) -> Stage:
         """Return how good a model is, and how many of its weights are zero."""
-        arrays = _weights(model)
+        arrays = layer_arrays(model)
         return Stage(
             name,
             self._score(model, self.split.validation),
@@ -202,7 +208,27 @@ class _Run:
             made = run_each(golden_session(file), _named(model, samples))
         return score_of(made, self.task, samples)
 
-    def _train(self, module: torch.nn.Module, epochs: int, name: str, loss: Any = None) -> None:
+    @cached_property
+    def _loss(self) -> Any:
+        """The loss of all trainings: of the teacher's probabilities, if there is one."""
+        if self.teacher is None:
+            return None
+        from lepton.models.onnx_module import from_onnx
+        from lepton.models.torch_distillation import distillation_loss
+
+        teacher = _channels_last(from_onnx(self.teacher).eval())
+
+        def loss(network: Any, inputs: Any, labels: Any) -> Any:
+            import torch
+
+            with torch.no_grad():
+                wanted = teacher(*inputs)
+            logits = (wanted, network(*inputs))
+            return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
+
+        return loss
+
+    def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
         options = TrainingOptions(
             seed=self.recipe.seed,
@@ -211,14 +237,16 @@ class _Run:
             learning_rate=self.recipe.learning_rate,
             weight_decay=0.0,
             schedule=Schedule.COSINE,
+            shift=self.recipe.shift,
+            flip=self.recipe.flip,
         )
         train(
-            module,
+            _channels_last(module),
             self.task,
             (self.split.train, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(loss),
+            hooks=Hooks(self._loss),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -241,39 +269,27 @@ class _Run:
             recipe.scope,
             data=self._batches(),
             train=fine_tune,
-            schedule=PruningSchedule(kind, steps, self._epochs),
+            schedule=PruningSchedule(kind, steps, recipe.prune_epochs or self._epochs),
         ).model
 
     def _distil(self, source: onnx.ModelProto) -> onnx.ModelProto:
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
-        from lepton.models.torch_distillation import distillation_loss
 
-        assert self.teacher is not None
-        teacher = from_onnx(self.teacher)
-        teacher.eval()
         module = from_onnx(source)
-
-        def loss(network: Any, inputs: Any, labels: Any) -> Any:
-            import torch
-
-            with torch.no_grad():
-                wanted = teacher(*inputs)
-            logits = (wanted, network(*inputs))
-            return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
-
         with hold(module, _masks(module)):
-            self._train(module, self._epochs, "distil", loss)
+            self._train(module, self._distil_epochs, "distil")
         return to_onnx(module)
 
     def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
-        from lepton.models.quantization import AwareOptions, train_quantized
+        from lepton.models.quantization import train_quantized
+        from lepton.models.quantization.torch_weights import weights_of
         from lepton.models.sharing import SharingOptions, share_weights
 
         recipe = self.recipe
-        module = from_onnx(_folded(source))
+        module = from_onnx(folded(source))
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
             codes = share_weights(
@@ -290,7 +306,7 @@ class _Run:
                     module,
                     [torch.from_numpy(array) for array in first],
                     lambda network: self._train(network, self._epochs, "quantize"),
-                    AwareOptions(recipe.bits),
+                    recipe.aware([weight.name for weight in weights_of(module)]),
                 ).weights
         return quantized(to_onnx(module), self.split, codes)
 
@@ -323,19 +339,12 @@ def _named(model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
     return dict(zip(names, samples.batch(slice(None)), strict=True))
 
 
-def _loaded(file: Path) -> onnx.ModelProto:
-    """Return the model in a step's file.
+def _channels_last(module: torch.nn.Module) -> torch.nn.Module:
+    """Lay out a module's images and kernels channels last, in place: it trains faster so."""
+    import torch
 
-    Raises:
-        InputError: it is damaged.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(str(file))
-    except (DecodeError, OSError):
-        raise InputError(f"{file}: damaged; remove it, and its step is done again") from None
+    untyped: Any = module
+    return untyped.to(memory_format=torch.channels_last)
 
 
 def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
@@ -344,39 +353,3 @@ def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
 
     arrays = {name: item.array() for name, item in layer_weights(module).items()}
     return {name: array != 0 for name, array in arrays.items() if not array.all()}
-
-
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model whose batch norms are part of the layers before them."""
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "folded.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(file)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return onnx.load(str(file))
-
-
-def _weights(model: onnx.ModelProto) -> list[NDArray[Any]]:
-    """Return the weights of convolutions and products, of an int8 model their codes."""
-    from onnx import numpy_helper
-
-    constants = {item.name: item for item in model.graph.initializer}
-    behind = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-    }
-    found: dict[str, NDArray[Any]] = {}
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            name = behind.get(node.input[1], node.input[1])
-            if name in constants:
-                found[name] = numpy_helper.to_array(constants[name])
-    return list(found.values())

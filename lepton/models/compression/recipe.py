@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lepton.errors import InputError
+from lepton.models.pruning.criteria import check_criterion
+from lepton.models.pruning.selection import Selection, with_rate
+from lepton.models.quantization.aware import AwareOptions
 
 __all__ = ["CompressionRecipe"]
 
@@ -23,14 +27,25 @@ class CompressionRecipe:
         criterion: by which it is chosen.
         scope: `layer` or `global`.
         prune_steps: of the cubic schedule.
+        prune_epochs: of training after each of them; None for `epochs`.
         temperature: of distillation, where there is a teacher.
+        distil_epochs: of the step that is distillation alone; None for `epochs`, 0 for no such
+            step.
         share: levels of each weight, found by k-means and trained; not with `bits` below 8.
         bits: of the weights, 1 to 8, trained with the rounding.
-        epochs: of training in each step, in pruning after each of its steps; None for 3, or on few
-            samples as many as 400 steps of the optimizer take.
+        edge_bits: of the first and the last layer's weights; None for `bits`.
+        learned_scales: train the weights' scales too, in place of taking them from the extremes.
+        rounds_activations: train with the rounding of activations as well; the file rounds them.
+        epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
+            optimizer take.
         learning_rate: at its peak.
         batch: samples of a training step.
+        shift: training images move by up to so many pixels.
+        flip: half of the training images are mirrored.
         seed: of everything drawn.
+
+    Raises:
+        InputError: the fields contradict each other, or one is wrong.
     """
 
     prune: float | None = None
@@ -38,12 +53,19 @@ class CompressionRecipe:
     criterion: str = "layer share"
     scope: str = "global"
     prune_steps: int = 3
+    prune_epochs: int | None = None
     temperature: float = 4.0
+    distil_epochs: int | None = None
     share: int | None = None
     bits: int = 8
+    edge_bits: int | None = None
+    learned_scales: bool = False
+    rounds_activations: bool = True
     epochs: int | None = None
     learning_rate: float = 5e-3
     batch: int = 64
+    shift: int = 0
+    flip: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,15 +74,29 @@ class CompressionRecipe:
                 f"weights are shared or rounded to {self.bits} bits, not both: a codebook of 2^n "
                 "levels takes n bits"
             )
-        if not 1 <= self.bits <= 8:
-            raise InputError(f"weights have 1 to 8 bits, not {self.bits}")
-        if self.epochs is not None and self.epochs < 1:
-            raise InputError(f"epochs must be at least 1, not {self.epochs}")
+        for bits in (self.bits, self.edge_bits or 8):
+            if not 1 <= bits <= 8:
+                raise InputError(f"weights have 1 to 8 bits, not {bits}")
+        for name, least in (("epochs", 1), ("prune_epochs", 1), ("distil_epochs", 0)):
+            epochs = getattr(self, name)
+            if epochs is not None and epochs < least:
+                raise InputError(f"{name} must be at least {least}, not {epochs}")
+        if self.prunes:
+            check_criterion(self.criterion)
+            with_rate(Selection(self.criterion, self.pattern or "weights", self.scope), self.prune)
 
     def epochs_of(self, samples: int) -> int:
         """Return the epochs of a step that trains on so many samples."""
         steps = -(-samples // self.batch)
         return self.epochs or max(_EPOCHS, -(-_STEPS // steps))
+
+    def aware(self, weights: Sequence[str]) -> AwareOptions:
+        """Return how weights of these names, in the network's order, are trained to be rounded."""
+        bits = dict.fromkeys(weights, self.bits)
+        if self.edge_bits is not None and weights:
+            bits[weights[0]] = bits[weights[-1]] = self.edge_bits
+        activation_bits = 8 if self.rounds_activations else None
+        return AwareOptions(bits, activation_bits, self.learned_scales)
 
     @property
     def prunes(self) -> bool:

@@ -19,6 +19,7 @@ from lepton.models.pruning.granularity import Labels, group_sizes, group_sums
 __all__ = [
     "CRITERIA",
     "Slopes",
+    "check_criterion",
     "deviation",
     "gradient",
     "input_share",
@@ -183,6 +184,12 @@ CRITERIA: Mapping[str, Callable[[Weights, Labels, Slopes], Scores]] = {
 """Name -> its function of weights, labels and slopes."""
 
 
+def check_criterion(name: str) -> None:
+    """Raise InputError if there is no such criterion."""
+    if name not in CRITERIA:
+        raise InputError(f"a pruning criterion is one of {', '.join(CRITERIA)}, not {name!r}")
+
+
 def scores_of(
     weights: Weights, labels: Labels, criterion: str, slopes: Slopes | None = None
 ) -> Scores:
@@ -191,11 +198,8 @@ def scores_of(
     Raises:
         InputError: There is no such criterion, it lacks slopes, or a weight is not finite.
     """
-    function = CRITERIA.get(criterion)
-    if function is None:
-        known = ", ".join(CRITERIA)
-        raise InputError(f"a pruning criterion is one of {known}, not {criterion!r}")
-    made = function(weights, labels, slopes or Slopes())
+    check_criterion(criterion)
+    made = CRITERIA[criterion](weights, labels, slopes or Slopes())
     if not np.isfinite(made).all():
         raise InputError(f"weights or slopes are not finite: {criterion!r} cannot rank them")
     return made

@@ -15,10 +15,10 @@ from lepton.models.extras import require
 from lepton.models.onnx_module import from_onnx, read_float_model, to_onnx
 from lepton.models.pruning.filters import graph_slopes, remove_filters
 from lepton.models.pruning.gradual import FineTuning, Measured, Train, prune_gradually
-from lepton.models.pruning.masks import Mask, pruned_count
+from lepton.models.pruning.masks import Mask
 from lepton.models.pruning.report import LayerReport, PruningReport, report_of_masks
 from lepton.models.pruning.schedule import Schedule
-from lepton.models.pruning.selection import Masks, Selection, masks_for
+from lepton.models.pruning.selection import Masks, Selection, masks_for, with_rate
 from lepton.models.pruning.slopes import Batches, Loss
 from lepton.models.pruning.surgery import FilterGraph, Filters
 
@@ -114,9 +114,7 @@ def prune_model(
         InputError: The options contradict each other, or one is wrong.
         ImportFailure: The model is damaged, or has what cannot be pruned or trained.
     """
-    selection, whole = _selection(
-        rate, threshold, Selection(criterion, pattern or "weights", scope)
-    )
+    selection, whole = with_rate(Selection(criterion, pattern or "weights", scope), rate, threshold)
     file = None if checkpoint is None else Path(checkpoint)
     tuning = FineTuning(train, schedule or Schedule(), file)
     measured = Measured(data, loss)
@@ -131,30 +129,6 @@ def prune_model(
     module = from_onnx(source)
     masks = _tuned_masks(module, whole, selection, tuning, measured)
     return Pruned(to_onnx(module), report_of_masks(masks, _graph_names(module, masks)))
-
-
-def _selection(
-    rate: float | Mapping[str, float] | None, threshold: float | None, selection: Selection
-) -> tuple[Selection, float]:
-    """Return what to prune, and the rate of layers without their own."""
-    if threshold is not None:
-        if rate is not None:
-            raise InputError("give a pruning rate or a threshold, not both")
-        return replace(selection, threshold=threshold), 0.0
-    least = selection.pattern_rate
-    if rate is None:
-        if not least:
-            raise InputError("give a pruning rate, a threshold, or an N:M pattern")
-        return replace(selection, is_pattern_alone=True), 1.0
-    rates = rate if isinstance(rate, Mapping) else {"": rate}
-    for value in rates.values():
-        pruned_count(value, 1)
-        if value < least:
-            pattern = selection.pattern
-            raise InputError(f"{pattern} prunes {least:g}: the rate cannot be {value:g}")
-    if isinstance(rate, Mapping):
-        return replace(selection, layer_rates=rate), 0.0
-    return selection, rate
 
 
 def _is_module(model: object) -> TypeGuard[nn.Module]:

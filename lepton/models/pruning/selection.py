@@ -23,7 +23,7 @@ from lepton.models.pruning.masks import (
     threshold_mask,
 )
 
-__all__ = ["SCOPES", "Masks", "Selection", "Weights", "masks_for"]
+__all__ = ["SCOPES", "Masks", "Selection", "Weights", "masks_for", "with_rate"]
 
 Weights: TypeAlias = Mapping[str, NDArray[Any]]
 """Layer -> weights `[out, in, …]`."""
@@ -77,6 +77,42 @@ class Selection:
         """What an N:M pattern prunes where groups are whole; 0 of another pattern."""
         found = pattern_of(self.pattern)
         return 0.0 if found is None else 1 - found[0] / found[1]
+
+
+def with_rate(
+    selection: Selection,
+    rate: float | Mapping[str, float] | None,
+    threshold: float | None = None,
+) -> tuple[Selection, float]:
+    """Return a selection that prunes so much, and the rate of layers without their own.
+
+    Args:
+        selection: criterion, pattern and scope.
+        rate: pruned / total, or layer -> its own rate; None goes by the threshold, or prunes what
+            an N:M pattern does.
+        threshold: prune what scores lower, instead of a rate.
+
+    Raises:
+        InputError: they contradict each other, or one is wrong.
+    """
+    if threshold is not None:
+        if rate is not None:
+            raise InputError("give a pruning rate or a threshold, not both")
+        return replace(selection, threshold=threshold), 0.0
+    least = selection.pattern_rate
+    if rate is None:
+        if not least:
+            raise InputError("give a pruning rate, a threshold, or an N:M pattern")
+        return replace(selection, is_pattern_alone=True), 1.0
+    rates = rate if isinstance(rate, Mapping) else {"": rate}
+    for value in rates.values():
+        pruned_count(value, 1)
+        if value < least:
+            pattern = selection.pattern
+            raise InputError(f"{pattern} prunes {least:g}: the rate cannot be {value:g}")
+    if isinstance(rate, Mapping):
+        return replace(selection, layer_rates=rate), 0.0
+    return selection, rate
 
 
 def masks_for(

@@ -41,7 +41,7 @@ from lepton.models.zoo import Network, network_named
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["main", "make", "named_inputs"]
+__all__ = ["PACKAGES", "main", "make", "named_inputs", "trained_network"]
 
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
 
@@ -98,16 +98,25 @@ def make(
     return made
 
 
-def _one_seed(
+def trained_network(
     name: str, seed: int, recipe: Recipe, split: Split, folder: Path
-) -> dict[str, float | int]:
-    """Train with one seed, write float and int8 networks, and return their scores."""
+) -> tuple[torch.nn.Module, Trained]:
+    """Return a recipe's float network of one seed; its training is kept as `NAME_SEED.pt`."""
     network = network_named(recipe.network)
     model = network.build(seed)
     trained = train(
         model, network.task, (split.train, split.validation), replace(recipe.options, seed=seed),
         checkpoint=folder / f"{name}_{seed}.pt",
     )  # fmt: skip
+    return model, trained
+
+
+def _one_seed(
+    name: str, seed: int, recipe: Recipe, split: Split, folder: Path
+) -> dict[str, float | int]:
+    """Train with one seed, write float and int8 networks, and return their scores."""
+    network = network_named(recipe.network)
+    model, trained = trained_network(name, seed, recipe, split, folder)
     source, target = folder / f"{name}_{seed}.onnx", folder / f"{name}_{seed}_int8.onnx"
     export_onnx(model, network.inputs, source, network.output)
     quantize_int8(

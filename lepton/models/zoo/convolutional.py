@@ -7,7 +7,7 @@ from torch import nn
 # torch is typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 
-__all__ = ["digits_cnn", "lenet", "mnist_cnn", "photo_cnn"]
+__all__ = ["caffe_lenet", "digits_cnn", "lenet", "mnist_cnn", "photo_cnn"]
 
 
 def normalized_convolution(
@@ -34,6 +34,18 @@ def lenet(classes: int = 10) -> nn.Module:
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
+    )  # fmt: skip
+
+
+def caffe_lenet(classes: int = 10) -> nn.Module:
+    """Return Caffe's LeNet for images [n, 1, 28, 28]: 20, 50 and 500 wide, one ReLU.
+
+    Source: S. Han et al., Deep Compression, 2016, table 1 (431 K parameters); Caffe's example
+    `lenet.prototxt`.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, classes),
     )  # fmt: skip
 
 

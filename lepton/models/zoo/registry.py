@@ -98,6 +98,10 @@ _ROWS = (
         "LeNet-5 with ReLU and max pooling: 61,706 parameters, MNIST",
     ),
     Network(
+        "caffe_lenet", "convolutional", (_GREY,), "logits", Task.CLASSES, 10,
+        "Caffe's LeNet, which Deep Compression starts from: 431,080 parameters, MNIST",
+    ),
+    Network(
         "mnist_cnn", "convolutional", (_GREY,), "logits", Task.CLASSES, 10,
         "the reference CNN for MNIST: four convolutions with batch norm",
     ),

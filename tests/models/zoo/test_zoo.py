@@ -62,7 +62,8 @@ def test_same_seed_same_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("lenet", 61_706), ("resnet8", 77_946), ("digits_cnn", 5_178)]
+    ("name", "parameters"),
+    [("lenet", 61_706), ("caffe_lenet", 431_080), ("resnet8", 77_946), ("digits_cnn", 5_178)],
 )
 def test_sizes(name: str, parameters: int) -> None:
     made = build_network(name)

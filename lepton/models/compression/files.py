@@ -1,0 +1,71 @@
+"""The ONNX models between the steps of a compression: read, folded, and their weights."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from lepton.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+# onnx and onnxruntime are typed in part only:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
+__all__ = ["folded", "layer_arrays", "loaded"]
+
+
+def loaded(file: Path) -> onnx.ModelProto:
+    """Return the model in a step's file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(str(file))
+    except (DecodeError, OSError):
+        raise InputError(f"{file}: damaged; remove it, and its step is done again") from None
+
+
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose batch norms are part of the layers before them."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "folded.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(file)
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return onnx.load(str(file))
+
+
+def layer_arrays(model: onnx.ModelProto) -> list[NDArray[Any]]:
+    """Return the weights of convolutions and products, of an int8 model their codes."""
+    from onnx import numpy_helper
+
+    constants = {item.name: item for item in model.graph.initializer}
+    behind = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+    found: dict[str, NDArray[Any]] = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            name = behind.get(node.input[1], node.input[1])
+            if name in constants:
+                found[name] = numpy_helper.to_array(constants[name])
+    return list(found.values())

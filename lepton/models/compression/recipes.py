@@ -1,0 +1,153 @@
+"""The recipes of the compressed networks that ship: float network, samples, steps.
+
+`lepton.models.compression.make` carries one out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lepton.errors import InputError
+from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.datasets import hold_out, load_cifar10
+from lepton.models.training.recipes import RECIPES, SPLIT_SEED, Recipe, Split
+
+if TYPE_CHECKING:
+    import onnx
+
+# onnx is typed in part only:
+# pyright: reportUnknownMemberType=false
+
+__all__ = ["COMPRESSED", "CompressedNetwork", "classifier_of_pixels"]
+
+VALIDATION_IMAGES = 2_000
+"""Of CIFAR-10's training images."""
+_FLOAT_RESNET8 = "mlperf_tiny_onnx/pretrainedResnet_float.onnx"
+
+
+@dataclass(frozen=True)
+class CompressedNetwork:
+    """How a compressed network is made of a float one, which is its teacher too.
+
+    Attributes:
+        source: the float network, in words.
+        start: gives it; takes the folder of the models and data sets, the folder where float
+            networks are kept, and the seed.
+        load: gives the samples; takes the folder of the models and data sets.
+        recipe: of its compression, but for the seed.
+        data: what the samples are, from where and under which licence.
+        seeds: compressed and measured, all of them; the first one ships.
+    """
+
+    source: str
+    start: Callable[[Path, Path, int], onnx.ModelProto]
+    load: Callable[[Path], Split]
+    recipe: CompressionRecipe
+    data: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def classifier_of_pixels(path: Path, brightest: float) -> onnx.ModelProto:
+    """Return a classifier of pixels 0 to `brightest` as one of pixels 0 to 1 that gives logits.
+
+    Args:
+        path: float ONNX whose first node is a convolution and whose last is a softmax.
+        brightest: value of a white pixel.
+    """
+    from onnx import numpy_helper
+
+    from lepton.models.onnx_module.reading import read_float_model
+
+    model = read_float_model(path)
+    first, last = model.graph.node[0], model.graph.node[-1]
+    if (first.op_type, last.op_type) != ("Conv", "Softmax"):
+        raise InputError(f"{path}: must begin with a Conv and end with a Softmax")
+    model.graph.output[0].name = last.input[0]
+    del model.graph.node[-1]
+    (kernels,) = (item for item in model.graph.initializer if item.name == first.input[1])
+    scaled = numpy_helper.to_array(kernels) * np.float32(brightest)
+    kernels.CopyFrom(numpy_helper.from_array(scaled, kernels.name))
+    return model
+
+
+def _trained(name: str, recipe: Recipe) -> Callable[[Path, Path, int], onnx.ModelProto]:
+    """Return what trains a network of the zoo, or goes on where its training was."""
+
+    def start(data: Path, work: Path, seed: int) -> onnx.ModelProto:
+        from lepton.models.export import float_model
+        from lepton.models.training.make import trained_network
+        from lepton.models.zoo import network_named
+
+        network = network_named(recipe.network)
+        module, _ = trained_network(name, seed, recipe, recipe.load(data / "mnist"), work)
+        return float_model(module, network.inputs, network.output)
+
+    return start
+
+
+def _resnet8(data: Path, work: Path, seed: int) -> onnx.ModelProto:
+    del work, seed
+    return classifier_of_pixels(data / _FLOAT_RESNET8, 255)
+
+
+def _cifar10(data: Path) -> Split:
+    folder = data / "cifar10"
+    whole = load_cifar10(folder / "train_first20000.npz")
+    rest, validation = hold_out(whole, VALIDATION_IMAGES, SPLIT_SEED)
+    return Split(rest, validation, load_cifar10(folder / "test_first1000.npz"))
+
+
+def _mnist(data: Path) -> Split:
+    return RECIPES["mnist"].load(data / "mnist")
+
+
+_RESNET8 = "ResNet-8 of MLPerf Tiny, float (mlcommons/tiny, Apache-2.0)"
+_CIFAR10 = (
+    "CIFAR-10 (A. Krizhevsky), for research: 20,000 training images, 2,000 of which validate, and "
+    "the first 1,000 test images"
+)
+_CAFFE_LENET = replace(
+    RECIPES["lenet"], network="caffe_lenet", options=replace(RECIPES["lenet"].options, epochs=6)
+)
+COMPRESSED: Mapping[str, CompressedNetwork] = {
+    "mnist_compressed": CompressedNetwork(
+        "mnist_cnn, trained by lepton.models.training.recipes", _trained("mnist", RECIPES["mnist"]),
+        _mnist,
+        CompressionRecipe(
+            prune=0.2, prune_steps=1, prune_epochs=1, bits=5, rounds_activations=False,
+            distil_epochs=0, epochs=4, shift=2, learning_rate=1e-3, batch=128,
+        ),
+        RECIPES["mnist"].data,
+    ),
+    "lenet_compressed": CompressedNetwork(
+        "caffe_lenet, trained for this", _trained("caffe_lenet", _CAFFE_LENET), _mnist,
+        CompressionRecipe(
+            prune=0.91, prune_steps=3, prune_epochs=1, bits=5, rounds_activations=False,
+            distil_epochs=0, epochs=4, shift=2, learning_rate=2e-3, batch=128,
+        ),
+        RECIPES["mnist"].data,
+    ),
+    "resnet8_compressed": CompressedNetwork(
+        _RESNET8, _resnet8, _cifar10,
+        CompressionRecipe(
+            prune=0.52, prune_steps=1, prune_epochs=1, bits=3, edge_bits=5, learned_scales=True,
+            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=30, shift=3,
+            flip=True, learning_rate=1e-3, batch=64,
+        ),
+        _CIFAR10,
+    ),
+    "resnet8_student": CompressedNetwork(
+        _RESNET8, _resnet8, _cifar10,
+        CompressionRecipe(
+            prune=0.2, pattern="filters", criterion="l2", prune_steps=2, prune_epochs=1,
+            rounds_activations=False, temperature=2.0, distil_epochs=0, epochs=15, shift=3,
+            flip=True, learning_rate=1e-3, batch=64,
+        ),
+        _CIFAR10,
+    ),
+}  # fmt: skip
