@@ -47,7 +47,7 @@ PLACES = (0, 0, 0, 1, 64, 200)
 def random_sparse_chip(r: random.Random, drams: float) -> Chip:
     """Return a random chip with `[sparsity]`."""
     chip = random_chip(r, drams)
-    lanes, groups = r.choice((1, 2, 2, 3, 4, 4, 8)), r.randint(1, 5)
+    lanes, groups = r.choice((1, 2, 2, 3, 4, 4, 8)), r.choice((1, 1, 2, 2, 3, 5))
     array = dataclasses.replace(
         chip.array, rows=max(lanes * groups, 2), columns=r.randint(2, 8), overlap=True,
         dataflow=Dataflow.WEIGHT_STATIONARY, deals_pixels=r.random() < 0.4,
@@ -91,9 +91,10 @@ def random_weights(r: random.Random, rows: int, columns: int, chip: Chip) -> Val
 
 def _clear_blocks(r: random.Random, values: Values, chip: Chip) -> None:
     """Set some strips of some blocks of columns to 0."""
+    share = r.choice((0.3, 0.5, 0.8))
     for first in range(0, len(values), chip.array.rows):
         for left in range(0, len(values[0]), chip.columns):
-            if r.random() < 0.5:
+            if r.random() < share:
                 for row in values[first : first + chip.array.rows]:
                     row[left : left + chip.columns] = [0] * len(row[left : left + chip.columns])
 
@@ -172,7 +173,7 @@ class _Writer:
         window, channels = random_window(r), r.choice((1, 3, 4, 8, 16, r.randint(1, 24)))
         if r.random() < 0.4:
             window |= {"kernel_height": 1, "kernel_width": 1}
-            channels *= r.choice((1, 2, 4))
+            channels *= r.choice((1, 4, 6))
         columns, buffer = r.randint(1, 2 * self.chip.columns + 2), r.choice(PLACES)
         rows = window["kernel_height"] * window["kernel_width"] * channels
         fields = window | {"channels": channels, "columns": columns, "stationary_address": buffer}
@@ -254,14 +255,14 @@ class _Writer:
     def _disturbance(self, it: Any) -> list[Instruction]:
         """Return now and then a transfer that writes some of what this one has written."""
         r = self.r
-        if r.random() > 0.15:
+        if r.random() > 0.2:
             return []
-        by = r.choice((0, 1, 8))
+        by, size = r.choice((0, 1, 8)), r.randint(1, it.row_bytes)
         changed: dict[str, int] = r.choice((
-            {"rows": 2}, {"planes": 2}, {"row_bytes": r.randint(1, it.row_bytes)},
+            {"rows": 2, "address": it.address + by}, {"planes": 2, "scratchpad": it.scratchpad + 1},
+            {"row_bytes": size}, {"row_bytes": size, "address": it.address + 1},
             {"memory": r.randrange(len(self.chip.memories))},
             {"address": it.address + by, "scratchpad": it.scratchpad + by},
-            {"address": it.address + 1, "row_bytes": 1},
         ))  # fmt: skip
         return [dataclasses.replace(it, **changed)]
 

@@ -62,6 +62,7 @@ def _matmuls_met(program: Program) -> Counter[str]:
     return met
 
 
+@pytest.mark.slow
 def test_random_programs_take_the_same_cycles() -> None:
     met = sum((run_seed(seed) for seed in range(PROGRAMS)), Counter[str]())
     kinds = ["stored, known", "copied, known", "copied, unknown", "zeros passed over", "timed"]
