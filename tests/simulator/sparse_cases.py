@@ -257,7 +257,7 @@ class _Writer:
         r = self.r
         if r.random() > 0.2:
             return []
-        by, size = r.choice((0, 1, 8)), r.randint(1, it.row_bytes)
+        by, size = r.choice((0, 1, 8)), r.randint(1, max(it.row_bytes // 3, 1))
         changed: dict[str, int] = r.choice((
             {"rows": 2, "address": it.address + by}, {"planes": 2, "scratchpad": it.scratchpad + 1},
             {"row_bytes": size}, {"row_bytes": size, "address": it.address + 1},
