@@ -27,7 +27,7 @@ from lepton.models.zoo import Task
 from lepton.runtime.evaluate import evaluate
 from tests.conftest import data_path
 
-SHIPPED = ("mnist_compressed",)
+SHIPPED = ("mnist_compressed", "lenet_compressed")
 SAMPLED = 1_000
 """Test images that run on the simulator; the benchmark runs all of them."""
 
