@@ -71,7 +71,7 @@ def _is_packed(row: int, pixel: int, channel: int, shape: tuple[int, int, int]) 
     )
 
 
-@njit(inlined=True)
+@njit
 def matmul_walk(r: NDArray[np.int64]) -> Walk:
     """Return the walk of a matmul record: packed, undilated pixels make a kernel row one run."""
     line_pitch = r[_DILATION_Y] * r[_IFM_ROW]

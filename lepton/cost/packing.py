@@ -100,7 +100,7 @@ def _most_weights(
     return int(most)
 
 
-@njit(inlined=True)
+@njit
 def pass_words(p: CostScalars, walk: Walk, reduction: int, strips: I64, words: I64) -> int:
     """Fill `[words, 2]` with offset and end of the words of a pass; return how many.
 
