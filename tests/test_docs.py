@@ -36,6 +36,6 @@ def test_every_command_in_the_readme_exists() -> None:
 
     text = (ROOT / "README.md").read_text()
     block = text.split("## Command line")[1].split("```")[1]
-    used = set(re.findall(r"lepton ([\w-]+)", block))
+    used = set(re.findall(r"\blepton (\w[\w-]+)", block))
     used |= set(re.findall(r"\| (\w+)", block.splitlines()[-1])) if "|" in block else set()
     assert used <= set(command_names())
