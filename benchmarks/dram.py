@@ -3,7 +3,7 @@
     python -m benchmarks.dram [FOLDER]
 
 FOLDER holds the traces, `configs.json` and `dramsim3_results.json`; without it, data/dram below
-LEPTON_DATA. The rate is that of the best of ten runs, warm, one thread, the trace in memory.
+LEPTON_DATA. The rate is that of the best of 200 runs, warm, one thread, the trace in memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def line(root: Path, reference: dict[str, Any], configuration: dict[str, Any]) -
     trace = np.load(root / f"{reference['trace']}_{reference['req_bytes']}.npz")
     address, is_write = trace["address"], trace["is_write"]
     earliest = trace["earliest_cycle"]
-    run = best(lambda: replay(timing, arbitration, address, is_write, earliest), 10)
+    run = best(lambda: replay(timing, arbitration, address, is_write, earliest), 200)
     found = run.result
     gbps = len(address) * reference["req_bytes"] / (found.cycles * reference["tck_ns"])
     latency = float((found.done - found.accepted)[~is_write].mean())
