@@ -9,8 +9,6 @@ version gave them. Prints a table; with `--write` it also replaces the figures o
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,8 @@ import numpy as np
 import lepton
 from benchmarks.edit_weights import EDITS, edited, zero_order_bytes
 from benchmarks.measure import ROOT
-from benchmarks.page import markdown_table, origin, replace_part
-from benchmarks.vela import SYSTEMS, vela_summary
+from benchmarks.page import markdown_table, models_folder, origin, replace_part
+from benchmarks.vela import SYSTEMS, vela_note, vela_parser, vela_summary
 from lepton.report.traffic import weight_stream_spans
 
 __all__ = ["NETWORKS", "OBJECTIVES", "Row", "Stored", "limit_bytes", "measured", "table"]
@@ -148,23 +146,16 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure and print; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
-    parser.add_argument(
-        "--vela", metavar="VELA", help="the command of ethos-u-vela, to run it live"
-    )
+    parser = vela_parser(__doc__)
     options = parser.parse_args()
-    folder = os.environ.get("LEPTON_DATA")
-    if folder is None:
-        parser.error("LEPTON_DATA must name the folder of the models")
+    folder = models_folder(parser)
     rows: list[Row] = []
     for network in NETWORKS:
         for edit in EDITS:
-            rows += rows_of(Path(folder), network, edit, options.vela)
+            rows += rows_of(folder, network, edit, options.vela)
             print(table(rows[-len(CHIPS) :]).split("\n", 2)[2], flush=True)
     if options.write:
-        how = "run beside it" if options.vela is not None else "as that version gave them"
-        note = f"Measured {origin()}; Vela's bytes {how}."
+        note = f"Measured {origin()}; {vela_note(options, 'bytes')}."
         replace_part(PAGE, HEADING, f"{note}\n\n{table(rows)}")
 
 

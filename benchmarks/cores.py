@@ -9,14 +9,20 @@ with `--write` it also replaces the figures of docs/cores.md.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.chip import Chip, load_chip
 from lepton.chip.description import Dram
 
@@ -100,16 +106,15 @@ def table(results: list[Scaling]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    parser = page_parser(__doc__)
     args = parser.parse_args()
+    data = models_folder(parser)
     from lepton.models.light import light_network, light_samples
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "resnet50.onnx"
         path.write_bytes(light_network("resnet50").SerializeToString())
         results = [measure("ResNet-50", path, light_samples(2))]
-    data = Path(os.environ["LEPTON_DATA"])
     results += [measure(name, data / file) for name, file in NETWORKS.items()]
     text = table(results)
     print(text)

@@ -7,7 +7,6 @@ Prints tables; with `--write` also replaces the figures of docs/estimate.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import ROOT
-from benchmarks.page import replace_part
+from benchmarks.page import page_parser, replace_part
 from lepton.chip import PRESETS, load_chip
 from lepton.cost.estimate import estimate_program
 from lepton.errors import CompileError
@@ -175,11 +174,10 @@ def _groups(layers: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = page_parser(__doc__)
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--layers", type=int, default=300, metavar="N")
     parser.add_argument("--no-models", action="store_true")
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
     options = parser.parse_args()
     compare("warm", "", random_program(options.first)[1])
     seeds = range(options.first, options.first + options.layers)

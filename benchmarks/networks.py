@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import ROOT, Ended, run_python
 from benchmarks.network_list import NETWORKS, Network
-from benchmarks.page import figure, markdown_table, origin, replace_part
+from benchmarks.page import figure, markdown_table, models_folder, origin, page_parser, replace_part
 from benchmarks.torch_networks import FLOAT, TorchModel, written
 
 if TYPE_CHECKING:
@@ -308,13 +307,11 @@ def limits(rows: Sequence[Row]) -> list[str]:
 
 def main() -> None:
     """Measure and print; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if os.environ.get("LEPTON_DATA") is None:
-        parser.error("LEPTON_DATA must name the folder of the models")
+    models_folder(parser)
     if options.step:
         step, name, model, folder = options.step
         _step(step, name, Path(model), Path(folder))

@@ -9,8 +9,6 @@ a table; with `--write` it also replaces the figures of docs/objectives.md.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT
-from benchmarks.page import markdown_table, origin, replace_part
+from benchmarks.page import markdown_table, models_folder, origin, page_parser, replace_part
 from lepton.chip import load_chip
 from lepton.compiler.compile import compile_model
 from lepton.compiler.options import CompileOptions
@@ -119,11 +117,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Measure and print; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--effort", type=int, default=1, choices=range(4))
     options = parser.parse_args()
-    root = Path(os.environ["LEPTON_DATA"])
+    root = models_folder(parser)
     rows: list[Row] = []
     for model in MODELS:
         for chip in CHIPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from lepton.jit import sources_hash
 
-__all__ = ["Limit", "figure", "limits_table", "markdown_table", "origin", "replace_part"]
+__all__ = ["Limit", "figure", "limits_table", "markdown_table", "models_folder", "origin"]
+__all__ += ["page_parser", "replace_part"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,21 @@ def origin() -> str:
     """Return when, of which sources and on which machine figures are measured."""
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     return f"on {datetime.date.today()}, sources `{sources_hash()}`,\non a machine of {machine}"
+
+
+def page_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the arguments of a benchmark that fills a page, described by its first line."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    return parser
+
+
+def models_folder(parser: argparse.ArgumentParser) -> Path:
+    """Return the folder of the models and data sets; without one the parser says so and ends."""
+    folder = os.environ.get("LEPTON_DATA")
+    if folder is None:
+        parser.error("LEPTON_DATA must name the folder of the models and data sets")
+    return Path(folder)
 
 
 def replace_part(page: Path, heading: str, text: str) -> None:

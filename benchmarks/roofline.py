@@ -24,7 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import ROOT, run_python
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -151,11 +159,11 @@ def _most(behind: dict[str, int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="networks, all by default")
     parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    models_folder(parser)
     if args.case is not None:
         print(json.dumps(asdict(measure(CASES[args.case]))))
         return

@@ -10,7 +10,6 @@ the first JIT are compiled by as many processes as a user's are.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.ideal_array import compute_cycles, ideal_chip, table_program
 from benchmarks.measure import ROOT, best, run_python
-from benchmarks.page import limits_table, origin, replace_part
+from benchmarks.page import limits_table, origin, page_parser, replace_part
 from benchmarks.scalesim import Comparison, compare
 from benchmarks.speed_tables import (
     Cold,
@@ -167,8 +166,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--scalesim", metavar="PYTHON", help="interpreter with scalesim")
     parser.add_argument(
         "--layers", type=int, nargs="+", default=PEER_LAYERS, metavar="ROW",

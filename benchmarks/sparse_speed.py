@@ -11,7 +11,6 @@ docs/sparse_speed.md.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,15 @@ from pathlib import Path
 import lepton
 from benchmarks.edit_weights import EDITS, edited
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
-from benchmarks.vela import vela_cycles
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    origin,
+    replace_part,
+)
+from benchmarks.vela import vela_cycles, vela_note, vela_parser
 from lepton.report.summary import Layer, Summary, summarize
 from lepton.simulator.timing import simulate_timing
 
@@ -198,28 +204,21 @@ def page(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure and print; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
-    parser.add_argument(
-        "--vela", metavar="VELA", help="the command of ethos-u-vela, to run it live"
-    )
+    parser = vela_parser(__doc__)
     parser.add_argument("--effort", type=int, default=1, choices=range(4), help="default 1")
     options = parser.parse_args()
-    folder = os.environ.get("LEPTON_DATA")
-    if folder is None:
-        parser.error("LEPTON_DATA must name the folder of the models")
+    folder = models_folder(parser)
     rows: list[Row] = []
     for network in (RESNET, MOBILENET):
         for edit in EDITED:
-            for row in rows_of(Path(folder), network, edit, options):
+            for row in rows_of(folder, network, edit, options):
                 rows.append(row)
                 print(Path(network).name, edit, row.chip, f"{row.cycles:,}", flush=True)
     text = page(rows)
     print(text)
     if options.write:
-        how = "run beside it" if options.vela is not None else "as that version gave them"
-        note = f"Measured {origin()},\nwith `--effort {options.effort}`; Vela's cycles {how}."
-        replace_part(PAGE, HEADING, f"{note}\n\n{text}")
+        how = f"with `--effort {options.effort}`; {vela_note(options, 'cycles')}"
+        replace_part(PAGE, HEADING, f"Measured {origin()},\n{how}.\n\n{text}")
 
 
 if __name__ == "__main__":

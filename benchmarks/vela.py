@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +19,13 @@ from pathlib import Path
 
 import lepton
 from benchmarks.measure import ROOT
-from benchmarks.page import markdown_table, origin, replace_part
+from benchmarks.page import (
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.simulator.timing import simulate_timing
 
 __all__ = ["FACTOR", "MODELS", "Row", "table", "vela_summary"]
@@ -115,22 +120,29 @@ def table(rows: list[Row]) -> str:
     return markdown_table(head, lines, 2)
 
 
+def vela_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the arguments of a benchmark that stands beside Vela."""
+    parser = page_parser(description)
+    parser.add_argument("--vela", metavar="VELA", help="command of ethos-u-vela, to run it live")
+    return parser
+
+
+def vela_note(options: argparse.Namespace, figures: str) -> str:
+    """Return where Vela's figures of a kind come from."""
+    how = "run beside it" if options.vela is not None else "as that version gave them"
+    return f"Vela's {figures} {how}"
+
+
 def main() -> None:
     """Measure and print; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
-    parser.add_argument(
-        "--vela", metavar="VELA", help="the command of ethos-u-vela, to run it live"
-    )
+    parser = vela_parser(__doc__)
     parser.add_argument("--effort", type=int, default=2, choices=range(4), help="default 2")
     options = parser.parse_args()
-    folder = os.environ.get("LEPTON_DATA")
-    if folder is None:
-        parser.error("LEPTON_DATA must name the folder of the models")
+    folder = models_folder(parser)
     rows: list[Row] = []
     for chip_number, chip in enumerate(SYSTEMS):
         for model, stated in MODELS.items():
-            path = Path(folder) / f"{model}.tflite"
+            path = folder / f"{model}.tflite"
             vela = stated[chip_number]
             if options.vela is not None:
                 vela = vela_cycles(options.vela, path, chip)
@@ -138,9 +150,8 @@ def main() -> None:
     text = table(rows)
     print(text)
     if options.write:
-        how = "run beside it" if options.vela is not None else "as that version gave them"
-        note = f"Measured {origin()},\nwith `--effort {options.effort}`; Vela's cycles {how}."
-        replace_part(PAGE, HEADING, f"{note}\n\n{text}")
+        how = f"with `--effort {options.effort}`; {vela_note(options, 'cycles')}"
+        replace_part(PAGE, HEADING, f"Measured {origin()},\n{how}.\n\n{text}")
 
 
 if __name__ == "__main__":
