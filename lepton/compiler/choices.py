@@ -13,7 +13,7 @@ from lepton.compiler.packed_share import PackedShares
 from lepton.compiler.stored import StoredWeights, coding_preference
 from lepton.program import Objective
 
-__all__ = ["MOST_RANKS", "Choices", "Division", "Ranking"]
+__all__ = ["MOST_RANKS", "ChoiceState", "Choices", "Division", "Ranking"]
 
 P = TypeVar("P")
 
@@ -40,6 +40,14 @@ class Division(NamedTuple):
     """Whether element-wise results take the place of operands that are read no more."""
 
 
+class ChoiceState(NamedTuple):
+    """The choices at one time."""
+
+    apart: bool
+    ranks: dict[int, int]
+    divisions: dict[Hashable, Division]
+
+
 class Choices:
     """Encoded weights, ranked plans, which of them each node takes, divisions of the scratchpad."""
 
@@ -57,6 +65,9 @@ class Choices:
         self.packed = PackedShares(chip)
         self.divisions: dict[Hashable, Division] = {}
         """Of the scratchpad, by what they were chosen for."""
+        self.other_divisions: dict[Hashable, tuple[Division, ...]] = {}
+        """Of the same, one for each other share, the one that looks best first; one may be too
+        small for its tiles."""
         self.apart = False
         """Whether every layer is computed by itself."""
         self._ranks: dict[int, int] = {}
@@ -64,6 +75,16 @@ class Choices:
         self._schedules = known.schedules
         self._plans: dict[Hashable, Plans] = {}
         self._last: dict[int, Hashable] = {}
+
+    @property
+    def state(self) -> ChoiceState:
+        """The choices as they are now."""
+        return ChoiceState(self.apart, dict(self._ranks), dict(self.divisions))
+
+    def restore(self, state: ChoiceState) -> None:
+        """Choose as at an earlier time."""
+        self.apart = state.apart
+        self._ranks, self.divisions = dict(state.ranks), dict(state.divisions)
 
     def take(self, node: Node, rank: int) -> None:
         """Let a node take its plan of this rank from now on; 0 is the one that looks best."""

@@ -2,27 +2,38 @@
 
 The cost of a plan knows its layer alone. What a tile does to the layers around it, one can only see
 in a program: small tiles let the next layer begin early, large ones leave no room to load ahead.
-So the convolutions take their next best plans one after the other, and keep what makes the program
-better.
+So the convolutions take their next best plans one after the other, then the scratchpad is divided
+otherwise, and what makes the program better is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from lepton.compiler.choices import MOST_RANKS, Choices
+from lepton.compiler.choices import MOST_RANKS, Choices, ChoiceState
 from lepton.compiler.graph import Convolution
 from lepton.compiler.judge import Judge
 from lepton.errors import CompileError
 from lepton.program import Program
 
-__all__ = ["refined"]
+__all__ = ["Finalist", "refined"]
 
 _INSTRUCTIONS = (0, 10_000, 100_000, 1_000_000)
 """That the trial programs have together, by effort: a million take about half a minute."""
 
+_DIVISIONS = (0, 3, 5, 5)
+"""Of the scratchpad that are tried in each region, by effort: each has its plans found anew."""
+
 _FEWEST_TRIALS = 4
 """Fewer find next to nothing, and would have the judge's kernels compiled for it."""
+
+
+class Finalist(NamedTuple):
+    """A program, and the choices that it was emitted with."""
+
+    program: Program
+    state: ChoiceState
 
 
 def refined(
@@ -32,8 +43,10 @@ def refined(
     judge: Judge,
     effort: int,
     progress: Callable[[float], None] = lambda _: None,
-) -> Program:
-    """Return the best program found.
+) -> list[Finalist]:
+    """Return the best program found, and the best of another division of the scratchpad.
+
+    Copies of weights, which come later, may turn the order of the two round.
 
     Args:
         build: emits the program with the plans that `choices` has now.
@@ -46,12 +59,17 @@ def refined(
     program = build()
     trials = _INSTRUCTIONS[effort] // max(len(program.operator_of), 1)
     if trials < _FEWEST_TRIALS:
-        return program
+        return [Finalist(program, choices.state)]
     search = _Search(build, choices, judge, program, _Trials(trials, progress))
     search.try_apart()
     while search.sweep(nodes):
         pass
-    return search.program
+    found = [Finalist(search.program, choices.state)]
+    if search.try_divisions(_DIVISIONS[effort]):
+        while search.sweep(nodes):
+            pass
+        found.insert(0, Finalist(search.program, choices.state))
+    return found
 
 
 class _Trials:
@@ -93,8 +111,23 @@ class _Search:
     def try_apart(self) -> None:
         """Compute no layers depth first, for good if that makes the program better."""
         self._choices.apart = True
+        self._trials.take()
         if not self._is_better():
             self._choices.apart = False
+
+    def try_divisions(self, most: int) -> bool:
+        """Divide the scratchpad otherwise, region by region, where that makes the program better.
+
+        The `most` ways that look best do not count as trials. Return whether any was better.
+        """
+        divisions, before = self._choices.divisions, self._score
+        for region, others in list(self._choices.other_divisions.items()):
+            for other in others[:most]:
+                taken = divisions[region]
+                divisions[region] = other
+                if not self._is_better():
+                    divisions[region] = taken
+        return self._score < before
 
     def _try(self, parts: Sequence[Convolution], rank: int) -> None:
         """Let a node take another plan, for good if that makes the program better."""
@@ -103,13 +136,13 @@ class _Search:
             return
         for node in parts:
             self._choices.take(node, 0 if rank == taken else rank)
+        self._trials.take()
         if not self._is_better():
             for node in parts:
                 self._choices.take(node, taken)
 
     def _is_better(self) -> bool:
         """Build and judge; keep the program if it is the best so far."""
-        self._trials.take()
         try:
             program = self._build()
         except CompileError:

@@ -55,6 +55,8 @@ from lepton.program import Arena
 __all__ = ["Emission", "RegionMemory", "RegionWork", "emit_regions"]
 
 _WORKING_SHARES = (0.25, 0.5, 0.75, 1.0)
+_RARE_SHARES = (0.125, 0.375)
+"""Tried in a search only."""
 _LAST = 1 << 60
 """The turn of a halt."""
 
@@ -243,17 +245,12 @@ def _emit_best(
     size, divisions = _usable(emitter), emitter.choices.divisions
     if (id(work), size) in divisions:
         return _emit_region(work, emitter, divisions[id(work), size], ends, turns)
-    ranked: list[tuple[float, Division]] = []
-    for division in _divisions(work):
-        views, storage = _storage(work.graph, division)
-        room = size - int(size * division.share)
-        residents = _residents(work.graph, storage, room, {})
-        crossing = bytes_crossing(work.graph, storage, residents, views)
-        # small tiles cost more passes: a share must win clearly to be preferred
-        ranked.append((crossing * (1.0 + 0.1 / division.share), division))
+    ranked = _ranked_divisions(work, size)
     failures: dict[Division, CompileError] = {}
     mark, turn = emitter.mark(), len(turns)
-    for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share)):
+    for division in ranked:
+        if division.share in _RARE_SHARES:
+            continue
         try:
             memory = _emit_region(work, emitter, division, ends, turns)
         except CompileError as error:
@@ -262,9 +259,26 @@ def _emit_best(
             del turns[turn:]
         else:
             divisions[id(work), size] = division
+            best = {each.share: each for each in reversed(ranked)}.values()
+            emitter.choices.other_divisions[id(work), size] = tuple(
+                each for each in ranked if each in best and each.share != division.share
+            )
             return memory
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
+
+
+def _ranked_divisions(work: RegionWork, size: int) -> list[Division]:
+    """Return the divisions of so many bytes of the scratchpad, the one of least traffic first."""
+    ranked: list[tuple[float, Division]] = []
+    for division in _divisions(work):
+        views, storage = _storage(work.graph, division)
+        room = size - int(size * division.share)
+        residents = _residents(work.graph, storage, room, {})
+        crossing = bytes_crossing(work.graph, storage, residents, views)
+        # small tiles cost more passes: a share must win clearly to be preferred
+        ranked.append((crossing * (1.0 + 0.1 / division.share), division))
+    return [division for _, division in sorted(ranked, key=lambda item: (item[0], item[1].share))]
 
 
 def _divisions(work: RegionWork) -> Iterator[Division]:
@@ -272,7 +286,7 @@ def _divisions(work: RegionWork) -> Iterator[Division]:
     views = [True, False] if views_of(work.graph) else [False]
     # what other cores read or write of a tensor is not in this graph
     replaces = [False] if work.turns else [False, True]
-    for choice in product(_WORKING_SHARES, views, replaces):
+    for choice in product((*_WORKING_SHARES, *_RARE_SHARES), views, replaces):
         yield Division(*choice)
 
 

@@ -15,7 +15,7 @@ from lepton.compiler.compact import compacted
 from lepton.compiler.copies import Staging
 from lepton.compiler.judge import Judge, judge_of, refuse_objective
 from lepton.compiler.options import CompileOptions
-from lepton.compiler.refine import refined
+from lepton.compiler.refine import Finalist, refined
 from lepton.compiler.schedule import Emission, RegionWork
 from lepton.compiler.shard import core_of
 from lepton.compiler.shorten import shortened
@@ -116,18 +116,29 @@ def _searched(
         blocks[emission.instructions] = [b for held in emission.memories for b in held.blocks]
         return back.assemble(emission)
 
-    program = refined(build, _convolutions(back.works), choices, judge, *search)
-    copies = objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip)
-    if search[0] and copies:
-        faster = staged(program, build)
-        if faster is not program and judge.score(faster) < judge.score(program):
-            program = faster
+    found = refined(build, _convolutions(back.works), choices, judge, *search)
+    if search[0] and objective != Objective.SIZE and len(back.works) == 1 and can_stage(back.chip):
+        found = [_with_copies(each, build, choices, judge) for each in found]
+    least = found[0] if len(found) == 1 else min(found, key=lambda each: judge.score(each.program))
+    choices.restore(least.state)
+    program = least.program
     staging = stagings.get(program.instructions)
     if search[0] and objective == Objective.LATENCY:
         program = shortened(program, choices.streams, lambda: build(staging))
     if search[0] and back.works and back.chip.cores == 1:
         program = compacted(program, blocks[program.instructions])
     return Made(program, choices, staging, back)
+
+
+def _with_copies(
+    found: Finalist, build: Callable[[Staging | None], Program], choices: Choices, judge: Judge
+) -> Finalist:
+    """Return a program with copies of weights if they make it better."""
+    choices.restore(found.state)
+    faster = staged(found.program, build)
+    if faster is found.program or judge.score(faster) >= judge.score(found.program):
+        return found
+    return found._replace(program=faster)
 
 
 def _convolutions(works: list[RegionWork]) -> list[list[ir.Convolution]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ import pytest
 import lepton
 from lepton.chip import load_chip
 from lepton.compiler import refine
-from lepton.compiler.choices import Choices
+from lepton.compiler.choices import Choices, Division
 from lepton.compiler.graph import Convolution
 from lepton.compiler.judge import Judge
 from lepton.cost.estimate import estimate_program
-from lepton.errors import InputError
+from lepton.errors import CompileError, InputError
 from lepton.models import digits_model_path
 from lepton.runtime.golden import random_inputs
 
@@ -47,7 +48,44 @@ def test_the_number_of_trials_is_bounded(monkeypatch: pytest.MonkeyPatch):
 
     nodes = cast(list[list[Convolution]], [[object()] for _ in range(9)])
     found = refine.refined(build, nodes, Choices(load_chip("nano")), Judge(lambda _: (1.0,)), 1)
-    assert found is program and built == 6
+    assert [each.program for each in found] == [program] and built == 6
+
+
+class _Divided:
+    """Stands for a compilation whose programs depend on how the scratchpad is divided."""
+
+    def __init__(self, choices: Choices, cycles: dict[float, float]) -> None:
+        self.choices, self.cycles = choices, cycles
+        first, *others = (Division(share, False, False) for share in cycles)
+        choices.divisions["region"] = first
+        choices.other_divisions["region"] = tuple(others)
+
+    def build(self) -> lepton.Program:
+        share = self.choices.divisions["region"].share
+        if self.cycles[share] < 0:
+            raise CompileError("no room")
+        made = SimpleNamespace(operator_of=[0], instructions=str(share).encode(), share=share)
+        return cast(lepton.Program, made)
+
+    def refined(self, effort: int) -> list[refine.Finalist]:
+        judge = Judge(lambda program: (self.cycles[cast(Any, program).share],))
+        return refine.refined(self.build, [], self.choices, judge, effort)
+
+
+def test_the_division_of_least_cost_wins_and_the_first_stays_in_the_running():
+    choices = Choices(load_chip("nano"))
+    best, first = _Divided(choices, {0.5: 9.0, 0.25: -1.0, 0.75: 7.0, 1.0: 8.0}).refined(1)
+    assert cast(Any, best.program).share == 0.75 and cast(Any, first.program).share == 0.5
+    for found in (first, best):
+        choices.restore(found.state)
+        assert choices.divisions["region"].share == cast(Any, found.program).share
+
+
+def test_effort_says_how_many_divisions_are_tried():
+    cycles = {0.5: 9.0, 0.25: 9.0, 0.75: 9.0, 1.0: 9.0, 0.125: 7.0}
+    for effort, shares in ((0, [0.5]), (1, [0.5]), (2, [0.125, 0.5])):
+        found = _Divided(Choices(load_chip("nano")), cycles).refined(effort)
+        assert [cast(Any, each.program).share for each in found] == shares
 
 
 def test_effort_out_of_range():
