@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, placement, roofline, sparse_speed, vela
+from benchmarks import networks, pipelining, placement, roofline, sparse_speed, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -20,6 +20,7 @@ from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, l
 from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.report.summary import summarize
+from lepton.runtime.split import read_network
 from lepton.simulator import simulate_timing
 from tests.programs import hand_program, tensor
 
@@ -281,3 +282,20 @@ def test_limits_of_placement_count_mixed_networks_only() -> None:
     found = placement.limits(graphs, cpu, npu)
     assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1])
     assert [item.is_met for item in found][:3] == [False, False, True]
+
+
+def test_limits_of_pipelining_count_balanced_networks_and_wrong_results() -> None:
+    rows = [
+        pipelining.Pipelined("balanced_4.onnx", "npu cpu", 3, 0.9, 180, 200, 100, 32, 32),
+        pipelining.Pipelined("other.onnx", "npu cpu", 3, 0.9, 120, 200, 100, 32, 31),
+    ]
+    found = pipelining.limits(rows)
+    assert [item.measured for item in found] == [1.8, 1]
+    assert [item.is_met for item in found] == [True, False]
+
+
+def test_a_balanced_network_has_layers_for_both_devices(tmp_path: Path) -> None:
+    network = read_network(pipelining.balanced_network(tmp_path, 3, 2))
+    layers = [unit for unit in network.units if unit.kind == "Conv"]
+    # what the first float layer reads is still quantized
+    assert [unit.is_integer for unit in layers] == [True] * 4 + [False]
