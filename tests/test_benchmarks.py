@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, pipelining, placement, roofline, sparse_speed, vela
+from benchmarks import networks, pipelining, placement, roofline, serving, sparse_speed, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -20,6 +20,7 @@ from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, l
 from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.report.summary import summarize
+from lepton.runtime.serving import Stage, Tenant, Way
 from lepton.runtime.split import read_network
 from lepton.simulator import simulate_timing
 from tests.programs import hand_program, tensor
@@ -299,3 +300,16 @@ def test_a_balanced_network_has_layers_for_both_devices(tmp_path: Path) -> None:
     layers = [unit for unit in network.units if unit.kind == "Conv"]
     # what the first float layer reads is still quantized
     assert [unit.is_integer for unit in layers] == [True] * 4 + [False]
+
+
+def test_scenarios_of_serving_run_both_policies() -> None:
+    ways = tuple(
+        Way((Stage(device, taken, ("x",), ("y",)),), ("y",), device)
+        for device, taken in enumerate((1000, 1000, 5000))
+    )
+    tenants = [Tenant(name, ways, 1.0, deadline_ns=10_000) for name in "abc"]
+    rows = [r for s in serving.SCENARIOS for r in serving.compared(s, tenants, 300)]
+    assert [row.policy for row in rows] == ["static", "dynamic"] * len(serving.SCENARIOS)
+    assert sum(row.unserved for row in rows) == 0
+    failed = [row for row in rows if row.scenario == "a device fails"]
+    assert failed[1].mean_ms < failed[0].mean_ms

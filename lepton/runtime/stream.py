@@ -18,7 +18,7 @@ from lepton.runtime.devices import Arrays, Clock, Prepared
 from lepton.runtime.plan import Plan, Region, stream_schedule
 from lepton.runtime.timeline import Timeline, timeline_of
 
-__all__ = ["Stream", "default_window"]
+__all__ = ["Stream", "default_window", "own_ns"]
 
 _STOP = -1
 
@@ -195,7 +195,8 @@ class Stream(Iterator[Arrays]):
             del work.samples[number]
         if sample.error is not None:
             raise sample.error
-        self.taken_ns.append(own_times(self._plan, sample.taken_ns))
+        own = [own_ns(self._plan, at, taken) for at, taken in enumerate(sample.taken_ns)]
+        self.taken_ns.append(own)
         self._admit()
         return {name: sample.values[name] for name in self._plan.network.outputs}
 
@@ -219,15 +220,12 @@ class Stream(Iterator[Arrays]):
             self._entered += 1
 
 
-def own_times(plan: Plan, taken_ns: Sequence[int]) -> list[int]:
-    """Return times of regions without launches, which a measured one holds and schedules add."""
-    launches = [device.launch_ns(plan.network) for device in plan.devices]
-    return [
-        max(taken - launches[region.device], 0)
-        if plan.devices[region.device].clock is Clock.MEASURED
-        else taken
-        for region, taken in zip(plan.regions, taken_ns, strict=True)
-    ]
+def own_ns(plan: Plan, number: int, taken_ns: int) -> int:
+    """Return a region's time without its launch, which a measured one holds and schedules add."""
+    device = plan.devices[plan.regions[number].device]
+    if device.clock is not Clock.MEASURED:
+        return taken_ns
+    return max(taken_ns - device.launch_ns(plan.network), 0)
 
 
 def _is_ready(region: Region, values: Arrays) -> bool:
