@@ -80,6 +80,13 @@ class GoldenModel:
         names = [output.name for output in self._engine.get_outputs()]
         return dict(zip(names, self._engine.run(names, dict(inputs)), strict=True))
 
+    def output_quantization(self) -> tuple[float, int] | None:
+        """Return scale and zero point of a TFLite model's first output; None if it has none."""
+        if self.kind != "tflite":
+            return None
+        scale, zero_point = self._engine.get_output_details()[0]["quantization"]
+        return (float(scale), int(zero_point)) if scale else None
+
     def _run_tflite(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         engine = self._engine
         arrays = list(inputs.values())
