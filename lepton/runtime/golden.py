@@ -25,9 +25,16 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def onnx_session(
-    model: bytes | str, threads: int = 1, provider: str = "CPUExecutionProvider"
+    model: bytes | str,
+    threads: int = 1,
+    provider: str | tuple[str, dict[str, str]] = "CPUExecutionProvider",
 ) -> Any:
     """Return an ONNX Runtime session set up as the golden, which has one thread on the CPU.
+
+    Args:
+        model: its content, or the path of its file.
+        threads: of the CPU.
+        provider: of kernels, with its options if it has any.
 
     Raises:
         InputError: ONNX Runtime refuses the model.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lepton.errors import InputError
-from lepton.runtime.devices import Clock, Progress, RuntimeDevice, silent
+from lepton.runtime.devices import Port, Progress, RuntimeDevice, silent
 from lepton.runtime.placement import (
     Device,
     Goal,
@@ -201,7 +201,8 @@ class _Builder:
         self._network, self._goal = network, goal
         made = [self._device(device, network) for device in devices]
         ports = [device.port for device in devices]
-        hosts = [at for at, device in enumerate(devices) if device.clock is Clock.MEASURED]
+        # tensors lie in the host's memory, which is the CPU's own
+        hosts = [at for at, device in enumerate(devices) if device.port == Port()]
         self._host = hosts[0] if hosts else len(made)
         self.host_only = [] if hosts else [self._host]
         if not hosts:
