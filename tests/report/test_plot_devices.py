@@ -24,7 +24,7 @@ def test_rows_are_devices_then_links_and_clocks_are_hatches() -> None:
     assert names == ["cpu (measured)", "npu (simulated)", "cpu->npu (modelled)"]
     assert axes.get_xlim() == (0, 5)
     drawn = [item for item in axes.collections if isinstance(item, PolyCollection)]
-    assert [item.get_hatch() for item in drawn] == [None, "////", "....", None]
+    assert [item.get_hatch() or "" for item in drawn] == ["", "////", "....", ""]
     spans = [item.get_paths()[0].get_extents() for item in drawn]
     assert [(box.x0, box.x1) for box in spans] == [(0, 2), (3, 4), (2, 3), (2, 5)]
     assert "successive inputs" in made.caption
