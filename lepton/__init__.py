@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lepton.models.quantization import quantize_model
     from lepton.models.sharing import share_weights
     from lepton.program import Program
+    from lepton.runtime.photo import preprocess_image
 
 __all__ = [
     "Chip",
@@ -42,6 +43,7 @@ __all__ = [
     "load_model",
     "load_program",
     "place",
+    "preprocess_image",
     "prune_model",
     "quantize_model",
     "share_weights",
@@ -54,6 +56,7 @@ _HOMES = {
     "LeptonError": "lepton.errors",
     "Program": "lepton.program",
     "distil": "lepton.models.distillation",
+    "preprocess_image": "lepton.runtime.photo",
     "prune_model": "lepton.models.pruning",
     "quantize_model": "lepton.models.quantization",
     "share_weights": "lepton.models.sharing",

@@ -271,24 +271,29 @@ def load_model(
 ) -> Model: ...
 @overload
 def load_model(
-    path: str | Path, chip: str | Path | Chip = "edge", *, devices: Sequence[str]
+    path: str | Path,
+    chip: str | Path | Chip = "edge",
+    *,
+    devices: Sequence[str],
+    objective: str = "latency",
 ) -> PlacedModel: ...
 def load_model(
     path: str | Path | object,
     chip: str | Path | Chip = "edge",
     *,
     devices: Sequence[str] | None = None,
+    objective: str = "latency",
 ) -> Model | PlacedModel:
     """Return a model (see `compile`) compiled for a chip, or the one in a `.lepton` file.
 
-    With devices, return the model of a file placed on them (see `place`).
+    With devices, return the model of a file placed on them for an objective (see `place`).
     """
     if devices is not None:
         from lepton.runtime.placed import prepare_plan
 
         if not isinstance(path, str | Path):
             raise InputError("only the model of a file can be placed on devices")
-        return prepare_plan(place(path, devices, chip=chip))
+        return prepare_plan(place(path, devices, chip=chip, objective=objective))
     if isinstance(path, str | Path) and Path(path).suffix == ".lepton":
         return Model(load_program(path))
     return Model(compile(path, chip))

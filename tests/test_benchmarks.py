@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, placement, roofline, sparse_speed, vela
+from benchmarks import networks, pipelining, placement, roofline, serving, sparse_speed, vela
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -20,6 +20,8 @@ from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, l
 from lepton.chip import Dataflow, Flat
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.report.summary import summarize
+from lepton.runtime.serving import Stage, Tenant, Way
+from lepton.runtime.split import read_network
 from lepton.simulator import simulate_timing
 from tests.programs import hand_program, tensor
 
@@ -281,3 +283,33 @@ def test_limits_of_placement_count_mixed_networks_only() -> None:
     found = placement.limits(graphs, cpu, npu)
     assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1])
     assert [item.is_met for item in found][:3] == [False, False, True]
+
+
+def test_limits_of_pipelining_count_balanced_networks_and_wrong_results() -> None:
+    rows = [
+        pipelining.Pipelined("balanced_4.onnx", "npu cpu", 3, 0.9, 180, 200, 100, 32, 32),
+        pipelining.Pipelined("other.onnx", "npu cpu", 3, 0.9, 120, 200, 100, 32, 31),
+    ]
+    found = pipelining.limits(rows)
+    assert [item.measured for item in found] == [1.8, 1]
+    assert [item.is_met for item in found] == [True, False]
+
+
+def test_a_balanced_network_has_layers_for_both_devices(tmp_path: Path) -> None:
+    network = read_network(pipelining.balanced_network(tmp_path, 3, 2))
+    layers = [unit for unit in network.units if unit.kind == "Conv"]
+    # what the first float layer reads is still quantized
+    assert [unit.is_integer for unit in layers] == [True] * 4 + [False]
+
+
+def test_scenarios_of_serving_run_both_policies() -> None:
+    ways = tuple(
+        Way((Stage(device, taken, ("x",), ("y",)),), ("y",), device)
+        for device, taken in enumerate((1000, 1000, 5000))
+    )
+    tenants = [Tenant(name, ways, 1.0, deadline_ns=10_000) for name in "abc"]
+    rows = [r for s in serving.SCENARIOS for r in serving.compared(s, tenants, 300)]
+    assert [row.policy for row in rows] == ["static", "dynamic"] * len(serving.SCENARIOS)
+    assert sum(row.unserved for row in rows) == 0
+    failed = [row for row in rows if row.scenario == "a device fails"]
+    assert failed[1].mean_ms < failed[0].mean_ms

@@ -6,10 +6,10 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lepton.cli.arguments import (
@@ -20,6 +20,7 @@ from lepton.cli.arguments import (
     model_file,
     natural,
 )
+from lepton.cli.devices import add_measuring
 from lepton.cli.loading import (
     chosen_chip,
     compile_path,
@@ -28,6 +29,8 @@ from lepton.cli.loading import (
     progress,
     read_inputs,
 )
+from lepton.cli.photo import add_image, best_classes, image_input, refuse_image, top_json, top_text
+from lepton.cli.run_placed import missing_devices, outputs_text, run_placed, wants_placement
 from lepton.cli.writing import refuse_overwrite, write_arrays, write_file
 from lepton.errors import InputError
 from lepton.program import Program, one_line, read_arrays
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from lepton.compiler.schedules import Compiled
     from lepton.report.summary import Summary
     from lepton.report.why import Why
+    from lepton.runtime.photo import ClassScore
 
 __all__ = ["add_commands"]
 
@@ -85,7 +89,13 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--input", type=file_path, metavar="X.npy|X.npz", help="else seeded random")
     parser.add_argument("--seed", type=natural, default=0, help="of the random input; default 0")
     parser.add_argument("--output", type=file_path, metavar="Y.npz")
-    parser.add_argument("--device", help="npu, or npu,cpu to take float models too")
+    parser.add_argument(
+        "--device", metavar="npu,cpu,gpu",
+        help="npu, or npu,cpu to take float models too; others (gpu, cpu alone, npu2=nano) run "
+        "each layer where it is predicted to be fastest",
+    )  # fmt: skip
+    add_measuring(parser)
+    add_image(parser)
     parser.add_argument("--no-values", action="store_true", help="cycles only")
     parser.add_argument("--no-check", action="store_true", help="the program is known to be sound")
     parser.add_argument("--trace", type=file_path, metavar="T.json", help="Perfetto trace")
@@ -198,10 +208,11 @@ def _devices(options: argparse.Namespace, program: Program) -> None:
 
 def _refuse_run(options: argparse.Namespace) -> None:
     """Raise InputError for options of `lepton run` that contradict each other."""
+    refuse_image(options)
     if options.no_values and options.output is not None:
         raise InputError("--output needs values, which --no-values leaves out")
     refuse_overwrite(
-        [options.model, options.input, options.calibrate],
+        [options.model, options.input, options.calibrate, options.image, options.labels],
         [options.output, options.trace, options.save_trace, options.report],
     )
 
@@ -209,22 +220,16 @@ def _refuse_run(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     """Run `lepton run`."""
     from lepton.runtime.execute import compile_kernels, simulate
-    from lepton.runtime.golden import random_inputs
 
     _refuse_run(options)
+    if wants_placement(options) and missing_devices(options):
+        run_placed(options)
+        return
     began = time.perf_counter()
     program = program_or_model(options)
     compile_seconds = time.perf_counter() - began
     _devices(options, program)
-    inputs: dict[str, Any] | None = None
-    note = ""
-    if options.input is not None:
-        inputs = read_inputs(program, options.input)
-    elif not options.no_values:
-        inputs = random_inputs(program, options.seed)
-        note = f"no --input: a random one with seed {options.seed}"
-    if options.no_values:
-        inputs = None
+    inputs, note = _run_inputs(options, program)
     began = time.perf_counter()
     compile_kernels(program, "check", *([] if inputs is None else ["values"]), "timing", "report")
     result = simulate(program, inputs, checked=options.no_check)
@@ -234,19 +239,45 @@ def _run(options: argparse.Namespace) -> None:
         write_arrays(options.output, result.outputs)
     _write_reports(options, program, result.trace)
     summary_seconds = {"compile_seconds": compile_seconds, "simulate_seconds": seconds}
+    photo: Path | None = options.image
+    top = None if photo is None else _best(options, program, result.outputs)
     if options.json:
-        print(json.dumps(_summary(program, result.trace, **summary_seconds).to_json()))
+        made = _summary(program, result.trace, **summary_seconds).to_json()
+        print(json.dumps(made if top is None else made | {"top": top_json(top)}))
         return
     from lepton.report.table import layer_table
 
     if note:
         print(note)
     print(layer_table(_summary(program, result.trace, **summary_seconds)))
-    for name, array in result.outputs.items():
-        flat = np.asarray(array).reshape(-1)
-        shown = ", ".join(str(value) for value in flat[:8])
-        head = f"{one_line(name)} {list(array.shape)} {array.dtype}"
-        print(f"{head}: {shown}{' ...' if flat.size > 8 else ''}")
+    if result.outputs:
+        print(outputs_text(result.outputs))
+    if photo is not None and top is not None:
+        print(top_text(photo, top))
+
+
+def _run_inputs(options: argparse.Namespace, program: Program) -> tuple[dict[str, Any] | None, str]:
+    """Return the inputs, None for cycles only, and a sentence about drawn ones."""
+    from lepton.runtime.golden import random_inputs
+
+    if options.image is not None:
+        return image_input(options, {n: program.tensor_by_name[n] for n in program.inputs}), ""
+    if options.input is not None:
+        inputs = read_inputs(program, options.input)
+        return (None if options.no_values else inputs), ""
+    if options.no_values:
+        return None, ""
+    note = f"no --input: a random one with seed {options.seed}"
+    return random_inputs(program, options.seed), note
+
+
+def _best(
+    options: argparse.Namespace, program: Program, outputs: Mapping[str, NDArray[Any]]
+) -> list[ClassScore]:
+    """Return the best classes of the first output."""
+    tensor = program.tensor_by_name[program.outputs[0]]
+    quantization = None if tensor.scale is None else (tensor.scale, tensor.zero_point)
+    return best_classes(options, outputs[tensor.name], quantization)
 
 
 def _write_reports(options: argparse.Namespace, program: Program, trace: Trace) -> None:

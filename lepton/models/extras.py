@@ -8,7 +8,7 @@ from lepton.errors import LeptonError
 
 __all__ = ["require"]
 
-_EXTRAS = {"torch": "train", "sklearn": "train", "torchao": "train", "PIL": "train"}
+_EXTRAS = {"torch": "train", "sklearn": "train", "torchao": "train", "PIL": "image"}
 
 
 def require(*packages: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ __all__ = ["golden_session", "quantize_int8", "run_each"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def quantize_int8(source: Path, target: Path, calibration: Arrays) -> None:
+def quantize_int8(
+    source: Path, target: Path, calibration: Arrays, floats: Sequence[str] = ()
+) -> None:
     """Quantize a float ONNX file: int8 QDQ, biases int32.
 
     Weights are symmetric per output channel. Activations have a zero point, so that a Relu is the
@@ -30,6 +32,7 @@ def quantize_int8(source: Path, target: Path, calibration: Arrays) -> None:
         source: float ONNX for a batch of 1; it is replaced by itself with inferred shapes.
         target: the file to write.
         calibration: samples [n, ...] by input name.
+        floats: nodes that stay in float.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -45,8 +48,9 @@ def quantize_int8(source: Path, target: Path, calibration: Arrays) -> None:
     quant_pre_process(source, source, skip_optimization=True, skip_symbolic_shape=True)
     int8 = QuantType.QInt8
     quantize_static(
-        source, target, Reader(), per_channel=True, weight_type=int8, activation_type=int8
-    )
+        source, target, Reader(), per_channel=True, weight_type=int8, activation_type=int8,
+        nodes_to_exclude=list(floats),
+    )  # fmt: skip
 
 
 def golden_session(model: Path, optimized: Path | None = None) -> onnxruntime.InferenceSession:

@@ -25,9 +25,16 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def onnx_session(
-    model: bytes | str, threads: int = 1, provider: str = "CPUExecutionProvider"
+    model: bytes | str,
+    threads: int = 1,
+    provider: str | tuple[str, dict[str, str]] = "CPUExecutionProvider",
 ) -> Any:
     """Return an ONNX Runtime session set up as the golden, which has one thread on the CPU.
+
+    Args:
+        model: its content, or the path of its file.
+        threads: of the CPU.
+        provider: of kernels, with its options if it has any.
 
     Raises:
         InputError: ONNX Runtime refuses the model.
@@ -79,6 +86,13 @@ class GoldenModel:
             return self._run_tflite(inputs)
         names = [output.name for output in self._engine.get_outputs()]
         return dict(zip(names, self._engine.run(names, dict(inputs)), strict=True))
+
+    def output_quantization(self) -> tuple[float, int] | None:
+        """Return scale and zero point of a TFLite model's first output; None if it has none."""
+        if self.kind != "tflite":
+            return None
+        scale, zero_point = self._engine.get_output_details()[0]["quantization"]
+        return (float(scale), int(zero_point)) if scale else None
 
     def _run_tflite(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         engine = self._engine

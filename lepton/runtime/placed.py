@@ -1,10 +1,8 @@
-"""Run a placed network: every device in a thread of its own, each region as soon as it can."""
+"""A placed network, ready to run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +11,9 @@ from numpy.typing import NDArray
 
 from lepton.errors import CompileError, InputError
 from lepton.program import as_array, as_batch
-from lepton.runtime.devices import Arrays, Prepared, Progress, Ran, silent
+from lepton.runtime.devices import Arrays, Prepared, Progress, silent
 from lepton.runtime.plan import Plan, Region, place_network, region_schedule
+from lepton.runtime.stream import Stream, default_window
 from lepton.runtime.timeline import Timeline, timeline_of
 
 __all__ = ["Execution", "PlacedModel", "prepare_plan"]
@@ -52,39 +51,30 @@ class PlacedModel:
         Raises:
             InputError: an input is missing, unknown, or of the wrong shape or type.
         """
-        values = _checked(self.plan, inputs)
-        ran = self._dispatched(values)
-        taken = [ran[number].duration_ns for number in range(len(self.regions))]
-        launches = [device.launch_ns(self.plan.network) for device in self.plan.devices]
-        # a measured region holds its launch, which the schedule adds
-        for number, region in enumerate(self.plan.regions):
-            if self.plan.devices[region.device].clock == "measured":
-                taken[number] = max(taken[number] - launches[region.device], 0)
-        outputs = {name: values[name] for name in self.plan.network.outputs}
-        return Execution(outputs, timeline_of(self.plan, region_schedule(self.plan, taken)))
+        with self.stream([inputs], window=1) as stream:
+            outputs = next(stream)
+        schedule = region_schedule(self.plan, stream.taken_ns[0])
+        return Execution(outputs, timeline_of(self.plan, schedule))
 
-    def _dispatched(self, values: Arrays) -> dict[int, Ran]:
-        """Run all regions, each as soon as its operands are there; add their results to values."""
-        ran: dict[int, Ran] = {}
-        waiting = dict(enumerate(self.plan.regions))
-        running: dict[Future[Ran], int] = {}
-        with ExitStack() as stack:
-            workers = {
-                device: stack.enter_context(ThreadPoolExecutor(1))
-                for device in {region.device for region in self.plan.regions}
-            }
-            while waiting or running:
-                for number in [n for n, region in waiting.items() if _is_ready(region, values)]:
-                    region = waiting.pop(number)
-                    operands = {name: values[name] for name in region.inputs}
-                    task = workers[region.device].submit(self.regions[number].run, operands)
-                    running[task] = number
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for task in done:
-                    number = running.pop(task)
-                    ran[number] = task.result()
-                    values.update(ran[number].outputs)
-        return ran
+    def stream(
+        self, inputs: Iterable[Mapping[str, NDArray[Any]]], window: int | None = None
+    ) -> Stream:
+        """Run the network on successive inputs, the devices side by side.
+
+        Args:
+            inputs: by name, exactly the model's shapes and types; each is taken when there is room.
+            window: how many may be on their way; by default four per device.
+
+        Returns:
+            what yields the outputs by name, in the order of the inputs, and has a `timeline`. It
+            raises InputError for an input that is missing, unknown, or of the wrong shape or type.
+
+        Raises:
+            InputError: the window is less than 1.
+        """
+        sound = (_checked(self.plan, arrays) for arrays in inputs)
+        chosen = default_window(self.plan) if window is None else window
+        return Stream(self.plan, self.regions, sound, chosen)
 
     def predict(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return the first output for one input or a batch of them.
@@ -103,14 +93,11 @@ class PlacedModel:
         shape = network.tensors[name].shape
         array = as_array(x, f"input '{name}'")
         batch = as_batch(array, shape, f"input '{name}'")
-        made = [self.run({name: item}).outputs[network.outputs[0]] for item in batch]
+        with self.stream({name: item} for item in batch) as stream:
+            made = [outputs[network.outputs[0]] for outputs in stream]
         if array.shape == shape:
             return made[0]
         return np.concatenate([np.atleast_1d(output) for output in made])
-
-
-def _is_ready(region: Region, values: Arrays) -> bool:
-    return all(name in values for name in region.inputs)
 
 
 def _checked(plan: Plan, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lepton.errors import InputError
-from lepton.runtime.devices import Clock, Progress, RuntimeDevice, silent
+from lepton.runtime.devices import Port, Progress, RuntimeDevice, silent
 from lepton.runtime.placement import (
     Device,
     Goal,
@@ -18,12 +18,13 @@ from lepton.runtime.placement import (
     Tensor,
     greedy,
     pinned,
+    pipelined,
     schedule,
     solve,
 )
 from lepton.runtime.split import Network
 
-__all__ = ["Plan", "Region", "place_network", "region_schedule"]
+__all__ = ["Plan", "Region", "place_network", "region_schedule", "stream_schedule"]
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ class _Builder:
         self._network, self._goal = network, goal
         made = [self._device(device, network) for device in devices]
         ports = [device.port for device in devices]
-        hosts = [at for at, device in enumerate(devices) if device.clock is Clock.MEASURED]
+        # tensors lie in the host's memory, which is the CPU's own
+        hosts = [at for at, device in enumerate(devices) if device.port == Port()]
         self._host = hosts[0] if hosts else len(made)
         self.host_only = [] if hosts else [self._host]
         if not hosts:
@@ -277,9 +279,21 @@ class _Builder:
 
     def timed(self, regions: Sequence[Region], taken: Sequence[int]) -> Schedule:
         """Return the schedule of regions that take so many nanoseconds, launches apart."""
-        problem = self.regions(regions, taken)
-        placement = [self._host, *(region.device for region in regions), self._host]
-        return schedule(problem, placement)
+        return schedule(self.regions(regions, taken), self._placed(regions))
+
+    def streamed(
+        self, regions: Sequence[Region], taken: Sequence[Sequence[int]], window: int
+    ) -> Schedule:
+        """Return the schedule of successive inputs."""
+        means = [sum(times) // max(len(taken), 1) for times in zip(*taken, strict=True)]
+        problem = self.regions(regions, means or [0] * len(regions))
+        # between the network's inputs and outputs, which take no time
+        every = [[0, *times, 0] for times in taken]
+        return pipelined(problem, self._placed(regions), every, window)
+
+    def _placed(self, regions: Sequence[Region]) -> list[int]:
+        """Return the devices of the operations of `regions`."""
+        return [self._host, *(region.device for region in regions), self._host]
 
     def value(self, placement: Sequence[int], cost_ns: Sequence[Sequence[int | None]]) -> int:
         """Return what the goal minimizes, of the regions of a placement."""
@@ -289,3 +303,15 @@ class _Builder:
 def region_schedule(plan: Plan, taken: Sequence[int]) -> Schedule:
     """Return a plan's schedule if its regions take so many nanoseconds, launches apart."""
     return _Builder(plan.network, plan.devices, Goal.LATENCY).timed(plan.regions, taken)
+
+
+def stream_schedule(plan: Plan, taken: Sequence[Sequence[int]], window: int) -> Schedule:
+    """Return the schedule of successive inputs, of which a window is on its way.
+
+    Args:
+        plan: the placement.
+        taken: `[inputs, regions]` ns, launches apart.
+        window: how many inputs may be on their way.
+    """
+    builder = _Builder(plan.network, plan.devices, Goal.LATENCY)
+    return builder.streamed(plan.regions, taken, window)

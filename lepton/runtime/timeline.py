@@ -23,6 +23,7 @@ class TimelineBar:
         row: a device, or two with an arrow between them.
         name: of the first unit of a region, or of a tensor.
         clock: `measured`, `simulated`, `described` or `modelled`.
+        sample: which of successive inputs it belongs to.
     """
 
     row: str
@@ -30,6 +31,7 @@ class TimelineBar:
     start_ns: int
     end_ns: int
     clock: str
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,11 @@ class Timeline:
     latency_ns: int
 
     def text(self) -> str:
-        """Return one line per device and link that ever works."""
+        """Return one line per device and link that ever works.
+
+        Successive inputs are drawn by the last digits of their numbers.
+        """
+        is_stream = any(bar.sample for bar in self.bars)
         rows = list(dict.fromkeys(bar.row for bar in self.bars))
         clock = {bar.row: bar.clock for bar in self.bars}
         scale = _WIDTH / max(self.latency_ns, 1)
@@ -53,7 +59,8 @@ class Timeline:
                     busy += bar.end_ns - bar.start_ns
                     first = min(int(bar.start_ns * scale), _WIDTH - 1)
                     for at in range(first, max(int(bar.end_ns * scale), first + 1)):
-                        cells[at] = "#" if cells[at] == " " else cells[at]
+                        mark = str(bar.sample % 10) if is_stream else "#"
+                        cells[at] = mark if cells[at] == " " else cells[at]
             lines.append(f"{row:12} {clock[row]:9} |{''.join(cells)}| {busy / 1e6:.3f} ms busy")
         return "\n".join([*lines, f"{'':22}0{self.latency_ns / 1e6:>{_WIDTH}.3f} ms"])
 
@@ -86,5 +93,5 @@ def timeline_of(plan: Plan, schedule: Schedule, clocks: Sequence[str] | None = N
         else:
             continue
         if bar.end_ns > bar.start_ns:
-            bars.append(TimelineBar(row, name, bar.start_ns, bar.end_ns, clock))
+            bars.append(TimelineBar(row, name, bar.start_ns, bar.end_ns, clock, bar.sample))
     return Timeline(tuple(bars), schedule.latency_ns)

@@ -18,7 +18,7 @@ from lepton.runtime.devices import (
     choose_devices,
     load_description,
 )
-from lepton.runtime.devices.library import drawn_inputs
+from lepton.runtime.devices.library import drawn_inputs, piece_runner
 from lepton.runtime.devices.profile import Profile, load_profile
 from lepton.runtime.devices.rates import Rates
 from lepton.runtime.golden import GoldenModel
@@ -95,7 +95,7 @@ def test_rates_are_measured_for_both_libraries(format: str) -> None:
         run()
         return next(taken)
 
-    rates = measured_rates(format, 1, timed)
+    rates = measured_rates(format, lambda piece: piece_runner(format, piece, 1), timed)
     per = 384.0 if format == "onnx" else 1.0
     assert rates == Rates(1000, per, per, 3.0 if format == "onnx" else 2.0)
 

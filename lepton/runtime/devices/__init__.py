@@ -3,7 +3,8 @@
 from lepton.runtime.devices.choice import DeviceOptions, choose_devices
 from lepton.runtime.devices.cpu import CpuDevice
 from lepton.runtime.devices.described import DescribedDevice, Description, load_description
-from lepton.runtime.devices.npu import NpuDevice
+from lepton.runtime.devices.gpu import GpuDevice
+from lepton.runtime.devices.npu import NpuDevice, NpuRegion
 from lepton.runtime.devices.protocol import (
     Arrays,
     Clock,
@@ -16,5 +17,6 @@ from lepton.runtime.devices.protocol import (
 )
 
 __all__ = ["Arrays", "Clock", "CpuDevice", "DescribedDevice", "Description", "DeviceOptions"]
-__all__ += ["NpuDevice", "Port", "Prepared", "Progress", "Ran", "RuntimeDevice"]
+__all__ += ["GpuDevice"]
+__all__ += ["NpuDevice", "NpuRegion", "Port", "Prepared", "Progress", "Ran", "RuntimeDevice"]
 __all__ += ["choose_devices", "load_description", "silent"]

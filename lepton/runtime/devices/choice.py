@@ -88,5 +88,18 @@ def _device(text: str, options: DeviceOptions) -> RuntimeDevice | None:
         profile = load_profile(options.threads, cache_folder() / "profiles")
         return CpuDevice(profile, name, options.is_measuring, options.watts.get(name))
     if name == "gpu" and not chip:
-        return None
+        return _gpu(name, options)
     raise InputError(f"a device must be cpu, gpu, npu or npu2=CHIP, not '{text}'")
+
+
+def _gpu(name: str, options: DeviceOptions) -> RuntimeDevice | None:
+    """Return the GPU of this machine, None if it has none that a library here can use."""
+    from lepton.jit import cache_folder
+    from lepton.runtime.devices.gpu import GpuDevice, gpu_engine, gpu_model
+
+    engine = gpu_engine()
+    if engine is None:
+        return None
+    profile = load_profile(0, cache_folder() / "profiles", "gpu", gpu_model())
+    profile.engine = engine
+    return GpuDevice(profile, name, options.is_measuring, options.watts.get(name))

@@ -48,21 +48,9 @@ class CpuDevice:
     def cost(self, network: Network, progress: Progress = silent) -> tuple[int, ...]:
         """Return the measured times, or the roofline's of what is not to be measured."""
         if self.is_measuring:
-            self._measure(network, progress)
+            every = range(len(network.units))
+            self.profile.measure_missing(network, every, progress, "measuring the CPU")
         return tuple(self.profile.cost_ns(network, unit) for unit in network.units)
-
-    def _measure(self, network: Network, progress: Progress) -> None:
-        """Measure what the profile lacks."""
-        numbers = {
-            unit.signature: number
-            for number, unit in enumerate(network.units)
-            if not self.profile.knows(unit)
-        }
-        if not numbers:
-            return
-        for unit in progress([network.units[n] for n in numbers.values()], "measuring the CPU"):
-            self.profile.measure(network, numbers[unit.signature])
-        self.profile.save()
 
     def prepare(self, network: Network, units: Sequence[int]) -> _Region:
         """Return the region in its library."""

@@ -12,9 +12,11 @@ from lepton.runtime.devices.protocol import Arrays
 from lepton.runtime.golden import drawn, onnx_session, reason_of, tflite_interpreter
 from lepton.runtime.split import Network
 
-__all__ = ["Run", "drawn_inputs", "piece_runner"]
+__all__ = ["Engine", "Run", "drawn_inputs", "piece_runner", "session_runner"]
 
 Run = Callable[[Arrays], Arrays]
+Engine = Callable[[bytes], Run]
+"""Makes what runs a piece, an ONNX file, on named arrays."""
 
 
 def piece_runner(format: str, piece: bytes, threads: int) -> Run:
@@ -23,18 +25,20 @@ def piece_runner(format: str, piece: bytes, threads: int) -> Run:
     Raises:
         InputError: the library refuses the piece.
     """
-    return _tflite(piece, threads) if format == "tflite" else _onnx(piece, threads)
+    if format == "tflite":
+        return _tflite(piece, threads)
+    return session_runner(onnx_session(piece, threads), "the CPU")
 
 
-def _onnx(piece: bytes, threads: int) -> Run:
-    session = onnx_session(piece, threads)
+def session_runner(session: Any, place: str) -> Run:
+    """Return what runs a session of ONNX Runtime on named arrays."""
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            raise InputError(f"ONNX Runtime fails on the CPU: {reason_of(error)}") from None
+            raise InputError(f"ONNX Runtime fails on {place}: {reason_of(error)}") from None
 
     return run
 

@@ -16,7 +16,7 @@ from lepton.program import Program
 from lepton.runtime.devices.protocol import Arrays, Clock, Port, Progress, Ran, silent
 from lepton.runtime.split import Network
 
-__all__ = ["NpuDevice"]
+__all__ = ["NpuDevice", "NpuRegion"]
 
 _LAUNCH_NS = 1000
 """From the host's write of a command until the NPU has fetched it, or from the NPU's signal until
@@ -75,7 +75,7 @@ class NpuDevice:
             self._survey = _survey(network, self.chip, self.effort)
         return self._survey
 
-    def prepare(self, network: Network, units: Sequence[int]) -> _Region:
+    def prepare(self, network: Network, units: Sequence[int]) -> NpuRegion:
         """Compile a region.
 
         Raises:
@@ -87,7 +87,7 @@ class NpuDevice:
             raise CompileError(
                 f"'{first.name}' runs on the host if it starts or ends a region of the NPU"
             )
-        return _Region(program)
+        return NpuRegion(program)
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,13 @@ def _energy_pj(program: Program) -> float:
     return estimate_energy(program) * 1e12 if len(program.table) else 0.0
 
 
-class _Region:
-    """A region on the NPU: checked, and timed by one simulation, which no input changes."""
+class NpuRegion:
+    """A region on the NPU: checked, and timed by one simulation, which no input changes.
+
+    Attributes:
+        program: its instructions.
+        trace: of that simulation.
+    """
 
     def __init__(self, program: Program) -> None:
         from lepton.runtime.execute import compile_kernels
@@ -202,12 +207,12 @@ class _Region:
 
         compile_kernels(program, "check", "values", "timing")
         check(program)
-        cycles = simulate_timing(program).cycles
-        self._program = program
-        self._duration_ns = round(cycles * 1e9 / program.chip.cycles_per_second)
+        self.program = program
+        self.trace = simulate_timing(program)
+        self._duration_ns = round(self.trace.cycles * 1e9 / program.chip.cycles_per_second)
 
     def run(self, inputs: Arrays) -> Ran:
         """Return the simulated NPU's values and its time."""
         from lepton.simulator import run_values
 
-        return Ran(dict(run_values(self._program, inputs)), self._duration_ns)
+        return Ran(dict(run_values(self.program, inputs)), self._duration_ns)

@@ -1,4 +1,4 @@
-"""Rates of a device for the roofline, and their measurement on the CPU."""
+"""Rates of a device for the roofline, and their measurement."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lepton.runtime.devices.library import Run, piece_runner
+from lepton.runtime.devices.library import Run
 from lepton.runtime.devices.protocol import Arrays
 from lepton.runtime.split import Unit
 
-__all__ = ["LIBRARIES", "Rates", "measured_rates"]
+__all__ = ["LIBRARIES", "Rates", "measured_rates", "one_node"]
 
 LIBRARIES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """File format -> the package that computes it."""
@@ -38,16 +38,16 @@ class Rates:
 
 
 def measured_rates(
-    format: str, threads: int, timed: Callable[[Callable[[], object]], int]
+    format: str, runner: Callable[[bytes], Run], timed: Callable[[Callable[[], object]], int]
 ) -> Rates:
-    """Return the rates of a library on the CPU.
+    """Return the rates of a library.
 
     Args:
         format: of the files that the library runs.
-        threads: that it may use.
+        runner: returns what runs a file.
         timed: returns the nanoseconds of a call.
     """
-    cases = _tflite_cases(threads) if format == "tflite" else _onnx_cases(threads)
+    cases = _tflite_cases(runner) if format == "tflite" else _onnx_cases(runner)
     launch, product, integer, moving = (timed(lambda run=r, x=x: run(x)) for r, x in cases)
 
     def rate(work: int, taken: int) -> float:
@@ -58,7 +58,7 @@ def measured_rates(
     return Rates(launch, rate(macs, product), rate(macs, integer), rate(moved_bytes, moving))
 
 
-def _onnx_cases(threads: int) -> list[tuple[Run, Arrays]]:
+def _onnx_cases(runner: Callable[[bytes], Run]) -> list[tuple[Run, Arrays]]:
     """Return a trivial graph, a float and an integer product, and an addition."""
     square = (_SIZE, _SIZE)
     cases = [
@@ -70,12 +70,12 @@ def _onnx_cases(threads: int) -> list[tuple[Run, Arrays]]:
     made: list[tuple[Run, Arrays]] = []
     for kind, dtypes, shape in cases:
         arrays = {f"x{at}": np.ones(shape, dtype) for at, dtype in enumerate(dtypes)}
-        made.append((piece_runner("onnx", _onnx_node(kind, arrays), threads), arrays))
+        made.append((runner(one_node(kind, arrays)), arrays))
     return made
 
 
-def _onnx_node(kind: str, arrays: Arrays) -> bytes:
-    """Return a model of one node."""
+def one_node(kind: str, arrays: Arrays) -> bytes:
+    """Return an ONNX model of one node, whose result is `y`."""
     from onnx import TensorProto, helper
 
     inputs = [
@@ -91,15 +91,15 @@ def _onnx_node(kind: str, arrays: Arrays) -> bytes:
     return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
-def _tflite_cases(threads: int) -> list[tuple[Run, Arrays]]:
+def _tflite_cases(runner: Callable[[bytes], Run]) -> list[tuple[Run, Arrays]]:
     """Return trivial, float and integer fully connected layers, and a float activation."""
     made: list[tuple[Run, Arrays]] = []
     for size, dtype in ((1, "float32"), (_SIZE, "float32"), (_SIZE, "int8")):
         content = _tflite_layer(size, dtype)
         arrays: Arrays = {"x": np.ones((1, size), dtype)}
-        made.append((piece_runner("tflite", content, threads), arrays))
+        made.append((runner(content), arrays))
     arrays = {"x": np.ones((1, _ELEMENTS), np.float32)}
-    made.append((piece_runner("tflite", _tflite_layer(_ELEMENTS, "relu"), threads), arrays))
+    made.append((runner(_tflite_layer(_ELEMENTS, "relu")), arrays))
     return made
 
 

@@ -22,6 +22,7 @@ class Bar:
 
     Attributes:
         item: number of the operation, or of the tensor on a link.
+        sample: which of successive inputs it belongs to.
     """
 
     device: int
@@ -29,17 +30,33 @@ class Bar:
     item: int
     start_ns: int
     end_ns: int
+    sample: int = 0
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A placement in time."""
+    """A placement in time.
+
+    Attributes:
+        latency_ns: until all is done.
+        period_ns: of the busiest device or link, per input.
+    """
 
     bars: tuple[Bar, ...]
     latency_ns: int
     period_ns: int
-    """Of the busiest device or link."""
     energy_pj: int
+
+    @staticmethod
+    def of(bars: Sequence[Bar], energy_pj: int, samples: int = 1) -> Schedule:
+        """Return the schedule of bars of so many inputs."""
+        busy = dict[tuple[int, int | None], int]()
+        for bar in bars:
+            key = bar.device, bar.target
+            busy[key] = busy.get(key, 0) + bar.end_ns - bar.start_ns
+        latency = max((bar.end_ns for bar in bars), default=0)
+        period = max(busy.values(), default=0) // max(samples, 1)
+        return Schedule(tuple(bars), latency, period, energy_pj)
 
     def value(self, goal: Goal) -> int:
         """Return what a goal minimizes."""
@@ -105,13 +122,7 @@ class ListSchedule:
 
     def done(self) -> Schedule:
         """Return the schedule."""
-        busy = dict[tuple[int, int | None], int]()
-        for bar in self.bars:
-            key = bar.device, bar.target
-            busy[key] = busy.get(key, 0) + bar.end_ns - bar.start_ns
-        latency = max((bar.end_ns for bar in self.bars), default=0)
-        period = max(busy.values(), default=0)
-        return Schedule(tuple(self.bars), latency, period, self.energy_pj)
+        return Schedule.of(self.bars, self.energy_pj)
 
 
 def schedule(problem: Problem, placement: Sequence[int]) -> Schedule:
