@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -157,5 +157,36 @@ class Space:
         return contradictions(self._assembled(values))
 
     def are_legal(self, points: I64) -> NDArray[np.bool_]:
-        """Return which points `[n, parameters]` have a chip without contradictions."""
-        return np.array([not self.faults(point) for point in points.tolist()], np.bool_)
+        """Return which points `[n, parameters]` have a chip without contradictions.
+
+        No rule is about both what the memories are and what works between them, so each side is
+        looked at once for each combination of its own fields, beside the base's of the other.
+        """
+        legal = np.ones(len(points), np.bool_)
+        paths = [parameter.path for parameter in self.parameters]
+        paths += [item.path for item in self.follows]
+        for side in (False, True):
+            own = {p for p in paths if _is_outside(p) == side and not p.startswith("compile.")}
+            first, which = self.combinations(points, own)
+            sound = [
+                not contradictions(self._assembled({k: v for k, v in found.items() if k in own}))
+                for found in (self.values(points[n].tolist()) for n in first.tolist())
+            ]
+            legal &= np.array(sound, np.bool_)[which]
+        return legal
+
+    def combinations(self, points: I64, paths: Container[str]) -> tuple[I64, I64]:
+        """Return a point of each combination of some fields, and the combination of each point."""
+        numbers = np.zeros(len(points), np.int64)
+        for column, extent in enumerate(self.extents):
+            own = self.parameters[column].path
+            if any(p in paths for p in (own, *(f.path for f in self.follows if f.of == own))):
+                numbers = numbers * extent + points[:, column]
+        _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+        return first, which.reshape(-1)
+
+
+def _is_outside(path: str) -> bool:
+    """Return whether a field is about memories, the way to them, or the clocks of both."""
+    head = path.partition(".")[0]
+    return head in ("memory", "dma", "technology", "placement") or path == "array.clock_mhz"
