@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NoReturn
 
-from lepton.cli import compress, diff, estimate, info, models, place, programs
+from lepton.cli import compress, diff, estimate, info, models, place, programs, sweep
 from lepton.cli.first_use import announced_kernels
 from lepton.cli.terminal import Terminated, lost_output, open_streams, say, signals_raise
 from lepton.errors import InputError, LeptonError
@@ -30,8 +30,11 @@ _EXAMPLES = """examples:
   lepton place model.onnx --device npu,cpu       each layer where it is fastest, with the proof
   lepton diff old.lepton new.lepton              which layers became faster or slower
   lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o small.onnx
+  lepton sweep space.toml --model model.tflite   which chip of a design space
 """
-_SIMULATING = ("check", "demo", "diff", "doctor", "estimate", "eval", "place", "run", "verify")
+_SIMULATING = (
+    *("check", "demo", "diff", "doctor", "estimate", "eval", "place", "run", "sweep", "verify"),
+)
 _WHOLE = "no file was left half-written"
 
 
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lepton {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (models, place, compress, estimate, programs, diff, info):
+    for module in (models, place, compress, sweep, estimate, programs, diff, info):
         module.add_commands(commands)
     return parser
 

@@ -12,7 +12,7 @@ from lepton.chip import Chip
 from lepton.cost.area import part_areas
 
 __all__ = ["CHIP_METRICS", "METRICS", "Constraint", "Metric", "chip_metrics", "combined"]
-__all__ += ["objective_matrix"]
+__all__ += ["feasible", "objective_matrix"]
 
 F64 = NDArray[np.float64]
 
@@ -65,10 +65,6 @@ class Constraint:
     at_least: float
     at_most: float
 
-    def holds(self, values: F64) -> NDArray[np.bool_]:
-        """Return which values are within the limits; NaN is not."""
-        return (values >= self.at_least) & (values <= self.at_most)
-
     def __str__(self) -> str:
         low = f"{self.at_least:g} <= " if self.at_least > -np.inf else ""
         high = f" <= {self.at_most:g}" if self.at_most < np.inf else ""
@@ -114,3 +110,21 @@ def combined(
 def objective_matrix(metrics: Mapping[str, F64], names: Sequence[str]) -> F64:
     """Return `[n, objectives]`, all to be minimized."""
     return np.stack([METRICS[name].sign * metrics[name] for name in names], axis=1)
+
+
+def feasible(
+    constraints: Sequence[Constraint], metrics: Mapping[str, F64], slack: float = 0.0
+) -> NDArray[np.bool_]:
+    """Return which points are within the constraints, widened by a share of each limit.
+
+    Limits of what only the chip has a say in are never widened.
+    """
+    made = ~np.isnan(metrics["latency_ms"])
+    for constraint in constraints:
+        values = metrics[constraint.metric]
+        own = 0.0 if constraint.metric in CHIP_METRICS else slack
+        low, high = constraint.at_least, constraint.at_most
+        with np.errstate(invalid="ignore"):
+            made &= (values >= low - own * abs(low)) if np.isfinite(low) else True
+            made &= (values <= high + own * abs(high)) if np.isfinite(high) else True
+    return made
