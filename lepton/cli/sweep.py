@@ -68,6 +68,7 @@ def add_commands(commands: Any) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     """Run `lepton sweep`."""
     from lepton.explore.engine import SweepOptions, planned_points, run_sweep, with_models
+    from lepton.explore.report import write_report
     from lepton.explore.space_file import load_space
     from lepton.explore.table import About, parquet_bytes
 
@@ -86,11 +87,12 @@ def _sweep(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     tier = "event" if found.simulated is not None else "analytic"
     write_file(folder / "points.parquet", parquet_bytes(found.columns, About.of(space, tier)))
+    paths = [folder / "points.parquet", *write_report(found, folder)]
     if options.json:
-        print(json.dumps(_summary(found, seconds) | {"output": str(folder)}))
+        print(json.dumps(_summary(found, seconds) | {"files": [str(path) for path in paths]}))
     else:
         print(_text(found, seconds))
-        print(f"written: {folder / 'points.parquet'}")
+        print(f"written: {folder}: {', '.join(path.name for path in paths)}")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from lepton.explore.workers import open_workers
 from lepton.models import model_path
 from lepton.program import atomic_write
 
-__all__ = ["TWO_FIDELITY", "Sweep", "SweepOptions", "planned_points"]
+__all__ = ["TWO_FIDELITY", "Sample", "Sweep", "SweepOptions", "planned_points"]
 __all__ += ["run_sweep", "sweep", "with_models"]
 
 F64 = NDArray[np.float64]
@@ -39,6 +39,8 @@ _BUDGET = 0.05
 _LEAST_BUDGET = 20
 _SEARCHED = 200
 """Points of a search that is not told how many."""
+_SAMPLED = 1000
+"""Points that stand for the whole space."""
 _AT_ONCE = 1 << 16
 """Points that the analytic tier takes at a time."""
 
@@ -79,6 +81,14 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Points from the whole space, with metrics of one tier."""
+
+    numbers: I64
+    metrics: Mapping[str, F64]
+
+
+@dataclass(frozen=True)
 class Sweep:
     """What a sweep found.
 
@@ -90,6 +100,7 @@ class Sweep:
         analytic: metrics of the same points by the analytic tier.
         fresh: runs that were simulated now; the others were known.
         screened: points that the analytic tier has looked at.
+        sample: points drawn evenly from the whole space, to see what parameters do.
     """
 
     space: Space
@@ -99,6 +110,7 @@ class Sweep:
     analytic: Mapping[str, F64]
     fresh: int
     screened: int
+    sample: Sample
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -209,7 +221,7 @@ def run_sweep(
     if options.tier == "analytic":
         numbers = np.sort(_chosen(space, options, lambda n: _analytic(tier, space, n)))
         metrics = _analytic(tier, space, numbers)
-        return Sweep(space, numbers, metrics, None, {}, 0, len(numbers))
+        return Sweep(space, numbers, metrics, None, {}, 0, len(numbers), _sample(tier, space))
     storage = Storage(_url(options, folder))
     workers = open_workers(space.workloads, fronts, space.base, options.workers)
     try:
@@ -225,7 +237,16 @@ def run_sweep(
         workers.close()
         storage.close()
     known = _analytic(tier, space, numbers)
-    return Sweep(space, numbers, simulated.metrics, simulated, known, runs.fresh, count)
+    metrics = simulated.metrics
+    whole = len(numbers) == space.size
+    sample = Sample(numbers, metrics) if whole else _sample(tier, space)
+    return Sweep(space, numbers, metrics, simulated, known, runs.fresh, count, sample)
+
+
+def _sample(tier: AnalyticTier, space: Space) -> Sample:
+    """Return random points of a space by the analytic tier."""
+    numbers = drawn(space, "random", min(space.size, _SAMPLED), 0)
+    return Sample(numbers, _analytic(tier, space, numbers))
 
 
 def _url(options: SweepOptions, folder: Path | None) -> str:
