@@ -17,6 +17,7 @@ from lepton.chip import chip_from_table, chip_to_table, load_chip
 from lepton.errors import ChipError, InputError
 from lepton.explore import load_space, parse_space
 from lepton.explore.lines import key_lines
+from lepton.explore.metrics import METRICS
 
 GOOD = """\
 base = "edge"
@@ -252,3 +253,19 @@ def test_every_value_fault_is_the_chip_readers() -> None:
             part = parse_space(text, "s").chip((0,))
             found = getattr(getattr(part, section), key)
             assert found == (Fraction(str(value)) if key == "clock_mhz" else value)
+
+
+def test_the_documented_space_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    text = page.split("```toml")[1].split("```")[0]
+    space = parse_space(text, "space.toml")
+    assert space.size == 3 * 3 * 8 * 4 * 2 * 2 * 2
+    assert [workload.weight for workload in space.workloads] == [3, 1]
+    assert space.workloads[1].shapes == {"input": (1, 1, 49, 10)}
+    for name, metric in METRICS.items():
+        assert f"| `{name}` |" in page
+        assert (
+            page.split(f"| `{name}` |")[1]
+            .split("\n")[0]
+            .endswith("| less |" if metric.is_less_better else "| more |")
+        )
