@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
+    from lepton.explore.engine import sweep
     from lepton.models.distillation import distil
     from lepton.models.pruning import prune_model
     from lepton.models.quantization import quantize_model
@@ -48,6 +49,7 @@ __all__ = [
     "quantize_model",
     "share_weights",
     "simulate",
+    "sweep",
 ]
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
     "prune_model": "lepton.models.pruning",
     "quantize_model": "lepton.models.quantization",
     "share_weights": "lepton.models.sharing",
+    "sweep": "lepton.explore.engine",
 }
 
 

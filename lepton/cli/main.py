@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NoReturn
 
-from lepton.cli import compress, diff, estimate, info, models, place, programs, serve
+from lepton.cli import compress, diff, estimate, info, models, place, programs, serve, sweep
 from lepton.cli.first_use import announced_kernels
 from lepton.cli.terminal import Terminated, lost_output, open_streams, say, signals_raise
 from lepton.errors import InputError, LeptonError
@@ -31,17 +31,10 @@ _EXAMPLES = """examples:
   lepton serve a.onnx b.onnx --fault npu@20-60   models under load, and a device that fails
   lepton diff old.lepton new.lepton              which layers became faster or slower
   lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o small.onnx
+  lepton sweep space.toml --model model.tflite   which chip of a design space
 """
 _SIMULATING = (
-    "check",
-    "demo",
-    "diff",
-    "doctor",
-    "estimate",
-    "eval",
-    "place",
-    "run",
-    "serve",
+    *("check", "demo", "diff", "doctor", "estimate", "eval", "place", "run", "serve", "sweep"),
     "verify",
 )
 _WHOLE = "no file was left half-written"
@@ -65,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lepton {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (models, place, serve, compress, estimate, programs, diff, info):
+    for module in (models, place, serve, compress, sweep, estimate, programs, diff, info):
         module.add_commands(commands)
     return parser
 
