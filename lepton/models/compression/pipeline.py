@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from lepton.models.quantization import IntegerWeights
+    from lepton.models.quantization.quantizers import Floats
 
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -49,6 +50,8 @@ _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
+_CURVATURES, _CURVATURE_BATCH = 4096, 32
+"""Samples that the loss's curvatures are taken from, and those whose gradients are summed up."""
 
 
 @dataclass(frozen=True)
@@ -306,9 +309,29 @@ class _Run:
                     module,
                     [torch.from_numpy(array) for array in first],
                     lambda network: self._train(network, self._epochs, "quantize"),
-                    recipe.aware([weight.name for weight in weights_of(module)]),
+                    recipe.aware(
+                        [weight.name for weight in weights_of(module)], self._steps(module)
+                    ),
                 ).weights
         return quantized(to_onnx(module), self.split, codes)
+
+    def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
+        """Return the steps of a recipe that goes by entropy."""
+        import torch
+
+        from lepton.models.quantization.torch_steps import channel_curvatures, steps_at_entropy
+
+        bits, part = self.recipe.entropy_bits, self.split.train
+        if bits is None:
+            return None
+        if self.task is not Task.CLASSES:
+            raise InputError("entropy_bits needs a network that tells classes apart")
+        batches = [
+            tuple(map(torch.from_numpy, part.batch(slice(at, at + _CURVATURE_BATCH))))
+            for at in range(0, min(_CURVATURES, len(part)), _CURVATURE_BATCH)
+        ]
+        curvatures = channel_curvatures(module, batches, self.recipe.seed)
+        return steps_at_entropy(module, curvatures, bits)
 
     def _batches(self) -> list[tuple[Any, Any]]:
         """Return some training samples, for criteria that measure slopes."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lepton.errors import InputError
 from lepton.models.pruning.criteria import check_criterion
 from lepton.models.pruning.selection import Selection, with_rate
 from lepton.models.quantization.aware import AwareOptions
+from lepton.models.quantization.quantizers import Floats
 
 __all__ = ["CompressionRecipe"]
 
@@ -35,6 +36,9 @@ class CompressionRecipe:
         bits: of the weights, 1 to 8, trained with the rounding.
         edge_bits: of the first and the last layer's weights; None for `bits`.
         learned_scales: train the weights' scales too, in place of taking them from the extremes.
+        entropy_bits: zero-order entropy of a weight's code, on average, that training starts from:
+            weights are rounded to multiples of steps that put more bits where the loss curves more
+            (`steps_at_entropy`), in place of those of `bits`. Of networks that tell classes apart.
         rounds_activations: train with the rounding of activations as well; the file rounds them.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
@@ -60,6 +64,7 @@ class CompressionRecipe:
     bits: int = 8
     edge_bits: int | None = None
     learned_scales: bool = False
+    entropy_bits: float | None = None
     rounds_activations: bool = True
     epochs: int | None = None
     learning_rate: float = 5e-3
@@ -74,6 +79,8 @@ class CompressionRecipe:
                 f"weights are shared or rounded to {self.bits} bits, not both: a codebook of 2^n "
                 "levels takes n bits"
             )
+        if self.entropy_bits is not None:
+            self._check_entropy(self.entropy_bits)
         for bits in (self.bits, self.edge_bits or 8):
             if not 1 <= bits <= 8:
                 raise InputError(f"weights have 1 to 8 bits, not {bits}")
@@ -85,18 +92,26 @@ class CompressionRecipe:
             check_criterion(self.criterion)
             with_rate(Selection(self.criterion, self.pattern or "weights", self.scope), self.prune)
 
+    def _check_entropy(self, bits: float) -> None:
+        if not 0 < bits < 8:
+            raise InputError(f"entropy_bits must be above 0 and below 8, not {bits}")
+        if self.share is not None or (self.bits, self.edge_bits) != (8, None):
+            raise InputError("entropy_bits takes the place of bits, edge_bits and share: give one")
+
     def epochs_of(self, samples: int) -> int:
         """Return the epochs of a step that trains on so many samples."""
         steps = -(-samples // self.batch)
         return self.epochs or max(_EPOCHS, -(-_STEPS // steps))
 
-    def aware(self, weights: Sequence[str]) -> AwareOptions:
+    def aware(
+        self, weights: Sequence[str], steps: Mapping[str, Floats] | None = None
+    ) -> AwareOptions:
         """Return how weights of these names, in the network's order, are trained to be rounded."""
         bits = dict.fromkeys(weights, self.bits)
         if self.edge_bits is not None and weights:
             bits[weights[0]] = bits[weights[-1]] = self.edge_bits
         activation_bits = 8 if self.rounds_activations else None
-        return AwareOptions(bits, activation_bits, self.learned_scales)
+        return AwareOptions(bits, activation_bits, self.learned_scales, steps or {})
 
     @property
     def prunes(self) -> bool:
