@@ -14,7 +14,9 @@ from onnx import numpy_helper
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.export import float_model
 from lepton.models.onnx_module import from_onnx
+from lepton.models.pruning import filter_graph
 from lepton.models.quantization import AwareOptions
 from lepton.models.training.named import named_split
 from lepton.models.training.recipes import Split
@@ -103,6 +105,23 @@ def test_the_first_and_the_last_layer_may_have_more_bits(tmp_path: Path) -> None
     assert max(np.abs(array).max() for array in codes) <= 15
     assert recipe.aware(["a", "b", "c"]) == AwareOptions({"a": 5, "b": 2, "c": 5}, None, True)
     assert RECIPE.aware(["a"]) == AwareOptions({"a": 5}, 8, False)
+
+
+def test_filters_of_one_layer_go_by_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = float_model(
+        network_named("digits_cnn").build(0), network_named("digits_cnn").inputs, "y"
+    )
+    monkeypatch.setattr(pipeline, "train", lambda module, *_, **__: module.eval())
+    layer = filter_graph(source).filters[0].layer
+    for criterion in ("gradient", "saliency", "sensitivity", "curvature"):
+        recipe = CompressionRecipe(
+            prune={layer: 0.5}, pattern="filters", criterion=criterion, scope="layer",
+            prune_steps=1, epochs=1,
+        )  # fmt: skip
+        made = compress_model(source, few(), recipe, tmp_path / criterion)
+        assert [array.shape[:2] for array in codes_of(made.model)] == [(8, 1), (32, 8), (10, 32)]
 
 
 def test_codes_have_the_entropy_asked_for(tmp_path: Path) -> None:

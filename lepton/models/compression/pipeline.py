@@ -25,6 +25,7 @@ from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module.reading import runtime_inputs
+from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
 from lepton.models.training.trainer import Hooks, score_of
@@ -50,8 +51,8 @@ _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
-_CURVATURES, _CURVATURE_BATCH = 4096, 32
-"""Samples that the loss's curvatures are taken from, and those whose gradients are summed up."""
+_CURVATURES = 4096
+"""Samples that the loss's curvatures are taken from."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,8 @@ class _Run:
 
             with torch.no_grad():
                 wanted = teacher(*inputs)
+                if self.recipe.mirrored_teacher:
+                    wanted = (wanted + teacher(inputs[0].flip(3), *inputs[1:])) / 2
             logits = (wanted, network(*inputs))
             return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
 
@@ -241,6 +244,7 @@ class _Run:
             weight_decay=0.0,
             schedule=Schedule.COSINE,
             shift=self.recipe.shift,
+            repeat_edges=self.recipe.repeat_edges,
             flip=self.recipe.flip,
         )
         train(
@@ -326,24 +330,22 @@ class _Run:
             return None
         if self.task is not Task.CLASSES:
             raise InputError("entropy_bits needs a network that tells classes apart")
-        batches = [
-            tuple(map(torch.from_numpy, part.batch(slice(at, at + _CURVATURE_BATCH))))
-            for at in range(0, min(_CURVATURES, len(part)), _CURVATURE_BATCH)
-        ]
-        curvatures = channel_curvatures(module, batches, self.recipe.seed)
+        inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
+        curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
         return steps_at_entropy(module, curvatures, bits)
 
-    def _batches(self) -> list[tuple[Any, Any]]:
-        """Return some training samples, for criteria that measure slopes."""
-        import torch
-
+    def _batches(self) -> list[tuple[Any, Any]] | None:
+        """Return some training samples for criteria that measure slopes; None for others."""
+        if self.recipe.criterion not in MEASURED:
+            return None
         part = self.split.train.take(slice(0, 4 * self.recipe.batch))
-        made: list[tuple[Any, Any]] = []
-        for at in range(0, len(part), self.recipe.batch):
-            span = slice(at, at + self.recipe.batch)
-            inputs = tuple(torch.from_numpy(array) for array in part.batch(span))
-            made.append((inputs, torch.from_numpy(part.labels[span])))
-        return made
+        if len(part.inputs) > 1:
+            raise InputError(
+                f"the criterion {self.recipe.criterion!r} measures networks of one input, and this "
+                f"one has {len(part.inputs)}"
+            )
+        spans = [slice(at, at + self.recipe.batch) for at in range(0, len(part), self.recipe.batch)]
+        return [(part.batch(span)[0], part.labels[span]) for span in spans]
 
 
 def quantized(

@@ -23,13 +23,16 @@ class CompressionRecipe:
     """Which steps a network goes through, in the order of these fields, and how each trains.
 
     Attributes:
-        prune: pruned / total; None for as much as an N:M `pattern` prunes, or nothing.
+        prune: pruned / total, or layer -> its own rate, in the scope `layer`, the other layers
+            staying whole; None for as much as an N:M `pattern` prunes, or nothing.
         pattern: of what is pruned (`lepton.models.pruning.prune_model`).
         criterion: by which it is chosen.
         scope: `layer` or `global`.
         prune_steps: of the cubic schedule.
         prune_epochs: of training after each of them; None for `epochs`.
         temperature: of distillation, where there is a teacher.
+        mirrored_teacher: the teacher's logits are the mean of those of an image and of its mirror
+            image, left to right.
         distil_epochs: of the step that is distillation alone; None for `epochs`, 0 for no such
             step.
         share: levels of each weight, found by k-means and trained; not with `bits` below 8.
@@ -45,6 +48,7 @@ class CompressionRecipe:
         learning_rate: at its peak.
         batch: samples of a training step.
         shift: training images move by up to so many pixels.
+        repeat_edges: what moves in repeats the edge of the image, and is not zeros.
         flip: half of the training images are mirrored.
         seed: of everything drawn.
 
@@ -52,13 +56,14 @@ class CompressionRecipe:
         InputError: the fields contradict each other, or one is wrong.
     """
 
-    prune: float | None = None
+    prune: float | Mapping[str, float] | None = None
     pattern: str | None = None
     criterion: str = "layer share"
     scope: str = "global"
     prune_steps: int = 3
     prune_epochs: int | None = None
     temperature: float = 4.0
+    mirrored_teacher: bool = False
     distil_epochs: int | None = None
     share: int | None = None
     bits: int = 8
@@ -70,6 +75,7 @@ class CompressionRecipe:
     learning_rate: float = 5e-3
     batch: int = 64
     shift: int = 0
+    repeat_edges: bool = False
     flip: bool = False
     seed: int = 0
 

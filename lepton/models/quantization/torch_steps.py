@@ -6,16 +6,16 @@ so what a network stores is decided by the step of each channel and not by a num
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from lepton.errors import InputError
+from lepton.models.fisher import fisher_information
 from lepton.models.quantization.integer_weights import WEIGHT_BITS
 from lepton.models.quantization.quantizers import Floats, code_limits
 from lepton.models.quantization.torch_weights import weights_of
@@ -25,7 +25,6 @@ from lepton.models.quantization.torch_weights import weights_of
 
 __all__ = ["channel_curvatures", "entropy_bits", "steps_at_entropy"]
 
-Batches = Sequence[tuple[torch.Tensor, ...]]
 _HALVINGS = 60
 """Of the interval that the common factor of the steps is looked for in."""
 _HIGH = code_limits(WEIGHT_BITS, symmetric=True)[1]
@@ -41,45 +40,21 @@ def entropy_bits(codes: NDArray[Any]) -> float:
     return float(-(parts * np.log2(parts)).sum())
 
 
-def channel_curvatures(network: nn.Module, batches: Batches, seed: int) -> dict[str, Floats]:
-    """Return how the loss curves along the weights of each channel, by the weight's name.
+def channel_curvatures(
+    network: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]], seed: int
+) -> dict[str, Floats]:
+    """Return the mean over each channel's weights of the Fisher information, by the weight's name.
 
-    It is the mean over the channel's weights of the Fisher information
-    E_x E_(y ~ p(x)) (d ln p_y(x) / dw)^2, which equals the second derivative of
-    KL(p || q) of the network's probabilities p and those q after a change of w.
-    One label is drawn for each sample; the squared gradient of a batch's sum is without bias, as
-    gradients of drawn labels have the mean 0.
-
-    Source: Martens, New Insights and Perspectives on the Natural Gradient Method, JMLR 2020,
-    sections 5 and 8.1.
+    `[channels]`, or `[1]` where a weight has no axis of channels.
 
     Args:
-        network: makes logits `[n, classes]`; it is run as for inference.
+        network: makes logits `[n, classes]`.
         batches: its inputs.
-        seed: of the labels.
-
-    Returns:
-        `[channels]`, or `[1]` where a weight has no axis of channels.
+        seed: of the labels (`fisher_information`).
     """
     weights = weights_of(network)
-    sums = [torch.zeros_like(weight.value) for weight in weights]
-    was_training = network.training
-    network.eval()
-    drawn = torch.Generator().manual_seed(seed)
-    for inputs in batches:
-        logits = network(*inputs)
-        chances = functional.softmax(logits.detach(), dim=-1)
-        labels = torch.multinomial(chances, 1, generator=drawn)[:, 0]
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        slopes = torch.autograd.grad(loss, [weight.value for weight in weights])
-        for total, slope in zip(sums, slopes, strict=True):
-            total += slope.square()
-    network.train(was_training)
-    samples = sum(len(inputs[0]) for inputs in batches)
-    return {
-        weight.name: _by_channel(total / samples, weight.axis).mean(axis=1)
-        for weight, total in zip(weights, sums, strict=True)
-    }
+    found = fisher_information(network, {item.name: item.value for item in weights}, batches, seed)
+    return {item.name: _by_channel(found[item.name], item.axis).mean(axis=1) for item in weights}
 
 
 def steps_at_entropy(
