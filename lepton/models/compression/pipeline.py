@@ -21,6 +21,12 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.teaching import (
+    loss_of_answers,
+    loss_of_teacher,
+    mean_answers,
+    numbered,
+)
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
@@ -45,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
-_HARD_SHARE = 0.1
-"""Of the labels' own cross-entropy in the loss of a distillation."""
 _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
@@ -218,21 +222,19 @@ class _Run:
         if self.teacher is None:
             return None
         from lepton.models.onnx_module import from_onnx
-        from lepton.models.torch_distillation import distillation_loss
 
-        teacher = _channels_last(from_onnx(self.teacher).eval())
+        teacher, recipe = _channels_last(from_onnx(self.teacher).eval()), self.recipe
+        if not recipe.teacher_views:
+            return loss_of_teacher(teacher, recipe.temperature)
+        answers = mean_answers(teacher, self.split.train)
+        return loss_of_answers(answers, self.split.train, recipe.temperature)
 
-        def loss(network: Any, inputs: Any, labels: Any) -> Any:
-            import torch
-
-            with torch.no_grad():
-                wanted = teacher(*inputs)
-                if self.recipe.mirrored_teacher:
-                    wanted = (wanted + teacher(inputs[0].flip(3), *inputs[1:])) / 2
-            logits = (wanted, network(*inputs))
-            return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
-
-        return loss
+    @property
+    def _samples(self) -> tuple[Dataset, Dataset]:
+        """What trainings learn from, and what they are validated by."""
+        has_answers = self.teacher is not None and self.recipe.teacher_views
+        train = numbered(self.split.train) if has_answers else self.split.train
+        return train, self.split.validation
 
     def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
@@ -250,7 +252,7 @@ class _Run:
         train(
             _channels_last(module),
             self.task,
-            (self.split.train, self.split.validation),
+            self._samples,
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
             hooks=Hooks(self._loss),

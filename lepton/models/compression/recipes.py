@@ -137,8 +137,8 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
     "resnet8_compressed": CompressedNetwork(
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
-            entropy_bits=1.985, rounds_activations=False, mirrored_teacher=True, distil_epochs=0,
-            epochs=20, shift=3, repeat_edges=True, flip=True, learning_rate=7e-4, batch=128,
+            entropy_bits=1.985, rounds_activations=False, teacher_views=True, distil_epochs=0,
+            epochs=12, shift=3, repeat_edges=True, flip=True, learning_rate=7e-4, batch=128,
         ),
         _CIFAR10,
         threads=1,
