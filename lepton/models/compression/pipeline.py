@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
-from lepton.models.compression.teaching import (
-    loss_of_answers,
-    loss_of_teacher,
-    mean_answers,
-    numbered,
-)
+from lepton.models.compression.teaching import loss_of_pairs, loss_of_teacher
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
@@ -223,18 +218,12 @@ class _Run:
             return None
         from lepton.models.onnx_module import from_onnx
 
-        teacher, recipe = _channels_last(from_onnx(self.teacher).eval()), self.recipe
-        if not recipe.teacher_views:
-            return loss_of_teacher(teacher, recipe.temperature)
-        answers = mean_answers(teacher, self.split.train)
-        return loss_of_answers(answers, self.split.train, recipe.temperature)
-
-    @property
-    def _samples(self) -> tuple[Dataset, Dataset]:
-        """What trainings learn from, and what they are validated by."""
-        has_answers = self.teacher is not None and self.recipe.teacher_views
-        train = numbered(self.split.train) if has_answers else self.split.train
-        return train, self.split.validation
+        teacher = _channels_last(from_onnx(self.teacher).eval())
+        if not self.recipe.mirror_pairs:
+            return loss_of_teacher(teacher, self.recipe.temperature)
+        if [array.ndim for array in self.split.train.inputs] != [4]:
+            raise InputError("mirror_pairs needs samples that are one image [c, h, w] each")
+        return loss_of_pairs(teacher, self.recipe.temperature)
 
     def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
@@ -252,7 +241,7 @@ class _Run:
         train(
             _channels_last(module),
             self.task,
-            self._samples,
+            (self.split.train, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
             hooks=Hooks(self._loss),

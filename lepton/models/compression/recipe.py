@@ -31,8 +31,8 @@ class CompressionRecipe:
         prune_steps: of the cubic schedule.
         prune_epochs: of training after each of them; None for `epochs`.
         temperature: of distillation, where there is a teacher.
-        teacher_views: the teacher answers once for each image, by the mean of its logits of ten
-            views (`mean_answers`); otherwise for each image as it is trained with.
+        mirror_pairs: with a teacher, a training step takes images and their mirror images, and
+            both learn the mean of the teacher's answers (`loss_of_pairs`).
         distil_epochs: of the step that is distillation alone; None for `epochs`, 0 for no such
             step.
         share: levels of each weight, found by k-means and trained; not with `bits` below 8.
@@ -63,7 +63,7 @@ class CompressionRecipe:
     prune_steps: int = 3
     prune_epochs: int | None = None
     temperature: float = 4.0
-    teacher_views: bool = False
+    mirror_pairs: bool = False
     distil_epochs: int | None = None
     share: int | None = None
     bits: int = 8

@@ -145,8 +145,8 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
     "resnet8_compressed": CompressedNetwork(
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
-            entropy_bits=1.985, rounds_activations=False, teacher_views=True, distil_epochs=0,
-            epochs=12, shift=3, repeat_edges=True, flip=True, learning_rate=7e-4, batch=128,
+            entropy_bits=1.985, rounds_activations=False, mirror_pairs=True, distil_epochs=0,
+            epochs=4, shift=3, repeat_edges=True, learning_rate=6e-4, batch=64,
         ),
         _CIFAR10,
         threads=1,
@@ -156,8 +156,8 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         CompressionRecipe(
             prune={_LAST_INNER: 45 / 64}, pattern="filters", criterion="curvature", scope="layer",
             prune_steps=2, prune_epochs=1, entropy_bits=3.0, rounds_activations=False,
-            teacher_views=True, distil_epochs=0, epochs=8, shift=3, repeat_edges=True, flip=True,
-            learning_rate=1e-3, batch=128,
+            mirror_pairs=True, distil_epochs=0, epochs=3, shift=3, repeat_edges=True,
+            learning_rate=1e-3, batch=64,
         ),
         _CIFAR10,
         threads=1,
