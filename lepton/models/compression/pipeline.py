@@ -50,8 +50,8 @@ _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
-_CURVATURES = 4096
-"""Samples that the loss's curvatures are taken from."""
+_CURVATURES, _PRODUCTS = 4096, 512
+"""Samples that the loss's curvatures are taken from, and the products of layers' inputs."""
 
 
 @dataclass(frozen=True)
@@ -311,10 +311,11 @@ class _Run:
         return quantized(to_onnx(module), self.split, codes)
 
     def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
-        """Return the steps of a recipe that goes by entropy."""
+        """Round the weights of a recipe that goes by entropy, and return their steps."""
         import torch
 
-        from lepton.models.quantization.torch_steps import channel_curvatures, steps_at_entropy
+        from lepton.models.quantization.torch_feedback import input_products
+        from lepton.models.quantization.torch_steps import channel_curvatures, round_to_entropy
 
         bits, part = self.recipe.entropy_bits, self.split.train
         if bits is None:
@@ -323,7 +324,8 @@ class _Run:
             raise InputError("entropy_bits needs a network that tells classes apart")
         inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
         curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
-        return steps_at_entropy(module, curvatures, bits)
+        few = tuple(item[:_PRODUCTS] for item in inputs)
+        return round_to_entropy(module, curvatures, bits, input_products(module, [few]))
 
     def _batches(self) -> list[tuple[Any, Any]] | None:
         """Return some training samples for criteria that measure slopes; None for others."""

@@ -41,7 +41,7 @@ class CompressionRecipe:
         learned_scales: train the weights' scales too, in place of taking them from the extremes.
         entropy_bits: zero-order entropy of a weight's code, on average, that training starts from:
             weights are rounded to multiples of steps that put more bits where the loss curves more
-            (`steps_at_entropy`), in place of those of `bits`. Of networks that tell classes apart.
+            (`round_to_entropy`), in place of those of `bits`. Of networks that tell classes apart.
         rounds_activations: train with the rounding of activations as well; the file rounds them.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.

@@ -146,7 +146,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             entropy_bits=1.985, rounds_activations=False, mirror_pairs=True, distil_epochs=0,
-            epochs=4, shift=3, repeat_edges=True, learning_rate=6e-4, batch=64,
+            epochs=3, shift=3, repeat_edges=True, learning_rate=3e-4, batch=64,
         ),
         _CIFAR10,
         threads=1,

@@ -29,7 +29,7 @@ class AwareOptions:
         activation_bits: 1 to 16; None leaves activations as they are. The file has 8.
         learned_scales: train the weights' scales (LSQ) in place of taking them from the extremes.
         steps: by the parameter's path, `[channels]` steps that a weight is rounded to multiples of,
-            by codes of 8 bits, and that are trained from there (`steps_at_entropy`), in place of
+            by codes of 8 bits, and that are trained from there (`round_to_entropy`), in place of
             those of its bits.
         momentum: of the moving averages of activations' extremes.
     """
