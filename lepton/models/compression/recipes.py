@@ -155,7 +155,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             prune={_LAST_INNER: 45 / 64}, pattern="filters", criterion="curvature", scope="layer",
-            prune_steps=2, prune_epochs=1, entropy_bits=3.0, rounds_activations=False,
+            prune_steps=1, prune_epochs=1, entropy_bits=3.0, rounds_activations=False,
             mirror_pairs=True, distil_epochs=0, epochs=3, shift=3, repeat_edges=True,
             learning_rate=1e-3, batch=64,
         ),
