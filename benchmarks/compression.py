@@ -32,7 +32,6 @@ __all__ = ["cost", "limits", "main", "table"]
 PAGE = ROOT / "docs" / "compression.md"
 HEADING = "## Figures"
 CHIP = "edge"
-THREADS = 2
 POINTS_LOST = {
     "mnist_compressed": 0.05,
     "lenet_compressed": 0.1,
@@ -138,9 +137,6 @@ def main() -> None:
     data = os.environ.get("LEPTON_DATA")
     if data is None:
         parser.error("LEPTON_DATA must name the folder of the models and data sets")
-    import torch
-
-    torch.set_num_threads(THREADS)
     names: list[str] = options.names or ([] if options.write else list(COMPRESSED))
     with tempfile.TemporaryDirectory() as temporary:
         for name in names:

@@ -18,6 +18,7 @@ from benchmarks.compression import PAGE, cost, limits, shipped, table
 from lepton.chip import load_chip
 from lepton.errors import InputError
 from lepton.models import model_path
+from lepton.models.compression.files import layer_arrays
 from lepton.models.compression.make import make_compressed
 from lepton.models.compression.recipes import COMPRESSED, classifier_of_pixels
 from lepton.models.int8 import golden_session, run_each
@@ -99,6 +100,8 @@ def test_the_simulator_gives_the_bytes_of_the_golden(name: str) -> None:
 @pytest.mark.slow
 def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the training extra is not installed")
+    from lepton.models.quantization.torch_steps import entropy_bits
+
     shipped = COMPRESSED["resnet8_compressed"]
     recipe = dataclasses.replace(shipped.recipe, epochs=1)
 
@@ -115,7 +118,11 @@ def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
     (result,) = made["results"]
     assert result["bytes"] == (tmp_path / "out" / "mine.onnx").stat().st_size
     assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.6
-    assert result["nonzero_weights"] <= 0.48 * result["float_weights"]
+    codes = layer_arrays(onnx.load(str(tmp_path / "out" / "mine.onnx")))
+    bits = sum(entropy_bits(array) * array.size for array in codes)
+    wanted = shipped.recipe.entropy_bits
+    assert wanted is not None
+    assert bits / sum(array.size for array in codes) == pytest.approx(wanted, abs=0.05)
 
 
 def classifier(path: Path, last: str) -> Path:

@@ -14,12 +14,14 @@ from onnx import numpy_helper
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.export import float_model
 from lepton.models.onnx_module import from_onnx
+from lepton.models.pruning import filter_graph
 from lepton.models.quantization import AwareOptions
 from lepton.models.training.named import named_split
 from lepton.models.training.recipes import Split
 from lepton.models.training.trainer import Hooks
-from lepton.models.zoo import network_named
+from lepton.models.zoo import Task, network_named
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
 
@@ -105,6 +107,36 @@ def test_the_first_and_the_last_layer_may_have_more_bits(tmp_path: Path) -> None
     assert RECIPE.aware(["a"]) == AwareOptions({"a": 5}, 8, False)
 
 
+def test_filters_of_one_layer_go_by_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = float_model(
+        network_named("digits_cnn").build(0), network_named("digits_cnn").inputs, "y"
+    )
+    monkeypatch.setattr(pipeline, "train", lambda module, *_, **__: module.eval())
+    layer = filter_graph(source).filters[0].layer
+    for criterion in ("gradient", "saliency", "sensitivity", "curvature"):
+        recipe = CompressionRecipe(
+            prune={layer: 0.5}, pattern="filters", criterion=criterion, scope="layer",
+            prune_steps=1, epochs=1,
+        )  # fmt: skip
+        made = compress_model(source, few(), recipe, tmp_path / criterion)
+        assert [array.shape[:2] for array in codes_of(made.model)] == [(8, 1), (32, 8), (10, 32)]
+
+
+def test_codes_have_the_entropy_asked_for(tmp_path: Path) -> None:
+    from lepton.models.quantization.torch_steps import entropy_bits
+
+    recipe = CompressionRecipe(entropy_bits=2.5, rounds_activations=False, epochs=1)
+    made = compressed(tmp_path / "steps", recipe)
+    codes = codes_of(made.model)
+    total = sum(entropy_bits(array) * array.size for array in codes)
+    assert total / sum(array.size for array in codes) == pytest.approx(2.5, abs=0.1)
+    assert max(np.abs(array).max() for array in codes) > 3
+    with pytest.raises(InputError, match="entropy_bits needs a network that tells classes apart"):
+        compress_model(made.source, few(), recipe, tmp_path / "other", task=Task.SCORE)
+
+
 def test_a_wrong_rate_is_refused_before_anything_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +190,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         ({"share": 4, "bits": 5}, "shared or rounded to 5 bits, not both"),
         ({"bits": 9}, "1 to 8 bits, not 9"),
         ({"edge_bits": 9}, "1 to 8 bits, not 9"),
+        ({"entropy_bits": 8.0}, "entropy_bits must be above 0 and below 8, not 8.0"),
+        ({"entropy_bits": 2.0, "bits": 3}, "takes the place of bits, edge_bits and share"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"prune_epochs": 0}, "prune_epochs must be at least 1, not 0"),
         ({"distil_epochs": -1}, "distil_epochs must be at least 0, not -1"),

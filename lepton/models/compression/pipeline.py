@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.teaching import loss_of_pairs, loss_of_teacher
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module.reading import runtime_inputs
+from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
 from lepton.models.training.trainer import Hooks, score_of
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from lepton.models.quantization import IntegerWeights
+    from lepton.models.quantization.quantizers import Floats
 
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -43,12 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
-_HARD_SHARE = 0.1
-"""Of the labels' own cross-entropy in the loss of a distillation."""
 _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
+_CURVATURES, _PRODUCTS = 4096, 512
+"""Samples that the loss's curvatures are taken from, and the products of layers' inputs."""
 
 
 @dataclass(frozen=True)
@@ -214,19 +217,13 @@ class _Run:
         if self.teacher is None:
             return None
         from lepton.models.onnx_module import from_onnx
-        from lepton.models.torch_distillation import distillation_loss
 
         teacher = _channels_last(from_onnx(self.teacher).eval())
-
-        def loss(network: Any, inputs: Any, labels: Any) -> Any:
-            import torch
-
-            with torch.no_grad():
-                wanted = teacher(*inputs)
-            logits = (wanted, network(*inputs))
-            return distillation_loss(logits, labels, self.recipe.temperature, _HARD_SHARE)
-
-        return loss
+        if not self.recipe.mirror_pairs:
+            return loss_of_teacher(teacher, self.recipe.temperature)
+        if [array.ndim for array in self.split.train.inputs] != [4]:
+            raise InputError("mirror_pairs needs samples that are one image [c, h, w] each")
+        return loss_of_pairs(teacher, self.recipe.temperature)
 
     def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
@@ -238,6 +235,7 @@ class _Run:
             weight_decay=0.0,
             schedule=Schedule.COSINE,
             shift=self.recipe.shift,
+            repeat_edges=self.recipe.repeat_edges,
             flip=self.recipe.flip,
         )
         train(
@@ -306,21 +304,41 @@ class _Run:
                     module,
                     [torch.from_numpy(array) for array in first],
                     lambda network: self._train(network, self._epochs, "quantize"),
-                    recipe.aware([weight.name for weight in weights_of(module)]),
+                    recipe.aware(
+                        [weight.name for weight in weights_of(module)], self._steps(module)
+                    ),
                 ).weights
         return quantized(to_onnx(module), self.split, codes)
 
-    def _batches(self) -> list[tuple[Any, Any]]:
-        """Return some training samples, for criteria that measure slopes."""
+    def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
+        """Round the weights of a recipe that goes by entropy, and return their steps."""
         import torch
 
+        from lepton.models.quantization.torch_feedback import input_products
+        from lepton.models.quantization.torch_steps import channel_curvatures, round_to_entropy
+
+        bits, part = self.recipe.entropy_bits, self.split.train
+        if bits is None:
+            return None
+        if self.task is not Task.CLASSES:
+            raise InputError("entropy_bits needs a network that tells classes apart")
+        inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
+        curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
+        few = tuple(item[:_PRODUCTS] for item in inputs)
+        return round_to_entropy(module, curvatures, bits, input_products(module, [few]))
+
+    def _batches(self) -> list[tuple[Any, Any]] | None:
+        """Return some training samples for criteria that measure slopes; None for others."""
+        if self.recipe.criterion not in MEASURED:
+            return None
         part = self.split.train.take(slice(0, 4 * self.recipe.batch))
-        made: list[tuple[Any, Any]] = []
-        for at in range(0, len(part), self.recipe.batch):
-            span = slice(at, at + self.recipe.batch)
-            inputs = tuple(torch.from_numpy(array) for array in part.batch(span))
-            made.append((inputs, torch.from_numpy(part.labels[span])))
-        return made
+        if len(part.inputs) > 1:
+            raise InputError(
+                f"the criterion {self.recipe.criterion!r} measures networks of one input, and this "
+                f"one has {len(part.inputs)}"
+            )
+        spans = [slice(at, at + self.recipe.batch) for at in range(0, len(part), self.recipe.batch)]
+        return [(part.batch(span)[0], part.labels[span]) for span in spans]
 
 
 def quantized(

@@ -18,8 +18,10 @@ from lepton.models.pruning.granularity import Labels, group_sizes, group_sums
 
 __all__ = [
     "CRITERIA",
+    "MEASURED",
     "Slopes",
     "check_criterion",
+    "curvature",
     "deviation",
     "gradient",
     "input_share",
@@ -42,15 +44,17 @@ class Slopes:
     Attributes:
         loss: dL/dw, L the mean loss.
         outputs: the mean over samples of sum_k |dy_k/dw|, y the network's outputs.
+        curvature: d2L/dw2 at the least loss, by the Fisher information.
     """
 
     loss: Weights | None = None
     outputs: Weights | None = None
+    curvature: Weights | None = None
 
     def oriented_by(self, turn: Callable[[Weights], Weights]) -> Slopes:
         """Return them with their axes in another order."""
-        loss, outputs = (None if item is None else turn(item) for item in (self.loss, self.outputs))
-        return Slopes(loss, outputs)
+        items = (self.loss, self.outputs, self.curvature)
+        return Slopes(*(None if item is None else turn(item) for item in items))
 
 
 def magnitude_l1(weights: Weights, labels: Labels) -> Scores:
@@ -157,6 +161,24 @@ def sensitivity(slopes: Weights, labels: Labels) -> Scores:
     return group_sums(np.asarray(slopes, np.float64), labels)
 
 
+def curvature(weights: Weights, curvatures: Weights, labels: Labels) -> Scores:
+    """Return sum h w^2 / 2 of each group: what the loss grows by when the group becomes 0.
+
+    It is the second term of the Taylor series of L(w) - L(0), where the first one is 0 and the
+    weights' effects add up.
+
+    Args:
+        weights: `[out, in, …]`.
+        curvatures: h, d2L/dw2, of the same shape.
+        labels: of the groups.
+
+    Source: LeCun, Denker and Solla, "Optimal Brain Damage", 1990; Theis et al., "Faster Gaze
+    Prediction with Dense Networks and Fisher Pruning", 2018, for the Fisher information in h.
+    """
+    squares = np.square(np.asarray(weights, np.float64)) * np.asarray(curvatures, np.float64)
+    return group_sums(squares, labels) / 2
+
+
 def _ratio(upper: Scores, lower: Scores) -> Scores:
     return np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
 
@@ -180,8 +202,14 @@ CRITERIA: Mapping[str, Callable[[Weights, Labels, Slopes], Scores]] = {
     "sensitivity": lambda weights, labels, slopes: sensitivity(
         _needed(slopes.outputs, "sensitivity"), labels
     ),
+    "curvature": lambda weights, labels, slopes: curvature(
+        weights, _needed(slopes.curvature, "curvature"), labels
+    ),
 }
 """Name -> its function of weights, labels and slopes."""
+
+MEASURED = ("gradient", "saliency", "sensitivity", "curvature")
+"""Those that need slopes."""
 
 
 def check_criterion(name: str) -> None:

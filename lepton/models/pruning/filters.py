@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.onnx_module import from_onnx, to_onnx
-from lepton.models.pruning.criteria import Slopes, scores_of
+from lepton.models.pruning.criteria import MEASURED, Slopes, scores_of
 from lepton.models.pruning.gradual import FineTuning, Measured, load_step, save_step
 from lepton.models.pruning.granularity import labels_of
 from lepton.models.pruning.masks import pruned_count
@@ -73,7 +73,7 @@ def graph_slopes(
     Raises:
         InputError: It needs data or PyTorch, and there is none.
     """
-    if criterion not in ("gradient", "saliency", "sensitivity"):
+    if criterion not in MEASURED:
         return {}
     module, samples = from_onnx(graph.model), measured or Measured()
     layers = {item.weights: item for item in graph.filters}

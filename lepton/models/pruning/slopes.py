@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.pruning.criteria import Slopes
+from lepton.models.pruning.criteria import MEASURED, Slopes
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-__all__ = ["Batches", "Loss", "loss_slopes", "output_slopes", "slopes_for"]
+__all__ = ["Batches", "Loss", "loss_curvatures", "loss_slopes", "output_slopes", "slopes_for"]
 
 Batches: TypeAlias = Sequence[tuple[Any, Any]]
 """Pairs of inputs `[n, …]` and targets `[n, …]`, arrays or tensors."""
@@ -45,7 +45,7 @@ def slopes_for(
     Raises:
         InputError: It needs data, and there are none.
     """
-    if criterion not in ("gradient", "saliency", "sensitivity"):
+    if criterion not in MEASURED:
         return {name: Slopes() for name in parameters}
     if not data:
         raise InputError(f"the criterion {criterion!r} needs data to measure slopes on")
@@ -53,6 +53,9 @@ def slopes_for(
         inputs = np.concatenate([np.asarray(batch) for batch, _ in data])[:_SAMPLES]
         made = output_slopes(module, parameters, inputs)
         return {name: Slopes(outputs=made[name]) for name in parameters}
+    if criterion == "curvature":
+        made = loss_curvatures(module, parameters, data, loss)
+        return {name: Slopes(curvature=made[name]) for name in parameters}
     made = loss_slopes(module, parameters, data, loss)
     return {name: Slopes(loss=made[name]) for name in parameters}
 
@@ -80,6 +83,23 @@ def loss_slopes(
             for name, slope in zip(parameters, found, strict=True):
                 sums[name] += slope * (len(batch) / count)
     return {name: item.cpu().numpy() for name, item in sums.items()}
+
+
+def loss_curvatures(
+    module: nn.Module, parameters: Parameters, data: Batches, loss: Loss | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return d2L/dw2 of each parameter by the Fisher information (`fisher_information`).
+
+    Raises:
+        InputError: the loss is not the cross-entropy of logits, which alone has it.
+    """
+    from lepton.models.fisher import fisher_information
+
+    if loss is not None:
+        raise InputError("the criterion 'curvature' is of cross-entropy: it takes no other loss")
+    batches = [(_tensor(batch),) for batch, _ in data]
+    found = fisher_information(module, parameters, batches)
+    return {name: item.cpu().numpy() for name, item in found.items()}
 
 
 def output_slopes(

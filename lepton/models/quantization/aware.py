@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lepton.errors import InputError
 from lepton.models.extras import require
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
-from lepton.models.quantization.quantizers import ACTIVATION_BITS
+from lepton.models.quantization.quantizers import ACTIVATION_BITS, Floats
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +28,16 @@ class AwareOptions:
         bits: of all weights, 1 to 8, or of those named (by the parameter's path), 8 for the others.
         activation_bits: 1 to 16; None leaves activations as they are. The file has 8.
         learned_scales: train the weights' scales (LSQ) in place of taking them from the extremes.
+        steps: by the parameter's path, `[channels]` steps that a weight is rounded to multiples of,
+            by codes of 8 bits, and that are trained from there (`round_to_entropy`), in place of
+            those of its bits.
         momentum: of the moving averages of activations' extremes.
     """
 
     bits: int | Mapping[str, int] = WEIGHT_BITS
     activation_bits: int | None = 8
     learned_scales: bool = False
+    steps: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
     momentum: float = 0.01
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ def train_quantized(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: bits are named of a weight that the network has not.
+        InputError: bits or steps are named of a weight that the network has not.
     """
     require("torch")
     from lepton.models.quantization.torch_aware import QuantizationAware
@@ -95,7 +99,7 @@ def train_quantized(
 
     options = options or AwareOptions()
     known = [weight.name for weight in weights_of(network)]
-    named = () if isinstance(options.bits, int) else options.bits
+    named = [*options.steps, *(() if isinstance(options.bits, int) else options.bits)]
     unknown = next((name for name in named if name not in known), None)
     if unknown is not None:
         raise InputError(f"the network has no weights '{unknown}' (it has {', '.join(known)})")

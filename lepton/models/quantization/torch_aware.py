@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lepton.models.quantization.aware import AwareOptions
-from lepton.models.quantization.torch_fake import FakeActivation, FakeWeights
+from lepton.models.quantization.torch_fake import FakeActivation, FakeWeights, SteppedWeights
 from lepton.models.quantization.torch_points import activation_points, first_tensor
-from lepton.models.quantization.torch_weights import replace, weights_of
+from lepton.models.quantization.torch_weights import Weight, replace, weights_of
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -39,9 +39,7 @@ class QuantizationAware(nn.Module):
         if options.activation_bits is not None:
             self._observe(network, example, options)
         for weight in weights_of(network):
-            bits = options.bits_of(weight.name)
-            fake = FakeWeights(weight.value, bits, weight.axis, options.learned_scales)
-            replace(weight, fake)
+            replace(weight, _rounder(weight, options))
         self.network = network
 
     def _observe(
@@ -80,6 +78,14 @@ class QuantizationAware(nn.Module):
         """Let the network's activations be as they are."""
         for handle in self._handles:
             handle.remove()
+
+
+def _rounder(weight: Weight, options: AwareOptions) -> nn.Module:
+    """Return what rounds a weight."""
+    if weight.name in options.steps:
+        return SteppedWeights(options.steps[weight.name], weight.axis, weight.value.ndim)
+    bits = options.bits_of(weight.name)
+    return FakeWeights(weight.value, bits, weight.axis, options.learned_scales)
 
 
 def _rounding(fake: FakeActivation) -> Any:

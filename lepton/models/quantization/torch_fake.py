@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from lepton.models.quantization.integer_weights import IntegerWeights
-from lepton.models.quantization.quantizers import code_limits
+from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
+from lepton.models.quantization.quantizers import Floats, code_limits, spread
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUntypedBaseClass=false
 
-__all__ = ["FakeActivation", "FakeWeights"]
+__all__ = ["FakeActivation", "FakeWeights", "SteppedWeights"]
 
 
 def _straight_through(rounded: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -86,6 +86,54 @@ class FakeWeights(nn.Module):
         scale = self.scale.detach().abs().cpu()
         codes = torch.round(weight.cpu() / scale).to(torch.int8).numpy()
         flat = scale.numpy().astype(np.float32).reshape(-1)
+        return IntegerWeights(codes, flat[0] if self.axis is None else flat, self.axis)
+
+
+class SteppedWeights(nn.Module):
+    """Rounds a weight to multiples of given steps, which are trained too: c s e^g.
+
+    c = clip(round(10 v), -127, 127) are codes of 8 bits, s the given steps, and v (the parameter in
+    the weight's place, w / (10 s) to begin with) and g (0 to begin with) are what is trained. In
+    these units one learning rate suits layers whose weights differ in size by any factor: Adam
+    moves a weight by ten times the rate in parts of its step, and a channel by the rate in parts of
+    its size. The gradient of v is straight through inside the range and 0 outside, that of g exact.
+
+    Source: Bengio et al., arXiv:1308.3432 (straight-through estimator).
+
+    Args:
+        steps: `[channels]`, or `[1]` without an axis.
+        axis: of the channels; None for one step.
+        ndim: of the weight.
+    """
+
+    steps: torch.Tensor
+    _PACE = 10.0
+
+    def __init__(self, steps: Floats, axis: int | None, ndim: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.high = code_limits(WEIGHT_BITS, symmetric=True)[1]
+        self.register_buffer("steps", torch.from_numpy(spread(steps, axis, ndim)).clone())
+        self.gains = nn.Parameter(torch.zeros_like(self.steps))
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what is trained in place of a weight."""
+        return weight / (self._PACE * self._scale())
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the weight on its grid."""
+        codes = self._PACE * values
+        codes = _straight_through(torch.round(codes), codes)
+        return torch.clamp(codes, -self.high, self.high) * self._scale()
+
+    def _scale(self) -> torch.Tensor:
+        return self.steps * self.gains.exp()
+
+    def stored(self, weight: torch.Tensor) -> IntegerWeights:
+        """Return the codes of a weight that this has made."""
+        scale = self._scale().detach().cpu()
+        codes = torch.round(weight.cpu() / scale).to(torch.int8).numpy()
+        flat = scale.numpy().reshape(-1)
         return IntegerWeights(codes, flat[0] if self.axis is None else flat, self.axis)
 
 

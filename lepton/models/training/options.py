@@ -37,7 +37,8 @@ class TrainingOptions:
         weight_decay: of AdamW.
         schedule: of the learning rate.
         label_smoothing: for classes, 0..1.
-        shift: images move by up to so many pixels on both axes, zeros moving in.
+        shift: images move by up to so many pixels on both axes.
+        repeat_edges: what moves in repeats the edge of the image, and is not zeros.
         flip: half of the images are mirrored left to right.
     """
 
@@ -49,6 +50,7 @@ class TrainingOptions:
     schedule: Schedule = Schedule.WARM_UP_COSINE
     label_smoothing: float = 0.0
     shift: int = 0
+    repeat_edges: bool = False
     flip: bool = False
 
     def __post_init__(self) -> None:

@@ -90,6 +90,7 @@ NAIVE: Mapping[str, Callable[[Any, Any, list[tuple[int, ...]], str], float]] = {
     "gradient": lambda w, g, members, kind: sum(abs(g[at]) for at in members),
     "saliency": lambda w, g, members, kind: abs(sum(w[at] * g[at] for at in members)),
     "sensitivity": lambda w, g, members, kind: sum(abs(g[at]) for at in members),
+    "curvature": lambda w, g, members, kind: sum(w[at] ** 2 * abs(g[at]) / 2 for at in members),
 }
 
 
@@ -103,7 +104,7 @@ def test_scores_equal_the_loops(name: str, kind: str) -> None:
     for shape in SHAPES:
         w, slopes = drawn(shape), drawn(shape, 1)
         labels = labels_of(shape, kind)
-        made = scores_of(w, labels, name, Slopes(slopes, np.abs(slopes)))
+        made = scores_of(w, labels, name, Slopes(slopes, np.abs(slopes), np.abs(slopes)))
         for members in naive_groups(shape, kind).values():
             expected = NAIVE[name](w, slopes, members, kind)
             assert made[labels[members[0]]] == pytest.approx(expected, rel=1e-12)
@@ -113,7 +114,7 @@ def test_scores_of_zeros_are_zero() -> None:
     labels = labels_of((2, 3), "filters")
     for name in CRITERIA:
         zeros = np.zeros((2, 3))
-        assert not scores_of(zeros, labels, name, Slopes(zeros, zeros)).any()
+        assert not scores_of(zeros, labels, name, Slopes(zeros, zeros, zeros)).any()
 
 
 def test_relative_norm_does_not_depend_on_scale() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lepton.errors import InputError
-from lepton.models.pruning.slopes import loss_slopes, output_slopes, slopes_for
+from lepton.models.pruning.slopes import loss_curvatures, loss_slopes, output_slopes, slopes_for
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
 nn = torch.nn
@@ -64,6 +64,25 @@ def test_loss_slopes_are_finite_differences_of_the_mean_loss(network: Any) -> No
         assert np.abs(expected).max() > 1e-3
 
 
+def test_curvatures_are_finite_differences_of_the_divergence(network: Any) -> None:
+    images = torch.from_numpy(np.concatenate([batch for batch, _ in batches()]))
+    network.eval()
+    with torch.no_grad():
+        chances = torch.softmax(network(images), -1)
+    made = loss_curvatures(network, weights_of(network), batches() * 400)
+    for name, weight in weights_of(network).items():
+        expected = np.zeros(weight.shape)
+        for at in range(weight.numel()):
+            with torch.no_grad():
+                for sign in (1, -1):
+                    weight.view(-1)[at] += sign * 1e-4
+                    logs = torch.log_softmax(network(images), -1)
+                    divergence = (chances * (chances.log() - logs)).sum(-1).mean()
+                    expected.reshape(-1)[at] += float(divergence) / 1e-8
+                    weight.view(-1)[at] -= sign * 1e-4
+        np.testing.assert_allclose(made[name], expected, rtol=0.3, atol=0.02 * expected.max())
+
+
 def test_output_slopes_are_finite_differences_of_every_output(network: Any) -> None:
     images = np.concatenate([batch for batch, _ in batches()])[:3]
 
@@ -84,5 +103,9 @@ def test_only_what_a_criterion_needs_is_measured(network: Any) -> None:
     assert slopes_for("l1", network, weights, None, None)["conv"].loss is None
     assert slopes_for("saliency", network, weights, batches(), None)["conv"].loss is not None
     assert slopes_for("sensitivity", network, weights, batches(), None)["conv"].outputs is not None
+    found = slopes_for("curvature", network, weights, batches(), None)
+    assert found["conv"].curvature is not None and found["conv"].loss is None
+    with pytest.raises(InputError, match="'curvature' is of cross-entropy"):
+        slopes_for("curvature", network, weights, batches(), lambda made, _: made.sum())
     with pytest.raises(InputError, match="'gradient' needs data"):
         slopes_for("gradient", network, weights, None, None)

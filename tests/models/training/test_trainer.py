@@ -227,6 +227,11 @@ def test_augmentation() -> None:
     windows = [padded[y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
     seen = [[torch.equal(one[0], window) for window in windows].index(True) for one in moved]
     assert set(seen) == set(range(9))
+    repeated = torch.tensor(np.pad(image[0, 0].numpy(), 1, mode="edge"))
+    windows = [repeated[y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+    moved = shifted(image, 1, repeat_edges=True)
+    seen = [[torch.equal(one[0], window) for window in windows].index(True) for one in moved]
+    assert set(seen) == set(range(9))
     mirrored = [torch.equal(one, image[0].flip(2)) for one in flipped(image)]
     assert 60 < sum(mirrored) < 140
 
