@@ -24,15 +24,18 @@ import numpy as np
 
 from benchmarks.measure import ROOT
 from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from lepton.models.light import light_network, light_samples
 from lepton.runtime.devices import CpuDevice, DeviceOptions, choose_devices
 from lepton.runtime.devices.library import drawn_inputs, piece_runner
 from lepton.runtime.devices.profile import Profile, best_ns
+from lepton.runtime.golden import onnx_session
+from lepton.runtime.placed import prepare_plan
 from lepton.runtime.placement import Goal, schedule, solve
 from lepton.runtime.plan import Plan, place_network
 from lepton.runtime.split import Network, read_network
 from tests.runtime.placement_cases import random_problem
 
-__all__ = ["Graphs", "Placed", "Predicted", "brute_force_row", "limits"]
+__all__ = ["Beside", "Graphs", "Placed", "Predicted", "brute_force_row", "limits"]
 
 PAGE = ROOT / "docs" / "placement.md"
 HEADING = "## Figures"
@@ -73,6 +76,20 @@ class Predicted:
     @property
     def error(self) -> float:
         return abs(self.predicted_ns / self.measured_ns - 1)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A float network on the CPU device beside ONNX Runtime itself, by the clock on the wall."""
+
+    network: str
+    threads: int
+    device_ns: int
+    library_ns: int
+
+    @property
+    def ratio(self) -> float:
+        return self.device_ns / self.library_ns
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,24 @@ def predicted(network: Network, profile: Profile) -> Predicted:
     return Predicted(network.name, plan.schedule.latency_ns, measured)
 
 
+def beside_library(path: Path, threads: int, rounds: int = 15) -> Beside:
+    """Run a float ONNX file on the CPU device and in ONNX Runtime, turn and turn about."""
+    network = read_network(path)
+    device = CpuDevice(Profile(threads), is_measuring=False)
+    model = prepare_plan(place_network(network, [device]))
+    session = onnx_session(str(path), threads)
+    values = drawn_inputs(network, network.inputs)
+    device_ns = library_ns = 1 << 62
+    for _ in range(rounds):
+        began = time.perf_counter_ns()
+        model.run(values)
+        middle = time.perf_counter_ns()
+        session.run(None, values)
+        device_ns = min(device_ns, middle - began)
+        library_ns = min(library_ns, time.perf_counter_ns() - middle)
+    return Beside(path.name, threads, device_ns, library_ns)
+
+
 def placed(network: Network, chip: str) -> Placed:
     """Place a network on a chip and the CPU."""
     devices, _ = choose_devices(["npu", "cpu"], DeviceOptions(chip=chip))
@@ -154,8 +189,6 @@ def _part_quantized(source: Path, target: Path, samples: Any) -> None:
 
 def networks(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files to predict, and those to place."""
-    from lepton.models.light import light_network, light_samples
-
     stored = [Path(os.environ["LEPTON_DATA"]) / name for name in STORED]
     light, mixed = [], []
     for name in LIGHT:
@@ -168,7 +201,9 @@ def networks(folder: Path) -> tuple[list[Path], list[Path]]:
     return stored + light, [path for path in stored if "float" not in path.name] + mixed
 
 
-def limits(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed]) -> list[Limit]:
+def limits(
+    graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed], beside: Beside
+) -> list[Limit]:
     """Return what was measured beside its limits."""
     better = [math.log(row.npu_first / row.value) for row in npu if row.is_mixed]
     worst = max(row.value / min(row.npu_first, row.cpu_first) for row in npu)
@@ -180,6 +215,7 @@ def limits(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed]) -> l
             "geometric mean over mixed networks, priority / placed", 1.1,
             math.exp(sum(better) / max(len(better), 1)), is_least=True,
         ),
+        Limit("ResNet-50 float, the CPU device / ONNX Runtime", 1.3, beside.ratio),
     ]  # fmt: skip
 
 
@@ -187,7 +223,7 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else 0.0
 
 
-def _text(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed]) -> str:
+def _text(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed], beside: Beside) -> str:
     """Return the tables."""
     large = [
         (f"{size} operations, 3 devices", f"{gap:.1%}", seconds)
@@ -203,12 +239,15 @@ def _text(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed]) -> st
     return "\n\n".join(
         [
             f"Measured by `python -m benchmarks.placement --write`\n{origin()}.",
-            limits_table(limits(graphs, cpu, npu)),
+            limits_table(limits(graphs, cpu, npu, beside)),
             f"{graphs.equal} of {graphs.count} random networks of 2 to 14 operations equal brute "
             "force. Larger ones:",
             markdown_table(("network", "gap to the bound", "CPU s"), large, 2),
             "One thread of the CPU alone, units measured apart and the whole measured at once:",
             markdown_table(("network", "predicted ms", "measured ms", "error"), cpus, 1),
+            f"{beside.network} on {beside.threads} threads, least of runs by turns: "
+            f"{beside.device_ns / 1e6:.1f} ms on the\nCPU device, threads of the runtime included, "
+            f"and {beside.library_ns / 1e6:.1f} ms in ONNX Runtime itself.",
             "An NPU and the CPU; the last columns but one are the latency when that device claims\n"
             "all that it can run, over the placed latency:",
             markdown_table(heads, npus, 4),
@@ -228,7 +267,10 @@ def main() -> None:
         profile = Profile(1)
         cpu = [predicted(read_network(path), profile) for path in alone]
         npu = [placed(read_network(path), chip) for path in together for chip in CHIPS]
-    text = _text(graphs, cpu, npu)
+        resnet = Path(name) / "resnet50.onnx"
+        resnet.write_bytes(light_network("resnet50").SerializeToString())
+        beside = beside_library(resnet, 2)
+    text = _text(graphs, cpu, npu, beside)
     print(text)
     if options.write:
         replace_part(PAGE, HEADING, text)

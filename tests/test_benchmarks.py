@@ -280,8 +280,8 @@ def test_limits_of_placement_count_mixed_networks_only() -> None:
         placement.Placed("mixed", "nano", True, 3, 100, 100, 150, 0.0),
         placement.Placed("int8", "nano", False, 3, 100, 900, 150, 0.0),
     ]
-    found = placement.limits(graphs, cpu, npu)
-    assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1])
+    found = placement.limits(graphs, cpu, npu, placement.Beside("resnet", 2, 125, 100))
+    assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1, 1.25])
     assert [item.is_met for item in found][:3] == [False, False, True]
 
 
