@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +78,7 @@ print(found.fresh)
 
 @dataclass
 class Figures:
-    """Limits with what was measured, and tables."""
+    """Limits with what was measured, tables, and remarks."""
 
     limits: list[Limit] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
@@ -361,13 +362,9 @@ def _begun(folder: Path, out: Path, count: int) -> subprocess.Popen[str]:
 
 def _known(out: Path) -> int:
     """Return how many runs are kept."""
-    if not (out / "runs.db").exists():
-        return 0
-    with sqlite3.connect(out / "runs.db") as connection:
-        try:
-            return connection.execute("select count(*) from lepton_runs").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
+    with suppress(sqlite3.OperationalError), sqlite3.connect(out / "runs.db") as connection:
+        return connection.execute("select count(*) from lepton_runs").fetchone()[0]
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
