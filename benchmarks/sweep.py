@@ -2,11 +2,11 @@
 
     python -m benchmarks.sweep [--write] [--only PART ...] [--runs DIR] [--zigzag PYTHON]
 
-Needs the extra `sweep` and the environment variable LEPTON_DATA, which names the folder of the
-models. The parts are `analytic`, `event`, `search`, `workers` and `kills`; `search` simulates all
-of a space of 4,000 chips first (some ten minutes), unless the folder `--runs` has its runs from
-before. `--zigzag` names a Python that has zigzag-dse, to time it on the same network. With
-`--write` the figures of docs/sweeps.md are replaced.
+Needs the extras `sweep` and `cluster`, and the environment variable LEPTON_DATA, which names the
+folder of the models. The parts are `analytic`, `event`, `search`, `workers`, `cluster` and `kills`;
+`search` simulates all of a space of 4,000 chips first (some ten minutes), unless the folder
+`--runs` has its runs from before. `--zigzag` names a Python that has zigzag-dse, to time it on the
+same network. With `--write` the figures of docs/sweeps.md are replaced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from benchmarks.page import Limit, limits_table, markdown_table, origin, replace
 
 PAGE = ROOT / "docs" / "sweeps.md"
 HEADING = "## Figures"
-PARTS = ("analytic", "event", "search", "workers", "kills")
+PARTS = ("analytic", "event", "search", "workers", "cluster", "kills")
 
 SPACE = """\
 base = "edge"
@@ -77,7 +78,7 @@ print(found.fresh)
 
 @dataclass
 class Figures:
-    """Limits with what was measured, and tables."""
+    """Limits with what was measured, tables, and remarks."""
 
     limits: list[Limit] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
@@ -286,6 +287,44 @@ def workers(figures: Figures, folder: Path) -> None:
     )
 
 
+def cluster(figures: Figures, folder: Path) -> None:
+    """Measure what a Dask cluster of one process adds to a point."""
+    import distributed
+
+    from lepton.explore import load_space
+    from lepton.explore.cluster import DaskWorkers
+    from lepton.explore.task import Task
+    from lepton.explore.workers import ProcessWorkers, Workers
+
+    path = folder / "cluster.toml"
+    path.write_text(
+        resnet8_space(folder).read_text().partition('model = "')[0] + 'model = "digits"'
+    )
+    space = load_space(path)
+    tasks = [Task(str(n), 0, space.base, space.setting((0,) * 8)) for n in range(300)]
+
+    def seconds(workers: Workers) -> float:
+        list(workers.run(tasks[:20]))
+        began = time.perf_counter()
+        list(workers.run(tasks))
+        return (time.perf_counter() - began) / len(tasks)
+
+    with ProcessWorkers(space.workloads, space.base, 1) as pool:
+        here = min(seconds(pool) for _ in range(3))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+    ) as made:
+        workers = DaskWorkers(space.workloads, space.base, made.scheduler_address)
+        there = min(seconds(workers) for _ in range(3))
+        workers.close()
+    added = 1000 * (there - here)
+    figures.limits.append(Limit("distributed engine: added to a point [ms]", 10, added))
+    figures.notes.append(
+        f"A point of `digits` takes {1000 * here:.1f} ms with a worker process here and "
+        f"{1000 * there:.1f} ms with a Dask cluster of one process on the same machine."
+    )
+
+
 def kills(figures: Figures, folder: Path, count: int = 10) -> None:
     """Kill a sweep of 2,000 points ten times at random moments, and compare its table."""
     from lepton.explore import load
@@ -323,13 +362,9 @@ def _begun(folder: Path, out: Path, count: int) -> subprocess.Popen[str]:
 
 def _known(out: Path) -> int:
     """Return how many runs are kept."""
-    if not (out / "runs.db").exists():
-        return 0
-    with sqlite3.connect(out / "runs.db") as connection:
-        try:
-            return connection.execute("select count(*) from lepton_runs").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
+    with suppress(sqlite3.OperationalError), sqlite3.connect(out / "runs.db") as connection:
+        return connection.execute("select count(*) from lepton_runs").fetchone()[0]
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -351,6 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             search(figures, folder, options.runs)
         if "workers" in options.only:
             workers(figures, folder)
+        if "cluster" in options.only:
+            cluster(figures, folder)
         if "kills" in options.only:
             kills(figures, folder)
     text = f"Measured {origin()}.\n\n{figures.text()}"

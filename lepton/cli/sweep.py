@@ -54,6 +54,10 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--workers", type=natural, default=1, help="processes; default 1")
     parser.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="of a Dask cluster, in place of workers here, as tcp://10.0.0.1:8786",
+    )  # fmt: skip
+    parser.add_argument(
         "--storage", metavar="URL", help="database of runs that are done; default DIR/runs.db"
     )
     parser.add_argument(
@@ -74,7 +78,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
     chosen = SweepOptions(
         options.sampler, options.tier, options.points, options.seed, options.workers,
-        options.storage,
+        options.storage, options.scheduler,
     )  # fmt: skip
     space = with_models(load_space(options.space), options.model)
     folder: Path = options.output or options.space.with_suffix(".sweep")

@@ -57,6 +57,7 @@ class SweepOptions:
         seed: of everything that is drawn.
         workers: processes of the event tier.
         storage: URL of the database of runs; None for `runs.db` in the folder of the results.
+        scheduler: address of a Dask cluster that does their work; None for this machine.
     """
 
     sampler: str = TWO_FIDELITY
@@ -65,6 +66,7 @@ class SweepOptions:
     seed: int = 0
     workers: int = 1
     storage: str | None = None
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         known = (TWO_FIDELITY, *SAMPLERS)
@@ -78,6 +80,8 @@ class SweepOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
+        if self.scheduler is not None and self.workers != 1:
+            raise InputError("the scheduler knows its workers: leave their number out")
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,7 @@ def sweep(
     seed: int = 0,
     workers: int = 1,
     storage: str | None = None,
+    scheduler: str | None = None,
 ) -> Sweep:
     """Sweep a design space.
 
@@ -172,12 +177,13 @@ def sweep(
         seed: of everything that is drawn.
         workers: processes.
         storage: URL of the database of runs that are done.
+        scheduler: address of a Dask cluster, in place of workers of this machine.
 
     Raises:
         InputError: the space, a model or an option is at fault.
     """
     made = space if isinstance(space, Space) else load_space(space)
-    options = SweepOptions(sampler, tier, points, seed, workers, storage)
+    options = SweepOptions(sampler, tier, points, seed, workers, storage, scheduler)
     folder = None if out is None else Path(out)
     found = run_sweep(with_models(made, models), options, folder)
     if folder is not None:
@@ -223,7 +229,7 @@ def run_sweep(
         metrics = _analytic(tier, space, numbers)
         return Sweep(space, numbers, metrics, None, {}, 0, len(numbers), _sample(tier, space))
     storage = Storage(_url(options, folder))
-    workers = open_workers(space.workloads, fronts, space.base, options.workers)
+    workers = open_workers(space.workloads, fronts, space.base, options.workers, options.scheduler)
     try:
         runs = Simulations(space, storage, workers, tell)
         count = 0

@@ -1,4 +1,4 @@
-"""Libraries of the extra `sweep`, imported where they are needed."""
+"""Libraries of the extras `sweep` and `cluster`, imported where they are needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["needs"]
 
 
 def needs(module: str) -> Any:
-    """Return a module of the extra `sweep`.
+    """Return a module of the extra `sweep`, or `cluster`.
 
     Raises:
         InputError: it is not installed.
@@ -20,6 +20,7 @@ def needs(module: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError:
         package = module.partition(".")[0]
+        extra = "cluster" if package == "distributed" else "sweep"
         raise InputError(
-            f"sweeps need {package}: install the extra with pip install 'lepton-npu[sweep]'"
+            f"this sweep needs {package}: install the extra with pip install 'lepton-npu[{extra}]'"
         ) from None

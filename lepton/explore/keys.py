@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lepton.chip import Chip, chip_to_table
@@ -19,12 +20,20 @@ _ABOUT = ("name", "description", "sources")
 """Keys of a chip that no run depends on."""
 
 
+_MAKERS = ("compiler.compile", "compiler.front", "simulator.timing", "report.energy")
+"""Modules of the package that make a run's result, with all that they import."""
+
+
 @cache
 def _sources() -> str:
     """Return the digest of the sources that a run's result depends on."""
-    file = module_file("lepton.explore.events")
-    assert file is not None
-    return sources_hash(imported_files(file))
+    own = module_file("lepton.explore.events")
+    found = {own} if own is not None else set[Path]()
+    for name in _MAKERS:
+        file = module_file(f"lepton.{name}")
+        assert file is not None
+        found |= imported_files(file)
+    return sources_hash(found)
 
 
 def workload_digest(workload: Workload) -> str:

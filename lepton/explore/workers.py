@@ -194,9 +194,17 @@ class ProcessWorkers:
 
 
 def open_workers(
-    workloads: Sequence[Workload], fronts: Sequence[FrontModel], base: Chip, count: int
+    workloads: Sequence[Workload],
+    fronts: Sequence[FrontModel],
+    base: Chip,
+    count: int,
+    scheduler: str | None = None,
 ) -> Workers:
-    """Return this process for one worker, else so many processes."""
+    """Return who does tasks: a cluster's processes, so many of this machine, or this process."""
+    if scheduler is not None:
+        from lepton.explore.cluster import DaskWorkers
+
+        return DaskWorkers(workloads, base, scheduler)
     if count == 1:
         return SerialWorker(EventTier(workloads, fronts))
     return ProcessWorkers(workloads, base, count)
