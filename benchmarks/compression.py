@@ -10,9 +10,7 @@ docs/compression.md by those of the recipe files that ship.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,14 @@ from typing import Any
 import lepton
 from benchmarks.codec import measured
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    page_parser,
+    replace_part,
+)
 from lepton.chip import load_chip
 from lepton.models import model_path, trained_networks
 from lepton.models.compression.make import make_compressed
@@ -125,22 +130,19 @@ def _row(name: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     """Make networks; write the page's figures if asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = page_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(COMPRESSED))
     parser.add_argument("--work", type=Path, help="folder of all steps and seeds, to go on from")
     parser.add_argument("--output", type=Path, default=model_path("digits").parent)
-    parser.add_argument("--write", action="store_true", help="replace the figures of the page")
     options = parser.parse_args()
     unknown = next((name for name in options.names if name not in COMPRESSED), None)
     if unknown is not None:
         parser.error(f"'{unknown}': the networks are {', '.join(COMPRESSED)}")
-    data = os.environ.get("LEPTON_DATA")
-    if data is None:
-        parser.error("LEPTON_DATA must name the folder of the models and data sets")
+    data = models_folder(parser)
     names: list[str] = options.names or ([] if options.write else list(COMPRESSED))
     with tempfile.TemporaryDirectory() as temporary:
         for name in names:
-            made = make(name, Path(data), options.work or Path(temporary), options.output)
+            made = make(name, data, options.work or Path(temporary), options.output)
             print(json.dumps({name: made["means"]}, indent=2), flush=True)
     if options.write:
         made = shipped()

@@ -11,8 +11,6 @@ docs/gpu.md.
 
 from __future__ import annotations
 
-import argparse
-import os
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT
-from benchmarks.page import markdown_table, origin, replace_part
+from benchmarks.page import (
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.errors import CompileError
 from lepton.models.light import light_network
 from lepton.runtime.devices.gpu import cuda_engine, gpu_engine, gpu_model
@@ -150,10 +154,9 @@ def text(codes: list[Generated], rows: list[Compared], gpu: str, library: str) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="also replace the figures of the page")
+    parser = page_parser(__doc__)
     options = parser.parse_args()
-    folder = Path(os.environ["LEPTON_DATA"]) / "mlperf_tiny_onnx"
+    folder = models_folder(parser) / "mlperf_tiny_onnx"
     engine, model = gpu_engine(), gpu_model()
     with tempfile.TemporaryDirectory(prefix="lepton-") as name:
         paths = [folder / f"{stored}.onnx" for stored in STORED]

@@ -10,8 +10,6 @@ with `--write` it also replaces the figures of docs/pipelining.md.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.models.int8 import quantize_int8
 from lepton.models.onnx_writer import GraphWriter
 from lepton.runtime.devices import Arrays, DeviceOptions, choose_devices
@@ -178,10 +184,10 @@ def _text(rows: Sequence[Pipelined]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="also replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--inputs", type=int, default=64, help="of each network; default 64")
     options = parser.parse_args()
+    folder = models_folder(parser)
     chips, mixed = ["npu", "npu2=nano"], ["npu", "cpu"]
     rows: list[Pipelined] = []
     with tempfile.TemporaryDirectory(prefix="lepton-") as name:
@@ -189,7 +195,7 @@ def main() -> None:
         rows.append(pipelined_row(even, [*chips, "cpu"], options.inputs))
         rows.append(pipelined_row(_balanced(Path(name), mixed), mixed, options.inputs))
     for stored in STORED:
-        network = read_network(Path(os.environ["LEPTON_DATA"]) / stored)
+        network = read_network(folder / stored)
         rows.append(pipelined_row(network, chips, options.inputs))
     text = _text(rows)
     print(text)

@@ -8,7 +8,6 @@ with `--write` it also replaces the figures of docs/placement.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import os
@@ -23,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.models.light import light_network, light_samples
 from lepton.runtime.devices import CpuDevice, DeviceOptions, choose_devices
 from lepton.runtime.devices.library import drawn_inputs, piece_runner
@@ -256,8 +262,7 @@ def _text(graphs: Graphs, cpu: Sequence[Predicted], npu: Sequence[Placed], besid
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="also replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--graphs", type=int, default=200, help="random networks; default 200")
     options = parser.parse_args()
     np.seterr(all="raise", under="ignore")

@@ -9,9 +9,7 @@ tables; with `--write` it also replaces the figures of docs/serving.md.
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    models_folder,
+    origin,
+    page_parser,
+    replace_part,
+)
 from lepton.runtime.devices import DeviceOptions, choose_devices
 from lepton.runtime.serving import (
     Dynamic,
@@ -183,11 +189,10 @@ def tenants_of(paths: Sequence[Path]) -> list[Tenant]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="also replace the figures of the page")
+    parser = page_parser(__doc__)
     parser.add_argument("--requests", type=int, default=3000, help="per scenario; default 3000")
     options = parser.parse_args()
-    folder = Path(os.environ["LEPTON_DATA"]) / "mlperf_tiny_onnx"
+    folder = models_folder(parser) / "mlperf_tiny_onnx"
     tenants = tenants_of([folder / f"{name}.onnx" for name in STORED])
     rows = [row for scenario in SCENARIOS for row in compared(scenario, tenants, options.requests)]
     text = _text(rows, tenants, options.requests)
