@@ -38,7 +38,7 @@ def devices_picture(timeline: Timeline, title: str) -> Picture:
             hatch=_HATCHES[bar.clock], edgecolor="white", linewidth=0.3,
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [plain(f"{row} ({clocks[row]})") for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_xlim(0, max(timeline.latency_ns, 1) / 1e6)
     clean(axes, x="time [ms]")
     return made
