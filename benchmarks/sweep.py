@@ -15,13 +15,10 @@ import argparse
 import os
 import random
 import signal
-import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +26,7 @@ import numpy as np
 
 from benchmarks.measure import ROOT, best
 from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from tests.explore.killing import begun, known_runs
 
 PAGE = ROOT / "docs" / "sweeps.md"
 HEADING = "## Figures"
@@ -65,14 +63,6 @@ found = get_hardware_performance_zigzag(
     sys.argv[1], inputs + "/hardware/tpu_like.yaml", inputs + "/mapping/tpu_like.yaml",
     dump_folder=tempfile.mkdtemp(), loma_show_progress_bar=False)
 print(time.process_time() - began, found[1])
-"""
-
-_SWEEP = """
-import sys
-from pathlib import Path
-from lepton.explore import sweep
-found = sweep(sys.argv[1], out=sys.argv[2], sampler="grid", workers=int(sys.argv[3]))
-print(found.fresh)
 """
 
 
@@ -331,40 +321,26 @@ def kills(figures: Figures, folder: Path, count: int = 10) -> None:
 
     text = resnet8_space(folder).read_text().replace("[16, 64]", "[64]")
     text = text.replace(text[text.index('model = "') :], 'model = "digits"\n')
-    (folder / "kills.toml").write_text(text)
+    space = folder / "kills.toml"
+    space.write_text(text)
     out, rng = folder / "killed", random.Random(3)
     for number in range(count):
-        process = _begun(folder, out, 1 + number % 2)
-        wanted = _known(out) + rng.randint(20, 180)
-        while _known(out) < wanted and process.poll() is None:
+        process = begun(space, out, 1 + number % 2)
+        wanted = known_runs(out) + rng.randint(20, 180)
+        while known_runs(out) < wanted and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    before = _known(out)
-    printed, _ = _begun(folder, out, 2).communicate()
+    before = known_runs(out)
+    printed, _ = begun(space, out, 2).communicate()
     repeated = before + int(printed) - 2000
-    _begun(folder, folder / "unkilled", 2).communicate()
+    begun(space, folder / "unkilled", 2).communicate()
     same = load(out).equals(load(folder / "unkilled"))
     figures.limits.append(Limit("2,000 points, ten kills: runs done twice", 0, repeated))
     figures.notes.append(
         f"2,000 points (`digits`), killed {count} times after {before:,} runs: the table is "
         f"{'the same as' if same else 'NOT that of'} a sweep that was not killed."
     )
-
-
-def _begun(folder: Path, out: Path, count: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", _SWEEP, str(folder / "kills.toml"), str(out), str(count)],
-        env=environment, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _known(out: Path) -> int:
-    """Return how many runs are kept."""
-    with suppress(sqlite3.OperationalError), sqlite3.connect(out / "runs.db") as connection:
-        return connection.execute("select count(*) from lepton_runs").fetchone()[0]
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

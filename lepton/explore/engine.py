@@ -265,7 +265,8 @@ def _url(options: SweepOptions, folder: Path | None) -> str:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    return f"sqlite:///{folder / 'runs.db'}"
+    url: Any = needs("sqlalchemy").URL.create("sqlite", database=str(folder / "runs.db"))
+    return url.render_as_string(hide_password=False)
 
 
 def _analytic(tier: AnalyticTier, space: Space, numbers: I64) -> dict[str, F64]:

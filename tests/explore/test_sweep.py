@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from lepton.explore.storage import Storage
 from lepton.explore.table import about
 from lepton.explore.task import Task
 from lepton.explore.workers import ProcessWorkers
+from tests.explore.killing import begun, known_runs
 from tests.explore.spaces import GRID, grid
 
 ROOT = Path(__file__).parents[2]
@@ -178,51 +177,22 @@ def test_new_workloads_cost_only_their_own_runs(tmp_path: Path) -> None:
     np.testing.assert_allclose(both.metrics["latency_ms"], milliseconds)
 
 
-_KILLED = """
-import sys
-from pathlib import Path
-from lepton.explore import load_space, sweep
-found = sweep(sys.argv[1], out=sys.argv[2], sampler="grid", workers=int(sys.argv[3]))
-print(found.fresh, flush=True)
-"""
-
-
-def _begun(space: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(space), str(out), str(workers)],
-        env=environment, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _known(out: Path) -> int:
-    if not (out / "runs.db").exists():
-        return 0
-    import sqlite3
-
-    with sqlite3.connect(out / "runs.db") as connection:
-        try:
-            return connection.execute("select count(*) from lepton_runs").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
-
-
 @pytest.mark.slow
 def test_killed_sweeps_go_on(everything: Sweep, tmp_path: Path) -> None:
     """SIGKILL at random moments: the same table, and no run that was kept is done again."""
     (tmp_path / "space.toml").write_text(GRID)
     out, rng = tmp_path / "out", random.Random(7)
     for kill in range(3):
-        process = _begun(tmp_path / "space.toml", out, 1 + kill % 2)
-        before, until = _known(out), time.monotonic() + 60
+        process = begun(tmp_path / "space.toml", out, 1 + kill % 2)
+        before, until = known_runs(out), time.monotonic() + 60
         wanted = before + rng.randint(1, 30)
-        while _known(out) < wanted and process.poll() is None and time.monotonic() < until:
+        while known_runs(out) < wanted and process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    known = _known(out)
+    known = known_runs(out)
     assert 0 < known < 144
-    process = _begun(tmp_path / "space.toml", out, 1)
+    process = begun(tmp_path / "space.toml", out, 1)
     printed, _ = process.communicate(timeout=300)
     assert int(printed) == 144 - known
     everything.save(tmp_path / "whole.parquet")

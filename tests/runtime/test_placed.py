@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,10 @@ import pytest
 import lepton
 from lepton.errors import CompileError, InputError
 from lepton.runtime.devices import (
-    Arrays,
-    Clock,
     CpuDevice,
-    Port,
     Prepared,
-    Progress,
-    Ran,
-    silent,
 )
-from lepton.runtime.devices.library import drawn_inputs, piece_runner
+from lepton.runtime.devices.library import drawn_inputs
 from lepton.runtime.devices.profile import Profile
 from lepton.runtime.devices.rates import Rates
 from lepton.runtime.golden import GoldenModel
@@ -28,6 +22,7 @@ from lepton.runtime.placement import Goal
 from lepton.runtime.plan import place_network
 from lepton.runtime.split import Network, read_network
 from tests.runtime.mixed_network import mixed_network
+from tests.runtime.twin import TwinDevice, unmeasured_cpu
 
 
 @pytest.fixture(scope="module")
@@ -42,47 +37,16 @@ def network(path: Path) -> Network:
     return read_network(path)
 
 
-def _cpu(name: str = "cpu") -> CpuDevice:
-    profile = Profile(1, rates={"onnx": Rates(100, 1.0, 1.0, 1.0)})
-    return CpuDevice(profile, name, is_measuring=False)
-
-
 @dataclass
-class _Other:
-    """A device beside the CPU that costs nothing, computes as the CPU, and may refuse regions."""
+class _Other(TwinDevice):
+    """A device that may refuse a region."""
 
-    name: str = "other"
     refused: int = -1
-    meeting: threading.Barrier | None = None
-    clock: Clock = field(default=Clock.SIMULATED, init=False)
-    port: Port = field(default=Port(10, 1.0), init=False)
-    memory_bytes: int | None = field(default=None, init=False)
-
-    def launch_ns(self, network: Network) -> int:
-        return 50
-
-    def power_mw(self, network: Network) -> int | None:
-        return 1
-
-    def supports(self, network: Network) -> tuple[str, ...]:
-        return ("",) * len(network.units)
-
-    def cost(self, network: Network, progress: Progress = silent) -> tuple[int, ...]:
-        return (1,) * len(network.units)
 
     def prepare(self, network: Network, units: Sequence[int]) -> Prepared:
         if self.refused in units:
             raise CompileError("refused")
-        run = piece_runner(network.format, network.piece(units), 1)
-        meeting = self.meeting
-
-        class Region:
-            def run(self, inputs: Arrays) -> Ran:
-                if meeting is not None:
-                    meeting.wait(timeout=20)
-                return Ran(run(inputs), 1000)
-
-        return Region()
+        return super().prepare(network, units)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +61,7 @@ class _Other:
 def test_any_placement_gives_golden_bytes(
     network: Network, path: Path, pins: dict[str, str]
 ) -> None:
-    plan = place_network(network, [_Other(), _cpu()], pins=pins)
+    plan = place_network(network, [TwinDevice(), unmeasured_cpu()], pins=pins)
     pairs = zip(network.units, plan.placement, strict=True)
     placed = {unit.name: plan.devices[device].name for unit, device in pairs}
     assert {layer: placed[layer] for layer in pins} == pins
@@ -123,7 +87,7 @@ def test_npu_and_cpu_together_give_golden_bytes(path: Path, network: Network) ->
 
 def test_regions_can_run_one_after_the_other(network: Network) -> None:
     pins = {"n_c0": "other", "n_c1": "cpu", "n_c2": "other", "n_s": "cpu"}
-    plan = place_network(network, [_Other(), _cpu()], pins=pins)
+    plan = place_network(network, [TwinDevice(), unmeasured_cpu()], pins=pins)
     known = set(network.inputs)
     for region in plan.regions:
         assert set(region.inputs) <= known
@@ -136,10 +100,13 @@ def test_regions_can_run_one_after_the_other(network: Network) -> None:
 def test_devices_work_at_the_same_time(network: Network) -> None:
     """The branches meet at a barrier that neither passes alone."""
     meeting = threading.Barrier(2)
-    left, right = _Other("left", meeting=None), _Other("right", meeting=None)
+
+    def meet(_inputs: object) -> None:
+        meeting.wait(timeout=20)
+
+    left, right = TwinDevice(meet, "left"), TwinDevice(meet, "right")
     pins = {"n_xq": "cpu", "n_c0": "cpu", "n_c1": "left", "n_c2": "right", "n_s": "cpu"}
-    left.meeting = right.meeting = meeting
-    plan = place_network(network, [left, right, _cpu()], pins=pins | {"n_y": "cpu"})
+    plan = place_network(network, [left, right, unmeasured_cpu()], pins=pins | {"n_y": "cpu"})
     execution = prepare_plan(plan).run(drawn_inputs(network, network.inputs))
     bars = {bar.row: bar for bar in execution.timeline.bars}
     assert bars["left"].start_ns < bars["right"].end_ns
@@ -148,7 +115,7 @@ def test_devices_work_at_the_same_time(network: Network) -> None:
 
 def test_what_a_device_refuses_is_placed_anew(network: Network, path: Path) -> None:
     number = next(n for n, unit in enumerate(network.units) if unit.name == "n_c1")
-    plan = place_network(network, [_Other(refused=number), _cpu()])
+    plan = place_network(network, [_Other(refused=number), unmeasured_cpu()])
     assert plan.devices[plan.placement[number]].name == "other"
     model = prepare_plan(plan)
     assert model.plan.devices[model.plan.placement[number]].name == "cpu"
@@ -160,7 +127,7 @@ def test_what_a_device_refuses_is_placed_anew(network: Network, path: Path) -> N
 @pytest.mark.parametrize("goal", list(Goal))
 def test_a_plan_is_not_worse_than_priorities(network: Network, goal: Goal) -> None:
     cpu = CpuDevice(Profile(1, rates={"onnx": Rates(100, 1.0, 1.0, 1.0)}), "cpu", False, 15.0)
-    plan = place_network(network, [_Other(), cpu], goal)
+    plan = place_network(network, [TwinDevice(), cpu], goal)
     assert set(plan.others) == {"other", "cpu"}
     assert plan.schedule.value(goal) <= min(plan.others.values())
 
@@ -177,11 +144,11 @@ def test_what_cannot_be_placed(
     network: Network, pins: dict[str, str], goal: Goal, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        place_network(network, [_Other(), _cpu()], goal, pins)
+        place_network(network, [TwinDevice(), unmeasured_cpu()], goal, pins)
 
 
 def test_inputs_that_do_not_fit(network: Network) -> None:
-    model = prepare_plan(place_network(network, [_cpu()]))
+    model = prepare_plan(place_network(network, [unmeasured_cpu()]))
     values = drawn_inputs(network, network.inputs)
     with pytest.raises(InputError, match="input 'z' does not exist; the model takes x"):
         model.run({"z": values["x"]})
@@ -192,14 +159,10 @@ def test_inputs_that_do_not_fit(network: Network) -> None:
 
 
 def test_a_region_that_fails_ends_the_run(network: Network) -> None:
-    model = prepare_plan(place_network(network, [_Other(meeting=threading.Barrier(2))]))
-
-    def give_up(timeout: float | None = None) -> int:
+    def give_up(_inputs: object) -> None:
         raise InputError("no")
 
-    device = model.plan.devices[0]
-    assert isinstance(device, _Other) and device.meeting is not None
-    device.meeting.wait = give_up  # pyright: ignore[reportAttributeAccessIssue]
+    model = prepare_plan(place_network(network, [TwinDevice(give_up)]))
     with pytest.raises(InputError, match="no"):
         model.run(drawn_inputs(network, network.inputs))
 

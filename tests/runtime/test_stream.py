@@ -6,7 +6,7 @@ import _thread
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,8 @@ import pytest
 
 import lepton
 from lepton.errors import InputError
-from lepton.runtime.devices import Arrays, Clock, CpuDevice, Port, Prepared, Progress, Ran, silent
-from lepton.runtime.devices.library import drawn_inputs, piece_runner
-from lepton.runtime.devices.profile import Profile
-from lepton.runtime.devices.rates import Rates
+from lepton.runtime.devices import Arrays
+from lepton.runtime.devices.library import drawn_inputs
 from lepton.runtime.golden import GoldenModel
 from lepton.runtime.placed import PlacedModel, prepare_plan
 from lepton.runtime.placement import Device, Link, Operation, Problem, Tensor, pipelined, schedule
@@ -26,6 +24,7 @@ from lepton.runtime.split import Network, read_network
 from tests.naive_dispatch import dispatched
 from tests.runtime.mixed_network import mixed_network
 from tests.runtime.placement_cases import random_problem
+from tests.runtime.twin import TwinDevice, unmeasured_cpu
 
 
 def _taken(problem: Problem, placement: Sequence[int], samples: int, seed: int) -> list[list[int]]:
@@ -119,51 +118,14 @@ def network(path: Path) -> Network:
     return read_network(path)
 
 
-def _cpu() -> CpuDevice:
-    profile = Profile(1, rates={"onnx": Rates(100, 1.0, 1.0, 1.0)})
-    return CpuDevice(profile, "cpu", is_measuring=False)
-
-
-@dataclass
-class _Hooked:
-    """A device that computes as the CPU, says how long it took, and calls a hook before."""
-
-    hook: Callable[[Arrays], None]
-    name: str = "other"
-    clock: Clock = field(default=Clock.SIMULATED, init=False)
-    port: Port = field(default=Port(10, 1.0), init=False)
-    memory_bytes: int | None = field(default=None, init=False)
-
-    def launch_ns(self, network: Network) -> int:
-        return 50
-
-    def power_mw(self, network: Network) -> int | None:
-        return 1
-
-    def supports(self, network: Network) -> tuple[str, ...]:
-        return ("",) * len(network.units)
-
-    def cost(self, network: Network, progress: Progress = silent) -> tuple[int, ...]:
-        return (1,) * len(network.units)
-
-    def prepare(self, network: Network, units: Sequence[int]) -> Prepared:
-        run = piece_runner(network.format, network.piece(units), 1)
-        hook = self.hook
-
-        class Region:
-            def run(self, inputs: Arrays) -> Ran:
-                hook(inputs)
-                return Ran(run(inputs), 1000)
-
-        return Region()
-
-
 PINS = {"n_c0": "other", "n_c1": "cpu", "n_c2": "cpu", "n_s": "other"}
 """Ways go from one device to the other and back."""
 
 
 def _model(network: Network, hook: Callable[[Arrays], None]) -> PlacedModel:
-    return prepare_plan(place_network(network, [_Hooked(hook), _cpu()], pins=PINS), PINS)
+    return prepare_plan(
+        place_network(network, [TwinDevice(hook), unmeasured_cpu()], pins=PINS), PINS
+    )
 
 
 def _samples(network: Network, count: int) -> list[Arrays]:
@@ -236,7 +198,7 @@ def test_devices_work_on_different_inputs_at_the_same_time(network: Network) -> 
         if calls["right"] == 1:
             meeting.wait(timeout=20)
 
-    devices = [_Hooked(left, "left"), _Hooked(right, "right"), _cpu()]
+    devices = [TwinDevice(left, "left"), TwinDevice(right, "right"), unmeasured_cpu()]
     pins = dict.fromkeys([unit.name for unit in network.units], "right") | {"n_c0": "left"}
     pins |= {"n_xq": "left"}
     model = prepare_plan(place_network(network, devices, pins=pins), pins)
@@ -257,7 +219,9 @@ def test_an_error_comes_in_its_inputs_place_and_ends_the_stream(network: Network
             raise InputError("no")
 
     pins = PINS | {"n_xq": "other"}
-    model = prepare_plan(place_network(network, [_Hooked(hook), _cpu()], pins=pins), pins)
+    model = prepare_plan(
+        place_network(network, [TwinDevice(hook), unmeasured_cpu()], pins=pins), pins
+    )
     stream = model.stream(samples, window=3)
     for _ in range(4):
         next(stream)
