@@ -314,10 +314,7 @@ def _emit_region(
     ends: dict[int, int],
     turns: list[int],
 ) -> RegionMemory:
-    """Emit one region with a share of the scratchpad for tiles and the rest for residents.
-
-    The turn of every instruction is appended to `turns`.
-    """
+    """Emit one region with a share of the scratchpad for tiles; append its instructions' turns."""
     graph, chip = work.graph, emitter.chip
     emitter.views, storage = _storage(graph, division)
     size = _usable(emitter)
@@ -373,10 +370,7 @@ def _lower(node: Node, emitter: Emitter) -> None:
 def _stage(
     work: RegionWork, emitter: Emitter, held: RegionMemory, ends: dict[int, int], staging: Staging
 ) -> RegionMemory:
-    """Put the copies that find a place among the instructions of the only region.
-
-    Returns what lies where then.
-    """
+    """Put copies that find a place among the only region's instructions; return what lies where."""
     assert staging.dispatch is not None
     operators = np.asarray(emitter.operator_of) - work.operators[0]
     memory = emitter.activation_memory
