@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lepton.chip import Chip, chip_from_table, chip_to_table, load_chip
-from lepton.compiler.compile import compile_model
+from lepton.compiler.compile import CompileOptions, compile_model
 from lepton.errors import CompileError
 from lepton.report.summary import Layer, Summary, summarize
 from lepton.runtime.execute import HostRegions
@@ -91,12 +91,14 @@ def test_17_channels_cost_little_more_than_16(chip: Chip, side: str, tmp_path: P
 
 @pytest.mark.parametrize("chip", [EDGE, NANO, SERVER], ids=lambda chip: chip.name)
 def test_a_tensor_of_17_channels_takes_17_bytes_a_pixel(chip: Chip) -> None:
-    # between two transposes the result stays in the scratchpad, whole
+    # between two transposes the result stays in the scratchpad, whole, where nobody looks for a
+    # division of the scratchpad that is faster
     sizes: list[int] = []
+    plain = CompileOptions(effort=0)
     for count in (16, 17, 32):
         weights = (made.int8_weights(count, 16, 3, 3), np.full(count, 0.01), 0)
         model = made.qdq("Conv", [(1, 16, 32, 32)], [weights], scales=(0.05, 0.3), pads=[1] * 4)
-        sizes.append(summarize(compile_model(model, chip)).scratchpad_peak_bytes)
+        sizes.append(summarize(compile_model(model, chip, plain)).scratchpad_peak_bytes)
     assert sizes[1] - sizes[0] < 1.01 * (sizes[2] - sizes[0]) / 16
 
 
