@@ -11,7 +11,6 @@ same network. With `--write` the figures of docs/sweeps.md are replaced.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -25,7 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT, best
-from benchmarks.page import Limit, limits_table, markdown_table, origin, replace_part
+from benchmarks.page import (
+    Limit,
+    limits_table,
+    markdown_table,
+    origin,
+    page_parser,
+    replace_part,
+)
 from tests.explore.killing import begun, known_runs
 
 PAGE = ROOT / "docs" / "sweeps.md"
@@ -345,8 +351,7 @@ def kills(figures: Figures, folder: Path, count: int = 10) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the chosen parts, print and write them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true")
+    parser = page_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--zigzag")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,16 +145,14 @@ def program_or_model(options: argparse.Namespace) -> Program:
     return retarget(program, chosen_chip(options.chip))
 
 
-def read_inputs(program: Program, path: Path) -> Arrays:
-    """Return a program's inputs from a file; an unnamed array is the only input."""
+def read_inputs(what: str, names: Sequence[str], path: Path) -> Arrays:
+    """Return the inputs of these names of a program or model; an unnamed array is the only one."""
     arrays = read_arrays(path)
-    if list(arrays) == [""] and len(program.inputs) == 1:
-        return {program.inputs[0]: arrays[""]}
-    if list(arrays) == [""]:
-        raise InputError(
-            f"{path}: the program has inputs {', '.join(program.inputs)}; give a .npz file"
-        )
-    return arrays
+    if list(arrays) != [""]:
+        return arrays
+    if len(names) != 1:
+        raise InputError(f"{path}: the {what} has inputs {', '.join(names)}; give a .npz file")
+    return {names[0]: arrays[""]}
 
 
 def progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:

@@ -30,7 +30,7 @@ from lepton.cli.loading import (
     read_inputs,
 )
 from lepton.cli.photo import add_image, best_classes, image_input, refuse_image, top_json, top_text
-from lepton.cli.run_placed import missing_devices, outputs_text, run_placed, wants_placement
+from lepton.cli.run_placed import outputs_text, run_placed, settled_on_others, wants_placement
 from lepton.cli.writing import refuse_overwrite, write_arrays, write_file
 from lepton.errors import InputError
 from lepton.program import Program, one_line, read_arrays
@@ -222,7 +222,7 @@ def _run(options: argparse.Namespace) -> None:
     from lepton.runtime.execute import compile_kernels, simulate
 
     _refuse_run(options)
-    if wants_placement(options) and missing_devices(options):
+    if wants_placement(options) and settled_on_others(options):
         run_placed(options)
         return
     began = time.perf_counter()
@@ -263,7 +263,7 @@ def _run_inputs(options: argparse.Namespace, program: Program) -> tuple[dict[str
     if options.image is not None:
         return image_input(options, {n: program.tensor_by_name[n] for n in program.inputs}), ""
     if options.input is not None:
-        inputs = read_inputs(program, options.input)
+        inputs = read_inputs("program", program.inputs, options.input)
         return (None if options.no_values else inputs), ""
     if options.no_values:
         return None, ""

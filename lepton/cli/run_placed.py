@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from lepton.cli.arguments import parse_shapes
 from lepton.cli.devices import device_names, device_options, shown
+from lepton.cli.loading import read_inputs
 from lepton.cli.photo import best_classes, image_input, top_json, top_text
 from lepton.cli.writing import write_arrays, write_file
 from lepton.errors import InputError
-from lepton.program import read_arrays, starts_like_program
+from lepton.program import starts_like_program
 
 if TYPE_CHECKING:
     from lepton.runtime.placed import PlacedModel
 
-__all__ = ["missing_devices", "outputs_text", "run_placed", "wants_placement"]
+__all__ = ["outputs_text", "run_placed", "settled_on_others", "wants_placement"]
 
 _OWN = {"npu", "cpu"}
 _NOT_PLACED = (
@@ -48,7 +49,7 @@ def wants_placement(options: argparse.Namespace) -> bool:
     return True
 
 
-def missing_devices(options: argparse.Namespace) -> bool:
+def settled_on_others(options: argparse.Namespace) -> bool:
     """Leave out devices that are not there, saying so; return whether others than npu and cpu are.
 
     Raises:
@@ -115,15 +116,7 @@ def _inputs(
     if options.input is None:
         note = f"no --input: a random one with seed {options.seed}"
         return drawn_inputs(network, network.inputs, options.seed), note
-    arrays = read_arrays(options.input)
-    if list(arrays) == [""]:
-        if len(network.inputs) != 1:
-            raise InputError(
-                f"{options.input}: the model has inputs {', '.join(network.inputs)}; "
-                "give a .npz file"
-            )
-        return {network.inputs[0]: arrays[""]}, ""
-    return arrays, ""
+    return read_inputs("model", network.inputs, options.input), ""
 
 
 def outputs_text(outputs: Mapping[str, NDArray[Any]]) -> str:

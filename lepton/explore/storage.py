@@ -27,7 +27,7 @@ class Storage:
             InputError: the URL is wrong, or the database cannot be opened.
         """
         sql = needs("sqlalchemy")
-        self._errors = sql.exc
+        self._errors, self._select = sql.exc, sql.select
         self._url = url
         try:
             self._engine: Any = sql.create_engine(url)
@@ -45,14 +45,12 @@ class Storage:
 
     def get(self, keys: Iterable[str]) -> dict[str, Run]:
         """Return the runs that are known, by key."""
-        import sqlalchemy as sql
-
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Run] = {}
         with self._engine.connect() as connection:
             for start in range(0, len(wanted), _AT_ONCE):
                 part = wanted[start : start + _AT_ONCE]
-                query = sql.select(self._table).where(self._table.c.run.in_(part))
+                query = self._select(self._table).where(self._table.c.run.in_(part))
                 for key, text in connection.execute(query):
                     found[key] = Run(**json.loads(text))
         return found
