@@ -13,7 +13,7 @@ from lepton.compiler.packed_share import PackedShares
 from lepton.compiler.stored import StoredWeights, coding_preference
 from lepton.program import Objective
 
-__all__ = ["MOST_RANKS", "ChoiceState", "Choices", "Division", "Ranking"]
+__all__ = ["MOST_RANKS", "ChoiceState", "Choices", "Division", "DivisionKey", "Ranking"]
 
 P = TypeVar("P")
 
@@ -40,12 +40,21 @@ class Division(NamedTuple):
     """Whether element-wise results take the place of operands that are read no more."""
 
 
+class DivisionKey(NamedTuple):
+    """What a division was chosen for."""
+
+    work: int
+    """The identity of a core's work in a region."""
+    leaves_room: bool
+    """To copies of weights."""
+
+
 class ChoiceState(NamedTuple):
     """The choices at one time."""
 
     apart: bool
     ranks: dict[int, int]
-    divisions: dict[Hashable, Division]
+    divisions: dict[DivisionKey, Division]
 
 
 class Choices:
@@ -63,9 +72,9 @@ class Choices:
         preference = coding_preference(chip, objective)
         self.streams = StoredWeights(Decoder.of(chip), known.streams, preference)
         self.packed = PackedShares(chip)
-        self.divisions: dict[Hashable, Division] = {}
+        self.divisions: dict[DivisionKey, Division] = {}
         """Of the scratchpad, by what they were chosen for."""
-        self.other_divisions: dict[Hashable, tuple[Division, ...]] = {}
+        self.other_divisions: dict[DivisionKey, tuple[Division, ...]] = {}
         """Of the same, one for each other share, the one that looks best first; one may be too
         small for its tiles."""
         self.apart = False
@@ -85,6 +94,17 @@ class Choices:
         """Choose as at an earlier time."""
         self.apart = state.apart
         self._ranks, self.divisions = dict(state.ranks), dict(state.divisions)
+
+    def divide_alike(self) -> bool:
+        """Divide the scratchpad beside copies of weights as without them.
+
+        Return whether that is another division than the one that looked best beside copies.
+        """
+        before = dict(self.divisions)
+        for key, division in before.items():
+            if not key.leaves_room:
+                self.divisions[key._replace(leaves_room=True)] = division
+        return self.divisions != before
 
     def take(self, node: Node, rank: int) -> None:
         """Let a node take its plan of this rank from now on; 0 is the one that looks best."""

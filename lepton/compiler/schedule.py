@@ -19,7 +19,7 @@ from lepton.compiler.allocate import (
     shortage,
 )
 from lepton.compiler.blocks import resident_blocks, with_copies_between
-from lepton.compiler.choices import Choices, Division
+from lepton.compiler.choices import Choices, Division, DivisionKey
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
 from lepton.compiler.graph import Graph, Node
@@ -242,10 +242,10 @@ def _emit_best(
 
     Shares at which a node does not fit are passed over, with the plans that nodes take at first.
     """
-    size, divisions = _usable(emitter), emitter.choices.divisions
-    if (id(work), size) in divisions:
-        return _emit_region(work, emitter, divisions[id(work), size], ends, turns)
-    ranked = _ranked_divisions(work, size)
+    key, divisions = DivisionKey(id(work), emitter.kept_channels > 0), emitter.choices.divisions
+    if key in divisions:
+        return _emit_region(work, emitter, divisions[key], ends, turns)
+    ranked = _ranked_divisions(work, _usable(emitter))
     failures: dict[Division, CompileError] = {}
     mark, turn = emitter.mark(), len(turns)
     for division in ranked:
@@ -258,9 +258,9 @@ def _emit_best(
             emitter.rewind(mark)
             del turns[turn:]
         else:
-            divisions[id(work), size] = division
+            divisions[key] = division
             best = {each.share: each for each in reversed(ranked)}.values()
-            emitter.choices.other_divisions[id(work), size] = tuple(
+            emitter.choices.other_divisions[key] = tuple(
                 each for each in ranked if each in best and each.share != division.share
             )
             return memory

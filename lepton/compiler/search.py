@@ -135,10 +135,11 @@ def _with_copies(
 ) -> Finalist:
     """Return a program with copies of weights if they make it better."""
     choices.restore(found.state)
-    faster = staged(found.program, build)
-    if faster is found.program or judge.score(faster) >= judge.score(found.program):
-        return found
-    return found._replace(program=faster)
+    tried = [Finalist(staged(found.program, build), choices.state)]
+    if choices.divide_alike():
+        tried.append(Finalist(staged(found.program, build), choices.state))
+    faster = [each for each in tried if each.program is not found.program]
+    return min([found, *faster], key=lambda each: judge.score(each.program))
 
 
 def _convolutions(works: list[RegionWork]) -> list[list[ir.Convolution]]:

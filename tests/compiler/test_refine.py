@@ -11,7 +11,7 @@ import pytest
 import lepton
 from lepton.chip import load_chip
 from lepton.compiler import refine
-from lepton.compiler.choices import Choices, Division
+from lepton.compiler.choices import Choices, Division, DivisionKey
 from lepton.compiler.graph import Convolution
 from lepton.compiler.judge import Judge
 from lepton.cost.estimate import estimate_program
@@ -51,17 +51,20 @@ def test_the_number_of_trials_is_bounded(monkeypatch: pytest.MonkeyPatch):
     assert [each.program for each in found] == [program] and built == 6
 
 
+_REGION = DivisionKey(0, False)
+
+
 class _Divided:
     """Stands for a compilation whose programs depend on how the scratchpad is divided."""
 
     def __init__(self, choices: Choices, cycles: dict[float, float]) -> None:
         self.choices, self.cycles = choices, cycles
         first, *others = (Division(share, False, False) for share in cycles)
-        choices.divisions["region"] = first
-        choices.other_divisions["region"] = tuple(others)
+        choices.divisions[_REGION] = first
+        choices.other_divisions[_REGION] = tuple(others)
 
     def build(self) -> lepton.Program:
-        share = self.choices.divisions["region"].share
+        share = self.choices.divisions[_REGION].share
         if self.cycles[share] < 0:
             raise CompileError("no room")
         made = SimpleNamespace(operator_of=[0], instructions=str(share).encode(), share=share)
@@ -78,7 +81,7 @@ def test_the_division_of_least_cost_wins_and_the_first_stays_in_the_running():
     assert cast(Any, best.program).share == 0.75 and cast(Any, first.program).share == 0.5
     for found in (first, best):
         choices.restore(found.state)
-        assert choices.divisions["region"].share == cast(Any, found.program).share
+        assert choices.divisions[_REGION].share == cast(Any, found.program).share
 
 
 def test_effort_says_how_many_divisions_are_tried():
@@ -86,6 +89,15 @@ def test_effort_says_how_many_divisions_are_tried():
     for effort, shares in ((0, [0.5]), (1, [0.5]), (2, [0.125, 0.5])):
         found = _Divided(Choices(load_chip("nano")), cycles).refined(effort)
         assert [cast(Any, each.program).share for each in found] == shares
+
+
+def test_copies_of_weights_are_tried_beside_the_division_that_was_searched_for():
+    choices = Choices(load_chip("nano"))
+    searched, looks_best = Division(0.375, False, False), Division(0.5, False, False)
+    copied = _REGION._replace(leaves_room=True)
+    choices.divisions |= {_REGION: searched, copied: looks_best}
+    assert choices.divide_alike() and choices.divisions == {_REGION: searched, copied: searched}
+    assert not choices.divide_alike()
 
 
 def test_effort_out_of_range():
