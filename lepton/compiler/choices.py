@@ -53,6 +53,7 @@ class ChoiceState(NamedTuple):
     """The choices at one time."""
 
     apart: bool
+    adds_apart: bool
     ranks: dict[int, int]
     divisions: dict[DivisionKey, Division]
 
@@ -78,7 +79,11 @@ class Choices:
         """Of the same, one for each other share, the one that looks best first; one may be too
         small for its tiles."""
         self.apart = False
-        """Whether every layer is computed by itself."""
+        """Whether no layers are computed depth first."""
+        self.adds_apart = False
+        """Whether no element-wise function is computed tile by tile with a convolution."""
+        self.kinds: frozenset[type] = frozenset()
+        """Of the groups of layers that were computed together in the region emitted last."""
         self._ranks: dict[int, int] = {}
         self._chip = chip
         self._schedules = known.schedules
@@ -88,11 +93,11 @@ class Choices:
     @property
     def state(self) -> ChoiceState:
         """The choices as they are now."""
-        return ChoiceState(self.apart, dict(self._ranks), dict(self.divisions))
+        return ChoiceState(self.apart, self.adds_apart, dict(self._ranks), dict(self.divisions))
 
     def restore(self, state: ChoiceState) -> None:
         """Choose as at an earlier time."""
-        self.apart = state.apart
+        self.apart, self.adds_apart = state.apart, state.adds_apart
         self._ranks, self.divisions = dict(state.ranks), dict(state.divisions)
 
     def divide_alike(self) -> bool:

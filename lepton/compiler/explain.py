@@ -10,6 +10,7 @@ from lepton.chip import Chip
 from lepton.compiler.choices import Choices, Ranking
 from lepton.compiler.describe import plan_text
 from lepton.compiler.graph import Convolution
+from lepton.compiler.lowering.addition import Addition, joined, operands_of
 from lepton.compiler.lowering.convolution import DepthwisePlan
 from lepton.compiler.lowering.grouping import Group
 from lepton.compiler.lowering.plan import Plan
@@ -28,7 +29,7 @@ def explained(
     known: set[int] = set()
     for work, memory in zip(works, emission.memories, strict=True):
         inside = {item.name for item, _ in memory.residents}
-        together = {n: group for group in memory.cascades.values() for n in group.numbers}
+        together = {n: group for group in memory.groups.values() for n in group.numbers}
         for number, (operator, node) in enumerate(
             zip(work.operators, work.graph.nodes, strict=False)
         ):
@@ -36,7 +37,8 @@ def explained(
                 continue
             if number in together:
                 known.add(operator)
-                made.append(_cascade_schedule(operator, together[number], choices))
+                room = memory.tile_bytes, inside
+                made.append(_group_schedule(operator, together[number], choices, (chip, room)))
                 continue
             ranking = choices.ranking(node)
             if ranking is None or not isinstance(node, Convolution):
@@ -67,15 +69,24 @@ def _schedule(operator: int, ranking: Ranking, unit: str) -> Schedule:
     )
 
 
-def _cascade_schedule(operator: int, group: Group, choices: Choices) -> Schedule:
-    """Return the schedule of a layer that is computed depth first with others."""
-    ranking = choices.ranking(group.cascade.members[0])
+def _group_schedule(
+    operator: int, group: Group, choices: Choices, place: tuple[Chip, tuple[int, set[str]]]
+) -> Schedule:
+    """Return the schedule of a layer that is computed together with others.
+
+    The place is the chip and the scratchpad as `_limit` takes it.
+    """
+    ranking = choices.ranking(group.chain.members[0])
     assert ranking is not None
     made = _schedule(operator, ranking, choices.objective.unit)
     apart = round(group.apart)
     if made.runner_up_cost is None or apart < made.runner_up_cost:
         made = replace(made, runner_up="layer by layer", runner_up_cost=apart)
-    return replace(made, layers=len(group.cascade.members))
+    if isinstance(group.chain, Addition):
+        whole = joined(*group.chain.members)
+        limit, share = _limit(whole, ranking.plans[ranking.taken][1], *place)
+        made = replace(made, limit=limit, limit_share=share)
+    return replace(made, layers=len(group.chain.members))
 
 
 def _limit(
@@ -95,7 +106,8 @@ def _limit(
     rows = rows_of(node.window, (height, width), ifm.shape[1:3], channels)
     space, inside = scratchpad
     brought = 0 if ifm.name in inside else (buffer or 2 * rows.window * rows.pitch)
-    made = 0 if node.output.name in inside else 2 * pixels * columns
+    outside = [tensor for tensor in (node.output, *operands_of(node)) if tensor.name not in inside]
+    made = len(outside) * 2 * pixels * columns
     shares = {
         "accumulators": _share(pixels * columns, chip.accumulators.elements),
         "weight buffer": _share(weights, chip.weight_buffer.elements),

@@ -9,11 +9,14 @@ otherwise, and what makes the program better is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from lepton.compiler.choices import MOST_RANKS, Choices, ChoiceState
 from lepton.compiler.graph import Convolution
 from lepton.compiler.judge import Judge
+from lepton.compiler.lowering.addition import Addition
+from lepton.compiler.lowering.cascade_plan import Cascade
 from lepton.errors import CompileError
 from lepton.program import Program
 
@@ -60,15 +63,32 @@ def refined(
     trials = _INSTRUCTIONS[effort] // max(len(program.operator_of), 1)
     if trials < _FEWEST_TRIALS:
         return [Finalist(program, choices.state)]
-    search = _Search(build, choices, judge, program, _Trials(trials, progress))
+    left = _Trials(trials, progress)
+    if Addition not in choices.kinds:
+        return _descended(_Search(build, choices, judge, program, left), nodes, effort)
+    apart = choices.state._replace(adds_apart=True)
+    left.reserve(trials // 2)
+    found = _descended(_Search(build, choices, judge, program, left), nodes, effort)
+    left.reserve(0)
+    choices.restore(apart)
+    with suppress(CompileError):
+        search = _Search(build, choices, judge, build(), left)
+        found += _descended(search, nodes, effort)
+    return found
+
+
+def _descended(
+    search: _Search, nodes: Sequence[Sequence[Convolution]], effort: int
+) -> list[Finalist]:
+    """Return what `refined` does, from one start."""
     search.try_apart()
     while search.sweep(nodes):
         pass
-    found = [Finalist(search.program, choices.state)]
+    found = [search.best]
     if search.try_divisions(_DIVISIONS[effort]):
         while search.sweep(nodes):
             pass
-        found.insert(0, Finalist(search.program, choices.state))
+        found.insert(0, search.best)
     return found
 
 
@@ -76,12 +96,22 @@ class _Trials:
     """How many programs may still be tried."""
 
     def __init__(self, most: int, progress: Callable[[float], None]) -> None:
-        self.left, self._most, self._progress = most, most, progress
+        self._left, self._most, self._progress = most, most, progress
+        self._reserved = 0
+
+    @property
+    def left(self) -> int:
+        """Programs that may be tried before others are due."""
+        return self._left - self._reserved
+
+    def reserve(self, count: int) -> None:
+        """Keep so many for later."""
+        self._reserved = count
 
     def take(self) -> None:
         """Use one up."""
-        self._progress(1 - self.left / self._most)
-        self.left -= 1
+        self._progress(1 - self._left / self._most)
+        self._left -= 1
 
 
 class _Search:
@@ -95,10 +125,16 @@ class _Search:
         program: Program,
         trials: _Trials,
     ) -> None:
-        self._build, self._choices, self._judge = build, choices, judge
-        self.program, self._trials = program, trials
+        """Begin with the choices as they are, and the program that they make."""
+        self._build, self._choices, self._judge, self._trials = build, choices, judge, trials
+        self._program = program
         self._estimate, self._score = judge.estimate(program), judge.score(program)
         self._seen = {program.instructions}
+
+    @property
+    def best(self) -> Finalist:
+        """The best program so far."""
+        return Finalist(self._program, self._choices.state)
 
     def sweep(self, nodes: Sequence[Sequence[Convolution]]) -> bool:
         """Try other plans of all nodes, near ranks first; return whether any was better."""
@@ -110,6 +146,8 @@ class _Search:
 
     def try_apart(self) -> None:
         """Compute no layers depth first, for good if that makes the program better."""
+        if Cascade not in self._choices.kinds:
+            return
         self._choices.apart = True
         self._trials.take()
         if not self._is_better():
@@ -156,5 +194,5 @@ class _Search:
         score = estimate if self._judge.evaluate is None else self._judge.score(program)
         if score >= self._score:
             return False
-        self.program, self._estimate, self._score = program, estimate, score
+        self._program, self._estimate, self._score = program, estimate, score
         return True

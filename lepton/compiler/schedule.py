@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -32,8 +33,7 @@ from lepton.compiler.lifetimes import (
     with_replaced,
 )
 from lepton.compiler.lowering import lower
-from lepton.compiler.lowering.cascade import lower_cascade
-from lepton.compiler.lowering.grouping import Groups, find_cascades, replanned
+from lepton.compiler.lowering.grouping import Groups, find_groups, lower_group, replanned
 from lepton.compiler.memory_map import (
     ALIGN,
     arenas_of,
@@ -89,8 +89,8 @@ class RegionMemory:
     """Tensors of the region that live in a memory while it runs."""
     blocks: tuple[Block, ...]
     """What had its place in the scratchpad while which instructions were emitted."""
-    cascades: Groups
-    """Layers that are computed depth first, by the number of their first node."""
+    groups: Groups
+    """Layers that are computed together, by the number of their first node."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _emit_region(
     emitter.sums = Ring(0, chip.accumulators.elements, "accumulators")
     emitter.weights = Ring(0, chip.weight_buffer.elements, "weight buffer")
     emitter.residents = _stay(graph, storage, working, placed)
-    groups = find_cascades(graph, emitter)
+    groups = find_groups(graph, emitter)
     if groups:
         storage = _storage(graph, division, groups)[1]
         placed = _residents(graph, storage, size - working, groups)
@@ -339,13 +339,15 @@ def _emit_region(
         node, group = graph.nodes[number], groups.get(number)
         emitter.operator = work.operators[number]
         if group is not None:
-            lower_cascade(group.cascade, group.plan, emitter)
+            with _shortage_of(node, chip):
+                lower_group(group, emitter, [work.operators[at] for at in group.numbers])
             reasons = group.reasons.items()
             emitter.reasons |= {work.operators[member]: text for member, text in reasons}
-            number += len(group.cascade.members)
+            number += len(group.chain.members)
         else:
             if not is_free(node, storage):
-                _lower(node, emitter)
+                with _shortage_of(node, chip):
+                    lower(node, emitter)
             number += 1
         if work.turns:
             emitted = len(emitter.instructions) - begin
@@ -358,12 +360,13 @@ def _emit_region(
     return RegionMemory(working, residents, tuple(spills), held, groups)
 
 
-def _lower(node: Node, emitter: Emitter) -> None:
-    """Emit a node; what has no room is an error that names the node and the chip."""
+@contextmanager
+def _shortage_of(node: Node, chip: Chip) -> Generator[None]:
+    """Say of which node what has no room, and on which chip."""
     try:
-        lower(node, emitter)
+        yield
     except NoRoom as full:
-        place = f"{full.ring} of chip '{emitter.chip.name}'"
+        place = f"{full.ring} of chip '{chip.name}'"
         raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
 
 

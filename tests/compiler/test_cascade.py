@@ -140,7 +140,8 @@ class Forced:
         return found
 
     def plan(self, group: Group, emitter: Emitter) -> Group:
-        plans = list(cascade_plans(group.cascade, emitter))
+        assert isinstance(group.chain, Cascade)
+        plans = list(cascade_plans(group.chain, emitter))
         if self.chunks_first:
             plans = [plan for plan in plans if plan.chunks_first]
         chosen = plans[self.number % len(plans)]
@@ -157,7 +158,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def force(kind: str, number: int, *, chunks_first: bool = False) -> Forced:
         choice = Forced(kind, number, chunks_first)
-        monkeypatch.setattr(schedule, "find_cascades", choice.find)
+        monkeypatch.setattr(schedule, "find_groups", choice.find)
         monkeypatch.setattr(schedule, "replanned", choice.plan)
         return choice
 
@@ -210,7 +211,7 @@ def test_chosen_where_the_wide_tensors_would_cross(monkeypatch: pytest.MonkeyPat
     model, chip = blocks(1, 28, 16), load_chip("like-u55-256")
     together = compile_bytes(model, chip)
     assert {o.reason != "" for o in together.operators if o.kind != "halt"} == {True}
-    monkeypatch.setattr(schedule, "find_cascades", lambda *_: {})
+    monkeypatch.setattr(schedule, "find_groups", lambda *_: {})
     apart = compile_bytes(model, chip)
     assert estimate_program(together).cycles < 0.6 * estimate_program(apart).cycles
 

@@ -59,7 +59,9 @@ def test_every_convolution_has_a_schedule_that_costs_no_more_than_the_runner_up(
         for index, operator in enumerate(made.program.operators)
         if operator.device == "npu" and operator.kind in ("convolution", "depthwise")
     ]
-    assert sorted(kinds) == convolutions
+    combined = {index for index, kind in kinds.items() if kind == "binary"}
+    assert sorted(kinds.keys() - combined) == convolutions
+    assert all(made.program.operators[index].reason for index in combined)
     for item in made.schedules:
         assert not item.searched
         assert item.cost > 0 and item.unit == "cycles" and "height=" in item.plan

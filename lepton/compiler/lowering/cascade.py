@@ -7,6 +7,7 @@ matrix unit goes on with other chunks of channels while the vector unit requanti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,20 +37,24 @@ from lepton.isa.instructions import Copy, Depthwise, Matmul
 __all__ = ["lower_cascade"]
 
 
-def lower_cascade(cascade: Cascade, plan: CascadePlan, emitter: Emitter) -> None:
-    """Emit a cascade; the emitter's operator is that of its first member."""
-    _Emission(cascade, plan, emitter).emit_all()
+def lower_cascade(
+    cascade: Cascade, plan: CascadePlan, emitter: Emitter, operators: Sequence[int]
+) -> None:
+    """Emit a cascade, whose members have these operators."""
+    _Emission(cascade, plan, emitter, operators).emit_all()
 
 
 class _Emission:
     """A cascade while it is emitted."""
 
-    def __init__(self, cascade: Cascade, plan: CascadePlan, emitter: Emitter) -> None:
+    def __init__(
+        self, cascade: Cascade, plan: CascadePlan, emitter: Emitter, operators: Sequence[int]
+    ) -> None:
         self._cascade, self._plan, self._emitter = cascade, plan, emitter
         self._steps = steps_of(cascade, plan)
         self._chunks = list(split(cascade.channels, plan.channels))
         self._actions = order(cascade, plan, self._steps, len(self._chunks))
-        self._operator = emitter.operator
+        self._operators = operators
         self._nodes = {
             member: node
             for member, node in enumerate((cascade.expand, cascade.depthwise, cascade.project))
@@ -127,7 +132,7 @@ class _Emission:
         """Emit every action in order, and give the room back."""
         emitter = self._emitter
         emit = {EXPAND: self._expand, DEPTHWISE: self._depthwise, PROJECT: self._project}
-        numbers = {member: self._operator + at for at, member in enumerate(self._nodes)}
+        numbers = dict(zip(self._nodes, self._operators, strict=False))
         for action in self._actions:
             emitter.operator = numbers[action.member]
             weights = self._weights.address((action.member, action.chunk))
@@ -286,7 +291,7 @@ class _Emission:
     def _combine(self, node: Binary, step: Step, projected: Tile) -> Tile:
         """Emit the element-wise function of a step, and return its result."""
         emitter = self._emitter
-        emitter.operator = self._operator + len(self._nodes)
+        emitter.operator = self._operators[-1]
         parameters = self._buffers.at("combine", 0)
         if not self._combines and node.parameters.size:
             emitter.bring_constant(node.parameters, parameters)

@@ -12,7 +12,8 @@ import numpy as np
 
 from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
-from lepton.compiler.graph import Convolution
+from lepton.compiler.graph import Binary, Convolution
+from lepton.compiler.lowering.addition import Addition, Combination
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
     Plan,
@@ -43,7 +44,7 @@ from lepton.cost.closed_forms import depthwise_cycles
 from lepton.isa.footprints import REQUANTIZE_BYTES
 from lepton.isa.instructions import Depthwise, Matmul
 
-__all__ = ["DepthwisePlan", "convolution_cost", "lower_convolution"]
+__all__ = ["DepthwisePlan", "convolution_cost", "lower_addition", "lower_convolution"]
 
 
 def lower_convolution(node: Convolution, emitter: Emitter) -> None:
@@ -71,7 +72,7 @@ def convolution_cost(node: Convolution, emitter: Emitter) -> float:
     if node.groups == ic > 1:
         *size, channels, kept = _choose_depthwise(node, emitter, oc // ic)
         return _depthwise_estimate(node, emitter, (size[0], size[1]), channels, kept)
-    part = planned_cost(node, emitter, ic // node.groups, oc // node.groups)
+    part = planned_cost(node, emitter, (ic // node.groups, oc // node.groups))
     return part * node.groups
 
 
@@ -104,15 +105,33 @@ class _Dense(NamedTuple):
     """The input rows that tiles share."""
     weights: KeptBlocks[tuple[_Block, tuple[int, int]]]
     parameters: KeptBlocks[tuple[int, int]]
+    combination: Combination | None
+    """What comes behind each block of the result."""
+
+
+def lower_addition(addition: Addition, emitter: Emitter, operator: int) -> None:
+    """Emit a convolution of one group with the element-wise function behind it, an operator too."""
+    node = addition.convolution
+    ic, oc = node.inputs[0].shape[3], node.output.shape[3]
+    _lower_dense(node, emitter, (0, ic), (0, oc), (addition.combine, operator))
 
 
 def _lower_dense(
-    node: Convolution, emitter: Emitter, inputs: tuple[int, int], outputs: tuple[int, int]
+    node: Convolution,
+    emitter: Emitter,
+    inputs: tuple[int, int],
+    outputs: tuple[int, int],
+    behind: tuple[Binary, int] | None = None,
 ) -> None:
-    """Emit a convolution of input channels [inputs) to output channels [outputs)."""
-    plan = choose_plan(node, emitter, inputs[1] - inputs[0], outputs[1] - outputs[0])
+    """Emit a convolution of input channels [inputs) to output channels [outputs).
+
+    `behind` is the element-wise function that is computed with it, and its operator.
+    """
+    extents = inputs[1] - inputs[0], outputs[1] - outputs[0]
+    plan = choose_plan(node, emitter, extents, behind and behind[0])
+    combination = Combination(node, *behind, emitter) if behind else None
     visits = list(_visits(node, plan, outputs))
-    loads = tuple(_loads(node, plan, inputs[1] - inputs[0]))
+    loads = tuple(_loads(node, plan, extents[0]))
     blocks = [block for _, part in loads for block in part]
     columns = [span for visit in visits for span in visit.columns]
 
@@ -129,11 +148,13 @@ def _lower_dense(
     parameters = kept_parameters(node, emitter, columns, plan.parameter_bytes)
     ifm = node.inputs[0]
     rows = RowBuffer(emitter, ifm, plan.buffer_bytes) if plan.buffer_bytes else None
-    dense = _Dense(node, emitter, plan, inputs[0], loads, rows, weights, parameters)
+    dense = _Dense(node, emitter, plan, inputs[0], loads, rows, weights, parameters, combination)
     for visit in visits:
-        _pixel_tile(dense, visit, inputs[1] - inputs[0])
+        _pixel_tile(dense, visit, extents[0])
     weights.end()
     parameters.end()
+    if combination is not None:
+        combination.end()
     if rows is not None:
         rows.release()
 
@@ -193,8 +214,12 @@ def _pixel_tile(dense: _Dense, visit: _Visit, channels: int) -> None:
                 with loaded as tile:
                     for block in blocks:
                         _add_product(dense, block, (tile, part[0], (pad[0], pad[1])), (box, sums))
+            where, results = (visit.n, box), (sums, box.channels)
             parameters = dense.parameters.address(span)
-            emit_requantize(node, emitter, (visit.n, box), (sums, box.channels), parameters)
+            if dense.combination is None:
+                emit_requantize(node, emitter, where, results, parameters)
+            else:
+                dense.combination.finish(where, results, parameters)
 
 
 def _add_product(

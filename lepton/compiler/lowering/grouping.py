@@ -1,4 +1,4 @@
-"""Which convolutions of a region are computed depth first: where the estimate says that it pays."""
+"""Which layers of a region are computed together: where the estimate says that it pays."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeGuard
 
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution, Graph, Node
+from lepton.compiler.lowering.addition import Addition
+from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.cascade_search import choose_cascade
-from lepton.compiler.lowering.convolution import convolution_cost
-from lepton.compiler.lowering.plan import count_tile, room_for_tiles
+from lepton.compiler.lowering.convolution import convolution_cost, lower_addition
+from lepton.compiler.lowering.plan import count_tile, planned_cost, room_for_tiles
 from lepton.compiler.lowering.plan_cost import Work, plan_cost
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.errors import CompileError
 
-__all__ = ["Group", "Groups", "find_cascades", "inner_tensors", "replanned"]
+__all__ = ["Group", "Groups", "find_groups", "inner_tensors", "lower_group", "replanned"]
 
 _OPERANDS = 3
 """Tiles that an element-wise function has at a time: two of operands and one of results."""
@@ -26,46 +29,50 @@ _OPERANDS = 3
 _WORTH = 0.95
 """Of the members' own cost that a cascade may take at most: estimates are not exact."""
 
+_WORTH_ADDING = 1.05
+"""Of the same, that an addition may: nodes by themselves do not see that the array goes on."""
+
 
 @dataclass(frozen=True)
 class Group:
-    """A cascade of a region and the number of its first node."""
+    """Layers of a region that are computed together, and the number of the first node."""
 
     first: int
-    cascade: Cascade
-    plan: CascadePlan
+    chain: Cascade | Addition
+    plan: CascadePlan | None
+    """Of a cascade; that of an addition is its convolution's."""
+    cost: float = 0.0
+    """Estimated, in the objective's unit."""
     apart: float = 0.0
     """Cost of its nodes by themselves."""
 
     @property
     def numbers(self) -> range:
         """Of its nodes."""
-        return range(self.first, self.first + len(self.cascade.members))
+        return range(self.first, self.first + len(self.chain.members))
 
     @property
     def reasons(self) -> dict[int, str]:
         """What the user is told of each node, by its number."""
         names = {
             number: node.name.split(";")[0]
-            for number, node in zip(self.numbers, self.cascade.members, strict=True)
+            for number, node in zip(self.numbers, self.chain.members, strict=True)
         }
+        how = "depth first" if isinstance(self.chain, Cascade) else "tile by tile"
         return {
-            number: "depth first with "
+            number: f"{how} with "
             + ", ".join(f"'{name}'" for other, name in names.items() if other != number)
             for number in names
         }
 
 
 Groups = dict[int, Group]
-"""Cascades by the number of their first node."""
+"""Groups by the number of their first node."""
 
 
-def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
-    """Return the cascades with the least estimated cost together, by their first node."""
-    if emitter.choices.apart:
-        return {}
-    inner = _consumed_once(graph)
-    nodes = graph.nodes
+def find_groups(graph: Graph, emitter: Emitter) -> Groups:
+    """Return the groups with the least estimated cost together, by their first node."""
+    choices, nodes, inner = emitter.choices, graph.nodes, _consumed_once(graph)
     ending: dict[int, list[Group]] = {}
     for group in _candidates(nodes, inner, emitter):
         ending.setdefault(group.numbers.stop, []).append(group)
@@ -75,15 +82,17 @@ def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
         for group in groups
         for number in group.numbers
     }
-    # best[i]: the least cost of nodes [0, i), and the cascade that ends there
+    # best[i]: the least cost of nodes [0, i), and the group that ends there
     best: list[tuple[float, Group | None]] = [(0.0, None)]
     for number in range(len(nodes)):
         choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
         for group in ending.get(number + 1, []):
             apart = sum(alone[member] for member in group.numbers)
-            if group.plan.cost > _WORTH * apart:
+            worth = _WORTH if isinstance(group.chain, Cascade) else _WORTH_ADDING
+            if group.cost > worth * apart:
                 continue
-            cost = best[group.first][0] + group.plan.cost
+            # what is worth more than it says may take the place of what costs a little less
+            cost = best[group.first][0] + group.cost / max(worth, 1.0)
             if cost < choice[0]:
                 choice = cost, replace(group, apart=apart)
         best.append(choice)
@@ -94,17 +103,47 @@ def find_cascades(graph: Graph, emitter: Emitter) -> Groups:
         number = number - 1 if group is None else group.first
         if group is not None:
             found[group.first] = group
+    choices.kinds = frozenset(type(group.chain) for group in found.values())
     return found
 
 
 def inner_tensors(groups: Groups) -> set[str]:
-    """Return the names of the tensors between the members of cascades."""
-    return {node.output.name for group in groups.values() for node in group.cascade.members[:-1]}
+    """Return the names of the tensors between the members of groups."""
+    return {node.output.name for group in groups.values() for node in group.chain.members[:-1]}
 
 
 def replanned(group: Group, emitter: Emitter) -> Group:
-    """Return a cascade with the plan for the tensors that stay in the scratchpad now."""
-    return replace(group, plan=choose_cascade(group.cascade, emitter) or group.plan)
+    """Return a group with the plan for the tensors that stay in the scratchpad now."""
+    return _planned(group.first, group.chain, emitter, group.apart) or group
+
+
+def lower_group(group: Group, emitter: Emitter, operators: Sequence[int]) -> None:
+    """Emit a group, whose members have these operators.
+
+    Raises:
+        NoRoom: a memory on the chip cannot hold a step.
+    """
+    if isinstance(group.chain, Addition):
+        lower_addition(group.chain, emitter, operators[-1])
+        return
+    assert group.plan is not None
+    lower_cascade(group.chain, group.plan, emitter, operators)
+
+
+def _planned(
+    first: int, chain: Cascade | Addition, emitter: Emitter, apart: float = 0.0
+) -> Group | None:
+    """Return a group with its best plan, None if none fits."""
+    if isinstance(chain, Cascade):
+        plan = choose_cascade(chain, emitter)
+        return None if plan is None else Group(first, chain, plan, plan.cost, apart)
+    node = chain.convolution
+    extents = node.inputs[0].shape[3], node.output.shape[3]
+    try:
+        cost = planned_cost(node, emitter, extents, chain.combine)
+    except CompileError:
+        return None
+    return Group(first, chain, None, cost, apart)
 
 
 def _cost(node: Node, emitter: Emitter) -> float:
@@ -133,7 +172,28 @@ def _consumed_once(graph: Graph) -> set[str]:
 
 
 def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> Iterator[Group]:
-    """Yield all cascades of nodes that follow each other, each with its plan."""
+    """Yield all groups of nodes that follow each other, each with its plan."""
+    cascades = () if emitter.choices.apart else _cascades(nodes, inner)
+    additions = () if emitter.choices.adds_apart else _additions(nodes, inner)
+    for first, chain in (*cascades, *additions):
+        between = {member.output.name for member in chain.members[:-1]}
+        if isinstance(chain, Cascade) and between <= emitter.residents.keys():
+            # nothing crosses to a memory that could be saved
+            continue
+        group = _planned(first, chain, emitter)
+        if group is not None:
+            yield group
+
+
+def _additions(nodes: tuple[Node, ...], inner: set[str]) -> Iterator[tuple[int, Addition]]:
+    """Yield the dense convolutions with an element-wise function behind them."""
+    for number, (node, behind) in enumerate(pairwise(nodes)):
+        if _is_dense(node) and _combines(behind, node, inner):
+            yield number, Addition(node, behind)
+
+
+def _cascades(nodes: tuple[Node, ...], inner: set[str]) -> Iterator[tuple[int, Cascade]]:
+    """Yield the chains around depthwise convolutions, with the number of the first node."""
     for number, node in enumerate(nodes):
         if not _is_depthwise(node):
             continue
@@ -142,13 +202,7 @@ def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> I
         expand = before if _is_dense(before) and _follow(before, node, inner) else None
         project = after if _is_pointwise(after) and _follow(node, after, inner) else None
         for cascade in _around(expand, node, project, nodes[number + 2 : number + 3], inner):
-            between = {member.output.name for member in cascade.members[:-1]}
-            if between <= emitter.residents.keys():
-                # nothing crosses to a memory that could be saved
-                continue
-            plan = choose_cascade(cascade, emitter)
-            if plan is not None:
-                yield Group(number - int(cascade.expand is not None), cascade, plan)
+            yield number - int(cascade.expand is not None), cascade
 
 
 def _around(

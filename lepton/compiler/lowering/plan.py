@@ -17,7 +17,8 @@ from itertools import product
 from lepton.chip import Chip
 from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Emitter
-from lepton.compiler.graph import Convolution, Tensor
+from lepton.compiler.graph import Binary, Convolution, Tensor
+from lepton.compiler.lowering.addition import PARAMETER_ROOM, joined, operands_of
 from lepton.compiler.lowering.kept import streamed_bytes
 from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
 from lepton.compiler.lowering.rows import rows_of
@@ -86,8 +87,10 @@ def tile_bytes(
 
 
 def _output_bytes(node: Convolution, emitter: Emitter, size: tuple[int, int], columns: int) -> int:
-    """Return the scratchpad bytes of one tile's output."""
-    return 0 if node.output.name in emitter.residents else size[0] * size[1] * columns + 16
+    """Return the scratchpad bytes of one tile's output and of what is combined with it."""
+    operands = operands_of(node)
+    count = sum(tensor.name not in emitter.residents for tensor in (node.output, *operands))
+    return count * (size[0] * size[1] * columns + 16) + len(operands) * PARAMETER_ROOM
 
 
 def row_buffers(
@@ -215,41 +218,52 @@ def _blocks(node: Convolution, room: int, channels: int, columns: int) -> Iterat
                 return
 
 
-def choose_plan(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
+def choose_plan(
+    node: Convolution, emitter: Emitter, extents: tuple[int, int], combine: Binary | None = None
+) -> Plan:
     """Return the tile of a dense convolution with the least estimated cost.
+
+    Args:
+        node: the convolution, or of its groups those of
+        emitter: for which it is to be emitted.
+        extents: so many input and output channels.
+        combine: an element-wise function of its result that is computed with it.
 
     Raises:
         CompileError: not even one pixel fits.
     """
+    whole = joined(node, combine)
 
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, Plan]]:
         seen = emitter.on(chip)
-        for plan in _plans(node, seen, channels, columns):
-            cost = _estimate(node, seen, plan, (channels, columns))
+        for plan in _plans(whole, seen, *extents):
+            cost = _estimate(whole, seen, plan, extents)
             yield cost, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
-    key = (likeness(node, emitter), channels, columns, *memory_key(node, emitter))
+    key = (likeness(whole, emitter), *extents, *memory_key(whole, emitter))
     chosen = emitter.choices.plan(node, key, candidates)
-    return chosen or _smallest(node, emitter, channels, columns)
+    return chosen or _smallest(whole, emitter, *extents)
 
 
-def planned_cost(node: Convolution, emitter: Emitter, channels: int, columns: int) -> float:
+def planned_cost(
+    node: Convolution, emitter: Emitter, extents: tuple[int, int], combine: Binary | None = None
+) -> float:
     """Return the estimated cost of a dense convolution with the plan that it takes."""
-    plan = choose_plan(node, emitter, channels, columns)
-    return _estimate(node, emitter, plan, (channels, columns))
+    plan = choose_plan(node, emitter, extents, combine)
+    return _estimate(joined(node, combine), emitter, plan, extents)
 
 
 def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
     """Return what the plans of a convolution depend on but for the memories: its kind and sizes."""
-    shapes = node.inputs[0].shape, node.output.shape, node.weights.shape
+    shapes = *(tensor.shape for tensor in node.inputs), node.output.shape, node.weights.shape
     shares = emitter.choices.streams.share(node.weights), emitter.choices.packed.share(node)
     return *shapes, node.window, node.groups, node.mode, *shares
 
 
 def memory_key(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
     """Return what a plan of a node depends on in the memories."""
-    inside = (node.inputs[0].name in emitter.residents, node.output.name in emitter.residents)
-    return *rings_key(emitter), *inside
+    tensors = (*node.inputs, node.output)
+    return *rings_key(emitter), *(tensor.name in emitter.residents for tensor in tensors)
 
 
 def rings_key(emitter: Emitter) -> tuple[Hashable, ...]:
@@ -364,7 +378,7 @@ def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[in
     share = emitter.choices.streams.share(node.weights)
     decode = _count_constants(node, plan, constants, n, (weights, share))
     _count_activations(node, emitter, plan, (ifm, ofm), n)
-    constants.fetch(n.units * (n.steps + 2 + n.loads))
+    constants.fetch(n.units * (n.steps + 2 + n.loads + 2 * len(operands_of(node))))
     exposed = 0.0
     if not plan.pixels_first:
         block = weights // n.blocks
@@ -445,7 +459,7 @@ def _unit_cycles(
     stream *= emitter.choices.packed.share(node)
     compute = n.steps * (stream + chip.array.issue_cycles)
     vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
-    return compute, vector
+    return compute, vector * (1 + len(operands_of(node)))
 
 
 def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, tiles: int) -> float:
@@ -494,6 +508,9 @@ def _count_activations(
         again = n.loads * (1 if plan.pixels_first and n.loads == 1 else n.blocks)
         size = (plan.height, plan.width)
         count_input(node, size, plan.loaded, again, (plan.buffer_bytes, traffic[0]))
+    tile = (plan.height, plan.width, plan.columns)
+    for tensor in operands_of(node):
+        if tensor.name not in emitter.residents:
+            count_tile(tensor, tile, n.units, traffic[0], is_write=False)
     if node.output.name not in emitter.residents:
-        size = (plan.height, plan.width, plan.columns)
-        count_tile(node.output, size, n.units, traffic[1], is_write=True)
+        count_tile(node.output, tile, n.units, traffic[1], is_write=True)
