@@ -29,9 +29,6 @@ _OPERANDS = 3
 _WORTH = 0.95
 """Of the members' own cost that a cascade may take at most: estimates are not exact."""
 
-_WORTH_ADDING = 1.05
-"""Of the same, that an addition may: nodes by themselves do not see that the array goes on."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -88,11 +85,9 @@ def find_groups(graph: Graph, emitter: Emitter) -> Groups:
         choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
         for group in ending.get(number + 1, []):
             apart = sum(alone[member] for member in group.numbers)
-            worth = _WORTH if isinstance(group.chain, Cascade) else _WORTH_ADDING
-            if group.cost > worth * apart:
+            if isinstance(group.chain, Cascade) and group.cost > _WORTH * apart:
                 continue
-            # what is worth more than it says may take the place of what costs a little less
-            cost = best[group.first][0] + group.cost / max(worth, 1.0)
+            cost = best[group.first][0] + group.cost
             if cost < choice[0]:
                 choice = cost, replace(group, apart=apart)
         best.append(choice)
