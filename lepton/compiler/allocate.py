@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lepton.errors import CompileError
 
-__all__ = ["TILE_ALIGN", "Block", "Lifetime", "NoRoom", "Ring", "place_lifetimes", "shortage"]
+__all__ = [
+    "TILE_ALIGN",
+    "Block",
+    "Lifetime",
+    "NoRoom",
+    "Ring",
+    "place_lifetimes",
+    "room_for",
+    "shortage",
+]
 
 
 TILE_ALIGN = 16
@@ -35,6 +45,16 @@ class NoRoom(Exception):
     def __init__(self, ring: str, needed: int, available: int) -> None:
         super().__init__(f"the {ring} has no gap of {needed}: the largest has {available}")
         self.ring, self.needed, self.available = ring, needed, available
+
+
+@contextmanager
+def room_for(what: str, chip: str) -> Generator[None]:
+    """Say of what has no room within the block what it is, and on which chip."""
+    try:
+        yield
+    except NoRoom as full:
+        place = f"{full.ring} of chip '{chip}'"
+        raise shortage(what, place, full.needed, full.available) from None
 
 
 class Block(NamedTuple):

@@ -12,8 +12,8 @@ from lepton.compiler.describe import plan_text
 from lepton.compiler.graph import Convolution
 from lepton.compiler.lowering.addition import Addition, joined, operands_of
 from lepton.compiler.lowering.convolution import DepthwisePlan
+from lepton.compiler.lowering.dense_plan import Plan
 from lepton.compiler.lowering.grouping import Group
-from lepton.compiler.lowering.plan import Plan
 from lepton.compiler.lowering.rows import rows_of
 from lepton.compiler.schedule import Emission, RegionWork
 from lepton.compiler.schedules import Schedule

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,16 +13,15 @@ from lepton.compiler.allocate import (
     TILE_ALIGN,
     Block,
     Lifetime,
-    NoRoom,
     Ring,
     place_lifetimes,
-    shortage,
+    room_for,
 )
 from lepton.compiler.blocks import resident_blocks, with_copies_between
 from lepton.compiler.choices import Choices, Division, DivisionKey
 from lepton.compiler.copies import PIECE_BYTES, Lanes, Staging, with_copies
 from lepton.compiler.emit import Emitter, Location
-from lepton.compiler.graph import Graph, Node
+from lepton.compiler.graph import Graph
 from lepton.compiler.lifetimes import (
     bytes_crossing,
     is_free,
@@ -339,14 +337,14 @@ def _emit_region(
         node, group = graph.nodes[number], groups.get(number)
         emitter.operator = work.operators[number]
         if group is not None:
-            with _shortage_of(node, chip):
+            with room_for(f"'{node.name}'", chip.name):
                 lower_group(group, emitter, [work.operators[at] for at in group.numbers])
             reasons = group.reasons.items()
             emitter.reasons |= {work.operators[member]: text for member, text in reasons}
             number += len(group.chain.members)
         else:
             if not is_free(node, storage):
-                with _shortage_of(node, chip):
+                with room_for(f"'{node.name}'", chip.name):
                     lower(node, emitter)
             number += 1
         if work.turns:
@@ -358,16 +356,6 @@ def _emit_region(
     blocks = (*emitter.tiles.blocks, *resident_blocks(residents, steps, begin))
     held = () if work.turns else blocks
     return RegionMemory(working, residents, tuple(spills), held, groups)
-
-
-@contextmanager
-def _shortage_of(node: Node, chip: Chip) -> Generator[None]:
-    """Say of which node what has no room, and on which chip."""
-    try:
-        yield
-    except NoRoom as full:
-        place = f"{full.ring} of chip '{chip.name}'"
-        raise shortage(f"'{node.name}'", place, full.needed, full.available) from None
 
 
 def _stage(

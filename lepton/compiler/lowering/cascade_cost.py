@@ -19,8 +19,8 @@ from lepton.compiler.lowering.cascade_plan import (
     weights_of,
 )
 from lepton.compiler.lowering.kept import streamed_bytes
-from lepton.compiler.lowering.plan import count_input, count_tile, overlapped
 from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
+from lepton.compiler.lowering.plan_estimate import count_input, count_tile, overlapped
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import Walk, depthwise_cycles

@@ -14,13 +14,11 @@ from lepton.arith.records import pack_requantize
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Binary, Convolution
 from lepton.compiler.lowering.addition import Addition, Combination
+from lepton.compiler.lowering.dense_plan import Plan
 from lepton.compiler.lowering.kept import KeptBlocks
 from lepton.compiler.lowering.plan import (
-    Plan,
     candidate_sizes,
     choose_plan,
-    count_input,
-    count_tile,
     likeness,
     memory_key,
     no_pixel_fits,
@@ -30,6 +28,7 @@ from lepton.compiler.lowering.plan import (
     tile_bytes,
 )
 from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
+from lepton.compiler.lowering.plan_estimate import count_input, count_tile
 from lepton.compiler.lowering.rows import RowBuffer
 from lepton.compiler.lowering.tiling import input_box, split, stripes
 from lepton.compiler.lowering.traffic import Traffic

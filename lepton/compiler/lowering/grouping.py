@@ -16,8 +16,9 @@ from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.cascade_search import choose_cascade
 from lepton.compiler.lowering.convolution import convolution_cost, lower_addition
-from lepton.compiler.lowering.plan import count_tile, planned_cost, room_for_tiles
+from lepton.compiler.lowering.plan import planned_cost, room_for_tiles
 from lepton.compiler.lowering.plan_cost import Work, plan_cost
+from lepton.compiler.lowering.plan_estimate import count_tile
 from lepton.compiler.lowering.traffic import Traffic
 from lepton.errors import CompileError
 

@@ -9,36 +9,26 @@ pixel does not fit the scratchpad, its channels are loaded in slices whose sums 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from itertools import product
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import shortage
 from lepton.compiler.emit import Emitter
-from lepton.compiler.graph import Binary, Convolution, Tensor
+from lepton.compiler.graph import Binary, Convolution
 from lepton.compiler.lowering.addition import PARAMETER_ROOM, joined, operands_of
-from lepton.compiler.lowering.kept import streamed_bytes
-from lepton.compiler.lowering.plan_cost import Products, Work, plan_cost
+from lepton.compiler.lowering.dense_plan import Plan
+from lepton.compiler.lowering.plan_estimate import estimated_cost
 from lepton.compiler.lowering.rows import rows_of
-from lepton.compiler.lowering.traffic import Traffic
-from lepton.compiler.stored import stored_part
-from lepton.cost import cost_scalars
-from lepton.cost.dataflows import matmul_cycles
 from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
-    "Plan",
     "candidate_sizes",
     "choose_plan",
-    "count_input",
-    "count_tile",
     "likeness",
     "memory_key",
     "no_pixel_fits",
-    "overlapped",
     "planned_cost",
     "rings_key",
     "room_for_tiles",
@@ -47,27 +37,6 @@ __all__ = [
 ]
 
 _PIXELS = 65535
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Tile of a convolution."""
-
-    height: int
-    width: int
-    columns: int
-    channels: int
-    """Channels of the reduction in a weight block."""
-    kernel_rows: int
-    """Kernel rows in a weight block."""
-    pixels_first: bool
-    """Whether all column blocks of a pixel tile come before the next pixel tile."""
-    loaded: int
-    """Input channels in the scratchpad at a time."""
-    parameter_bytes: int
-    """Room for the requantization parameters of several blocks of columns."""
-    buffer_bytes: int
-    """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
 
 
 def room_for_tiles(emitter: Emitter) -> int:
@@ -119,48 +88,6 @@ def row_buffers(
     if size[1] == node.output.shape[2] and rows.whole <= left:
         sizes.append(rows.whole)
     return sizes
-
-
-def count_tile(
-    tensor: Tensor, size: tuple[int, int, int], times: float, traffic: Traffic, *, is_write: bool
-) -> None:
-    """Count the transfers of `times` boxes `[h, w, c]` of a tensor that lives in a memory."""
-    _, _, w, c = tensor.shape
-    memory = traffic.chip.memory_index(traffic.chip.placement.activations[0])
-    rows, cols, channels = size
-    run, runs, stride = channels, rows * cols, c
-    if channels == c:
-        run, runs, stride = (rows * w * c, 1, 0) if cols == w else (cols * c, rows, w * c)
-    count = traffic.write if is_write else traffic.read
-    count(memory, run, runs * times, stride)
-
-
-def count_input(
-    node: Convolution,
-    size: tuple[int, int],
-    channels: int,
-    times: int,
-    buffer: tuple[int, Traffic],
-) -> None:
-    """Count the transfers of the input of all tiles of `size` output pixels.
-
-    So many `channels` are loaded at a time, and each tile is visited `times`. `buffer` is the bytes
-    of the buffer for rows or 0, and where to count; what it holds whole is loaded once.
-    """
-    ifm, (_, oh, ow, _) = node.inputs[0], node.output.shape
-    rows = rows_of(node.window, size, ifm.shape[1:3], channels)
-    down, across = -(-oh // size[0]), -(-ow // size[1])
-    brought = rows.brought(buffer[0], down) if buffer[0] else down * rows.window
-    if across == 1 and channels == ifm.shape[3] and buffer[0] >= rows.whole:
-        times = 1
-    stripes = ifm.shape[0] * across * times
-    columns = rows.pitch // channels
-    if columns == ifm.shape[2] and channels == ifm.shape[3]:
-        count_tile(
-            ifm, (brought // down, columns, channels), stripes * down, buffer[1], is_write=False
-        )
-    else:
-        count_tile(ifm, (brought, columns, channels), stripes, buffer[1], is_write=False)
 
 
 def _halvings(extent: int) -> list[int]:
@@ -237,7 +164,7 @@ def choose_plan(
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, Plan]]:
         seen = emitter.on(chip)
         for plan in _plans(whole, seen, *extents):
-            cost = _estimate(whole, seen, plan, extents)
+            cost = estimated_cost(whole, seen, plan, extents)
             yield cost, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
     key = (likeness(whole, emitter), *extents, *memory_key(whole, emitter))
@@ -250,7 +177,7 @@ def planned_cost(
 ) -> float:
     """Return the estimated cost of a dense convolution with the plan that it takes."""
     plan = choose_plan(node, emitter, extents, combine)
-    return _estimate(joined(node, combine), emitter, plan, extents)
+    return estimated_cost(joined(node, combine), emitter, plan, extents)
 
 
 def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
@@ -333,184 +260,3 @@ def no_pixel_fits(node: Convolution, emitter: Emitter, need: int) -> CompileErro
     """Return the error of a convolution that needs so many bytes for one output pixel."""
     place = f"scratchpad of chip '{emitter.chip.name}'"
     return shortage(f"one output pixel of '{node.name}'", place, need, room_for_tiles(emitter))
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """How often the parts of a plan are done."""
-
-    tiles: int
-    """Tiles of pixels, of all images."""
-    blocks: int
-    """Blocks of columns."""
-    loads: int
-    """Parts of the channels that are loaded one after the other."""
-    steps: int
-    """Weight blocks of one tile and block of columns."""
-
-    @property
-    def units(self) -> int:
-        return self.tiles * self.blocks
-
-
-def _counts(node: Convolution, plan: Plan, extents: tuple[int, int]) -> _Counts:
-    images, oh, ow, _ = node.output.shape
-    loads = -(-extents[0] // plan.loaded)
-    rows = -(-node.window.kernel[0] // plan.kernel_rows)
-    return _Counts(
-        images * -(-oh // plan.height) * -(-ow // plan.width),
-        -(-extents[1] // plan.columns),
-        loads,
-        loads * rows * -(-plan.loaded // plan.channels),
-    )
-
-
-def _estimate(node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[int, int]) -> float:
-    """Return the estimated cost of a plan.
-
-    Its cycles are the longest of arithmetic, traffic and their chain.
-    """
-    chip = emitter.chip
-    n = _counts(node, plan, extents)
-    compute, vector = _unit_cycles(node, emitter, plan, n)
-    constants, ifm, ofm = (Traffic(chip, emitter.choices.objective) for _ in range(3))
-    weights = math.prod(node.window.kernel) * extents[0] * extents[1]
-    share = emitter.choices.streams.share(node.weights)
-    decode = _count_constants(node, plan, constants, n, (weights, share))
-    _count_activations(node, emitter, plan, (ifm, ofm), n)
-    constants.fetch(n.units * (n.steps + 2 + n.loads + 2 * len(operands_of(node))))
-    exposed = 0.0
-    if not plan.pixels_first:
-        block = weights // n.blocks
-        exposed = _exposed_weights(chip, (block, share), compute * n.tiles, n.tiles)
-    way_in, way_out = ifm.cycles / n.units, ofm.cycles / n.units
-    # what is in flight at a time: sums of so many tiles, and two tiles of input and of output
-    held = emitter.sums.size // (plan.height * plan.width * plan.columns)
-    chain = max(
-        (compute + vector + chip.array.rows + chip.array.columns) / held,
-        (way_in + compute + ifm.latency) / _inputs_held(node, plan),
-        (vector + way_out + ofm.latency) / 2,
-    )
-    arithmetic = n.units * max(compute, chain)
-    if _brings_once(node, plan) and not plan.pixels_first:
-        # all of the input comes with the first block of columns, none with the others
-        exposed += max(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
-    traffic = constants.with_others(ifm, ofm)
-    together = (
-        arithmetic + exposed * (n.blocks - 1),
-        n.units * vector,
-        traffic.cycles,
-        decode,
-    )
-    cycles = overlapped(*together) + way_in + vector + way_out
-
-    def work() -> Work:
-        streamed = decode * chip.weight_buffer.decoder_bytes_per_cycle
-        return _work(node, plan, n, streamed)
-
-    return plan_cost(emitter.choices.objective, cycles, traffic, work)
-
-
-def _work(node: Convolution, plan: Plan, n: _Counts, streamed: float) -> Work:
-    """Return the work of a plan that streams so many weights."""
-    size = plan.height * plan.width
-    reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
-    products = Products(n.units * n.steps, size, reduction, plan.columns)
-    return Work([products], n.units * size * plan.columns, streamed, n.blocks * (n.steps + 1))
-
-
-def overlapped(*parts: float) -> float:
-    """Return the cycles of work done side by side: the longest, and more if others are close.
-
-    Units that are all busy most of the time get in each other's way: the 4-norm adds 19 % where
-    two take equally long, and 1.5 % where one takes half of the other's.
-    """
-    longest = max(parts)
-    return longest * math.fsum((part / longest) ** 4 for part in parts) ** 0.25 if longest else 0.0
-
-
-def _inputs_held(node: Convolution, plan: Plan) -> int:
-    """Return the tiles whose inputs are in the scratchpad at a time."""
-    if not plan.buffer_bytes:
-        return 2
-    size = plan.height, plan.width
-    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return max(rows.windows(plan.buffer_bytes), 2)
-
-
-def _brings_once(node: Convolution, plan: Plan) -> bool:
-    """Return whether the buffer holds the whole input."""
-    size = plan.height, plan.width
-    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return size[1] == node.output.shape[2] and plan.buffer_bytes >= rows.whole
-
-
-def _unit_cycles(
-    node: Convolution, emitter: Emitter, plan: Plan, n: _Counts
-) -> tuple[float, float]:
-    """Return the matrix and the vector unit's cycles for one tile and block of columns."""
-    chip = emitter.chip
-    size = plan.height, plan.width
-    dense = node.window.dilation[1] == 1 and node.inputs[0].shape[3] == plan.channels
-    run = plan.channels * (node.window.kernel[1] if dense else 1)
-    reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
-    distance = node.window.stride[1] * node.inputs[0].shape[3]
-    stream = matmul_cycles(chip.derived(cost_scalars), size, reduction, plan.columns, run, distance)
-    stream *= emitter.choices.packed.share(node)
-    compute = n.steps * (stream + chip.array.issue_cycles)
-    vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
-    return compute, vector * (1 + len(operands_of(node)))
-
-
-def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, tiles: int) -> float:
-    """Return the cycles for which the array waits for the next block of columns.
-
-    What the buffer holds beside the block in use comes early; the rest, as the last tile of pixels
-    is done with the block part by part. The weights are the block's bytes and the share stored.
-    """
-    block, share = weights
-    rate = Traffic(chip)
-    rate.read(chip.memory_index(chip.placement.constants), stored_part(block, share))
-    late = 1.0 - min(max(chip.weight_buffer.elements - block, 0) / block, 1.0)
-    return max(late * rate.cycles - compute / tiles, 0.0)
-
-
-def _count_constants(
-    node: Convolution, plan: Plan, traffic: Traffic, n: _Counts, size: tuple[int, float]
-) -> float:
-    """Count the weights, bytes and share stored, and the parameters; return decoder cycles."""
-    weights, share = size
-    chip = traffic.chip
-    buffer = chip.weight_buffer.elements
-    block = plan.kernel_rows * node.window.kernel[1] * plan.channels * plan.columns
-    if plan.pixels_first or weights <= buffer:
-        streamed = streamed_bytes(weights, block, buffer, n.tiles)
-    else:
-        streamed = n.blocks * streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
-    memory = chip.memory_index(chip.placement.constants)
-    traffic.read(memory, stored_part(block, share), streamed / block)
-    traffic.fetch(streamed / block)
-    each = plan.columns * REQUANTIZE_BYTES[node.mode]
-    parameters = n.blocks * each
-    if plan.pixels_first:
-        parameters = streamed_bytes(parameters, each, plan.parameter_bytes, n.tiles)
-    traffic.read(memory, each, parameters / each)
-    traffic.fetch(parameters / each)
-    return streamed / chip.weight_buffer.decoder_bytes_per_cycle
-
-
-def _count_activations(
-    node: Convolution, emitter: Emitter, plan: Plan, traffic: tuple[Traffic, Traffic], n: _Counts
-) -> None:
-    """Count the input and the output of a plan."""
-    ifm = node.inputs[0]
-    if ifm.name not in emitter.residents:
-        again = n.loads * (1 if plan.pixels_first and n.loads == 1 else n.blocks)
-        size = (plan.height, plan.width)
-        count_input(node, size, plan.loaded, again, (plan.buffer_bytes, traffic[0]))
-    tile = (plan.height, plan.width, plan.columns)
-    for tensor in operands_of(node):
-        if tensor.name not in emitter.residents:
-            count_tile(tensor, tile, n.units, traffic[0], is_write=False)
-    if node.output.name not in emitter.residents:
-        count_tile(node.output, tile, n.units, traffic[1], is_write=True)
