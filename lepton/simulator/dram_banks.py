@@ -1,7 +1,8 @@
 """The DRAM's banks as the controller looks at them: each one's next command and its earliest cycle.
 
-The earliest cycles, with all gaps, of the banks with one next command lie side by side, so that a
-few vector operations delay them and find the first.
+Both are in one number, a key: cycle, turn, kind. The least key is the next command. The keys of all
+banks lie side by side, 32 bits each with cycles counted from a base that moves now and then, so
+that a few vector operations delay them and find the first.
 
 Kernel arguments: `c` configuration, `m` the channel's block.
 """
@@ -13,49 +14,60 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import (
+    CYCLE_SHIFT,
     FEW_BANKS,
     FEW_GROUPS,
-    TURN_BITS,
+    KIND_MASK,
     delay_all,
     delay_few,
+    key_at,
+    put_few,
+    put_many,
     renew_few,
     renew_many,
+    search_few,
+    search_many,
 )
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
-    ALLOWED,
+    ACTIVE,
     BANK_BITS,
     BANK_FIELDS,
     BANK_GAPS,
     BANK_STATE,
     BANKS,
+    BASE,
+    CHOICES,
     COLUMN_RD,
     COLUMN_WR,
+    EPOCH,
+    FAW_FIELDS,
+    FAW_SLOT,
+    FAW_TIMES,
     GATES,
     GROUPS,
     HIT,
     HIT_COUNT,
     HIT_LIMIT,
-    LATER,
     MAX_BANKS,
     MAX_GROUPS,
-    NEXT_AT,
-    NEXT_KIND,
-    NOTHING,
-    OFFERS,
+    NEXT,
+    NO_COMMAND,
+    NO_CYCLE,
     OPEN,
     PRE,
     PRECHARGE,
+    RANKS,
     READ,
     READ_COMMAND,
     READ_GAPS,
     SEVERAL,
     WAITING,
-    WRITE_COMMAND,
 )
 
-__all__ = ["delay_banks", "delay_gates", "group_of", "next_of", "offer", "renew"]
+__all__ = ["delay_gates", "first_of_others", "group_of", "key_of", "move_base", "next_of", "offer"]
+__all__ += ["put", "renew", "since_base"]
 
 I64 = NDArray[np.int64]
 
@@ -77,63 +89,123 @@ def delay_gates(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def renew(
-    c: I64, m: I64, banks: int, gaps: int, t: int, local: int, at: int, then: int
-) -> int:  # fmt: skip
-    """Delay banks to `t` plus the gaps to their groups, and set the earliest cycle of one.
+def _by_bank(gaps: int) -> int:
+    """Return where a row of gaps to groups is by bank."""
+    return BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS // 2)
 
-    Return the least of cycle, `then` at least, and turn, in one number, of the others.
+
+@njit(allocates=False, inlined=True)
+def key_of(t: int, kind: int) -> int:
+    """Return a cycle and a kind of command in one number."""
+    return (t << CYCLE_SHIFT) | kind
+
+
+@njit(allocates=False, inlined=True)
+def since_base(m: I64, t: int, kind: int) -> int:
+    """Return the key of a cycle and a kind of command, counted from `BASE`, itself such a key."""
+    return key_of(t, kind) - m[BASE]
+
+
+@njit(allocates=False, inlined=True)
+def renew(
+    c: I64, m: I64, gaps: int, command: int, other_gaps: int, other: int, local: int, own: int,
+    then: int,
+) -> int:  # fmt: skip
+    """Delay the banks' next commands, of two kinds, and set that of one bank to `own`.
+
+    `command` and `other` are keys: the kind, and the cycle to which the gaps to the groups, which
+    begin at `gaps` and `other_gaps`, are added. Return the least key, of cycle `then` at least, of
+    the other banks, with their turns. All keys count from `BASE`.
     """
-    gaps = BANK_GAPS + (gaps - READ_GAPS) * (MAX_BANKS // MAX_GROUPS)
-    allowed = m[ALLOWED]
+    gaps, other_gaps, then = _by_bank(gaps), _by_bank(other_gaps), since_base(m, then, 0)
     if c[BANKS] <= FEW_BANKS:
-        return renew_few(m, NEXT_AT, banks, c, gaps, t, local, at, allowed, then)
-    best = LATER << TURN_BITS
-    for i in range(0, c[BANKS], 2 * FEW_BANKS):
+        return renew_few(m, NEXT, c, gaps, command, other_gaps, other, local, own, then)
+    best = renew_many(m, NEXT, c, gaps, command, other_gaps, other, local, own, then)
+    if c[BANKS] > 2 * FEW_BANKS:
         best = min(best, renew_many(
-            m, NEXT_AT + i, banks >> i, c, gaps + i, t, local - i, at, allowed >> i, then
+            m, NEXT + FEW_BANKS, c, gaps + FEW_BANKS, command, other_gaps + FEW_BANKS,
+            other, local - 2 * FEW_BANKS, own, then,
         ))  # fmt: skip
     return best
 
 
 @njit(allocates=False, inlined=True)
-def delay_banks(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
-    """Delay the banks whose next command is of a kind to `t` plus the gaps there."""
-    if m[OFFERS + kind]:
-        renew(c, m, m[OFFERS + kind], gaps, t, -1, 0, 0)
+def first_of_others(c: I64, m: I64, local: int, then: int) -> int:
+    """Return the least key, of cycle `then` at least, of the banks but one, by turns after it."""
+    then = since_base(m, then, 0)
+    if c[BANKS] <= FEW_BANKS:
+        return search_few(m, NEXT, local, then)
+    best = search_many(m, NEXT, local, then)
+    if c[BANKS] > 2 * FEW_BANKS:
+        best = min(best, search_many(m, NEXT + FEW_BANKS, local - 2 * FEW_BANKS, then))
+    return best
+
+
+@njit(allocates=False, inlined=True)
+def _has_choice(c: I64, m: I64, b: int, hit: int, reads: int) -> bool:
+    """Tell if a bank with requests for its open row can go on with several kinds of command."""
+    if reads != 0 and reads != hit:
+        return True
+    return hit & m[b + WAITING] & -m[b + WAITING] == 0 and m[b + HIT_COUNT] >= c[HIT_LIMIT]
 
 
 @njit(allocates=False, inlined=True)
 def next_of(c: I64, m: I64, local: int) -> int:
-    """Set the bank's next kind of command; return its earliest cycle."""
+    """Return the key of the bank's next command, with all gaps, counted from `BASE`."""
     b = BANK_STATE + local * BANK_FIELDS
-    waiting, hit = m[b + WAITING], m[b + HIT]
-    at, kind = LATER, NOTHING
+    waiting = m[b + WAITING]
     if waiting == 0:
-        pass
-    elif m[b + OPEN] < 0:
+        m[ACTIVE] &= ~(1 << local)
+        return NO_COMMAND
+    if m[b + OPEN] < 0:
         at, kind = m[b + ACT], ACTIVATE
     else:
-        if hit & (waiting & -waiting) == 0 and (hit == 0 or m[b + HIT_COUNT] >= c[HIT_LIMIT]):
+        hit = m[b + HIT] & waiting
+        reads = hit & m[b + READ]
+        if hit == 0:
             at, kind = m[b + PRE], PRECHARGE
-        if hit != 0:
-            reads = hit & m[b + READ]
-            if kind == PRECHARGE or (reads != 0 and reads != hit):
-                at, kind = LATER, SEVERAL
-            elif reads != 0:
-                at, kind = m[b + COLUMN_RD], READ_COMMAND
-            else:
-                at, kind = m[b + COLUMN_WR], WRITE_COMMAND
-    # where there is no gate, any other does not matter
-    gate = GATES + (kind & WRITE_COMMAND) * MAX_GROUPS + group_of(c, local)
-    before = m[NEXT_KIND + local] & 7
-    m[NEXT_KIND + local] = kind
-    m[OFFERS + before] &= ~(1 << local)
-    m[OFFERS + kind] |= 1 << local
-    return max(at, m[gate])
+        elif _has_choice(c, m, b, hit, reads):
+            m[CHOICES] |= 1 << local
+            return key_of(NO_CYCLE, SEVERAL)
+        else:
+            is_write = int(reads == 0)
+            at, kind = m[b + COLUMN_RD + is_write], READ_COMMAND + is_write
+    return since_base(m, max(at, m[GATES + kind * MAX_GROUPS + group_of(c, local)]), kind)
+
+
+@njit(allocates=False, inlined=True)
+def put(c: I64, m: I64, local: int, own: int) -> None:
+    """Set the key of a bank's next command."""
+    if c[BANKS] <= FEW_BANKS:
+        put_few(m, NEXT, local, own)
+    elif local < 2 * FEW_BANKS:
+        put_many(m, NEXT, local, own)
+    else:
+        put_many(m, NEXT + FEW_BANKS, local - 2 * FEW_BANKS, own)
 
 
 @njit(allocates=False, inlined=True)
 def offer(c: I64, m: I64, local: int) -> None:
-    """Set the bank's next command and its earliest cycle."""
-    renew(c, m, 0, READ_GAPS, 0, local, next_of(c, m, local), 0)
+    """Find the bank's next command and its earliest cycle."""
+    put(c, m, local, next_of(c, m, local))
+
+
+@njit(allocates=False, inlined=True)
+def move_base(c: I64, m: I64, t: int) -> None:
+    """Let keys count from `t`, on or after which all that is to come comes.
+
+    So nothing depends on how long before `t` a command became possible.
+    """
+    by = since_base(m, t, 0)
+    m[BASE] += by
+    for rank in range(c[RANKS]):
+        for slot in range(FAW_SLOT):
+            at = FAW_TIMES + rank * FAW_FIELDS + slot
+            m[at] = max(m[at], t - EPOCH)
+    for local in range(c[BANKS]):
+        for field in (COLUMN_RD, COLUMN_WR, PRE, ACT):
+            at = BANK_STATE + local * BANK_FIELDS + field
+            m[at] = max(m[at], t)
+        key = key_at(m, NEXT, local)
+        if key >> CYCLE_SHIFT < NO_CYCLE:
+            put(c, m, local, max(key - by, key & KIND_MASK))

@@ -10,36 +10,35 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_banks import (
-    delay_banks,
     delay_gates,
+    first_of_others,
     group_of,
+    key_of,
     next_of,
     renew,
+    since_base,
 )
 from lepton.simulator.dram_intrinsics import (
-    TURN_BITS,
+    CYCLE_SHIFT,
+    KIND_BITS,
+    KIND_MASK,
+    TURN_MASK,
+    key_at,
     lowest,
     rotated,
 )
-from lepton.simulator.dram_queues import (
-    entries_of,
-    position_of,
-    remove,
-    row_of,
-)
+from lepton.simulator.dram_queues import entries_of, position_of, remove, row_of
 from lepton.simulator.dram_state import (
     ACT,
     ACTIVATE,
     ACTIVATE_GAPS,
     ACTIVATES,
     ACTIVE,
-    ALLOWED,
     BANK_FIELDS,
     BANK_STATE,
-    BANKS,
-    BEST_AT,
-    BEST_BANK,
-    BEST_KIND,
+    BASE,
+    BEST,
+    CHOICES,
     COLUMN_RD,
     COLUMN_WR,
     DECIDED,
@@ -60,10 +59,9 @@ from lepton.simulator.dram_state import (
     LINK,
     MAX_BANKS,
     MAX_GROUPS,
-    NEXT_AT,
-    NEXT_KIND,
+    NEXT,
+    NO_COMMAND,
     NOTHING,
-    OFFERS,
     OPEN,
     POINTER,
     PRE,
@@ -90,18 +88,17 @@ from lepton.simulator.dram_state import (
     WRITE_COMMAND,
     WRITE_GAPS,
     WRITE_PRE,
-    WRITES,
 )
 
 __all__ = ["command", "consider", "pick", "precharge"]
 
 I64 = NDArray[np.int64]
-U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
 
 
 @njit(allocates=False, inlined=True)
-def _activate(c: I64, m: I64, local: int, t: int) -> int:
-    """Open the row of the bank's oldest request; return where the gaps to activations are."""
+def _activate(c: I64, m: I64, local: int, t: int) -> tuple[int, int, int, int]:
+    """Open the row of the bank's oldest request; return what delays the other banks."""
     b = BANK_STATE + local * BANK_FIELDS
     entry = entries_of(c, local)
     waiting = m[b + WAITING]
@@ -125,33 +122,35 @@ def _activate(c: I64, m: I64, local: int, t: int) -> int:
     m[window + FAW_SLOT] = slot
     oldest = int(m[window + slot])
     delay_gates(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
-    delay_banks(c, m, ACTIVATE, WINDOW_GAPS + group * MAX_GROUPS, oldest)
     m[ACTIVATES] += 1
-    return ACTIVATE_GAPS + group * MAX_GROUPS
+    gaps = group * MAX_GROUPS
+    now, before = since_base(m, t, ACTIVATE), since_base(m, oldest, ACTIVATE)
+    return ACTIVATE_GAPS + gaps, now, WINDOW_GAPS + gaps, before
 
 
 @njit(allocates=False, inlined=True)
-def precharge(c: I64, m: I64, local: int, t: int) -> int:
-    """Close a bank; return where the gaps to precharges are."""
+def precharge(c: I64, m: I64, local: int, t: int) -> tuple[int, int, int, int]:
+    """Close a bank; return what delays the other banks, twice."""
     b = BANK_STATE + local * BANK_FIELDS
     m[b + OPEN], m[b + HIT], m[b + HIT_COUNT] = -1, 0, 0
     m[b + ACT] = max(m[b + ACT], t + c[RP])
-    group = group_of(c, local)
-    delay_gates(c, m, PRECHARGE, PRECHARGE_GAPS + group * MAX_GROUPS, t)
+    gaps = PRECHARGE_GAPS + group_of(c, local) * MAX_GROUPS
+    delay_gates(c, m, PRECHARGE, gaps, t)
     m[PRECHARGES] += 1
-    return PRECHARGE_GAPS + group * MAX_GROUPS
+    return gaps, since_base(m, t, PRECHARGE), gaps, since_base(m, t, PRECHARGE)
 
 
 @njit(allocates=False, inlined=True)
-def _access(c: I64, m: I64, f: U16, k: I64, local: int, is_write: int, t: int) -> int:
-    """Do the oldest read (write) of the bank's open row; return where the gaps to its like are."""
+def _access(
+    c: I64, m: I64, f: U32, k: I64, local: int, is_write: int, t: int
+) -> tuple[int, int, int, int]:
+    """Do the oldest read (write) of the bank's open row; return what delays the other banks."""
     b = BANK_STATE + local * BANK_FIELDS
-    at = lowest(m[b + HIT] & (~m[b + READ] if is_write else m[b + READ]))
+    at = lowest(m[b + HIT] & m[b + WAITING] & (m[b + READ] ^ -is_write))
+    m[READS + is_write] += 1
     if is_write:
-        m[WRITES] += 1
         m[b + PRE] = max(m[b + PRE], t + c[WRITE_PRE])
     else:
-        m[READS] += 1
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
         ticket = m[entries_of(c, local) + at * ENTRY_FIELDS + TICKET]
         m[DECIDED] = ticket
@@ -164,22 +163,18 @@ def _access(c: I64, m: I64, f: U16, k: I64, local: int, is_write: int, t: int) -
     gaps = (WRITE_GAPS if is_write else READ_GAPS) + group_of(c, local) * 2 * MAX_GROUPS
     delay_gates(c, m, READ_COMMAND, gaps, t)
     delay_gates(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
-    if is_write:
-        delay_banks(c, m, READ_COMMAND, gaps, t)
-        return gaps + MAX_GROUPS
-    delay_banks(c, m, WRITE_COMMAND, gaps + MAX_GROUPS, t)
-    return gaps
+    return gaps, since_base(m, t, READ_COMMAND), gaps + MAX_GROUPS, since_base(m, t, WRITE_COMMAND)
 
 
 @njit(allocates=False, inlined=True)
 def _earliest(c: I64, m: I64, local: int, kind: int, t: int) -> int:
     """Return when, from `t` on, a bank with several choices can go on with a kind of command."""
     b = BANK_STATE + local * BANK_FIELDS
-    hit, reads = m[b + HIT], m[b + READ]
+    waiting, reads = m[b + WAITING], m[b + READ]
+    hit = m[b + HIT] & waiting
     gate = GATES + kind * MAX_GROUPS + group_of(c, local)
     if kind == PRECHARGE:
-        oldest = m[b + WAITING] & -m[b + WAITING]
-        blocked = hit & oldest != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
+        blocked = hit & waiting & -waiting != 0 or (hit != 0 and m[b + HIT_COUNT] < c[HIT_LIMIT])
         return LATER if blocked else max(m[b + PRE], m[gate], t)
     if kind == READ_COMMAND:
         return max(m[b + COLUMN_RD], m[gate], t) if hit & reads else LATER
@@ -197,63 +192,69 @@ def _first_of_several(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
     if read != write:
         return (read, READ_COMMAND) if read < write else (write, WRITE_COMMAND)
     b = BANK_STATE + local * BANK_FIELDS
-    hit, reads = m[b + HIT], m[b + READ]
+    hit, reads = m[b + HIT] & m[b + WAITING], m[b + READ]
     older = lowest(hit & reads) < lowest(hit & ~reads)
     return read, READ_COMMAND if older else WRITE_COMMAND
 
 
 @njit(allocates=False, inlined=True)
-def _first_of_bank(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
-    """Return when, from `t` on, the bank's next command can go, and its kind."""
-    kind = m[NEXT_KIND + local]
-    if kind == SEVERAL:
-        return _first_of_several(c, m, local, t)
-    return max(m[NEXT_AT + local], t), kind
+def _first_of_bank(c: I64, m: I64, local: int, t: int) -> int:
+    """Return the key, counted from `BASE`, of the bank's next command from `t` on."""
+    own = key_at(m, NEXT, local)
+    if own & KIND_MASK == SEVERAL:
+        at, kind = _first_of_several(c, m, local, t)
+        return since_base(m, at, kind)
+    return max(own, since_base(m, t, own & KIND_MASK))
 
 
 @njit(allocates=False, inlined=True)
-def _note_best(c: I64, m: I64, last: int, at: int, best: int, t: int) -> None:
+def _turn(m: I64, local: int) -> int:
+    """Return a bank's place, in a key, in the order of turns after the one served last."""
+    return ((local - m[POINTER] - 1) & TURN_MASK) << KIND_BITS
+
+
+@njit(allocates=False, inlined=True)
+def _note_best(c: I64, m: I64, last: int, own: int, best: int, t: int) -> None:
     """Pick the first command from `t` on, by turns from the bank after the one served last.
 
-    `at` is when that one can go on, `best` the first of the others but those that have a choice.
+    `own` is that one's key, `best` the first of the others' but those that have a choice.
     """
-    if (m[ALLOWED] >> last) & 1:
-        best = min(best, (max(at, t) << TURN_BITS) | ((1 << TURN_BITS) - 1))
+    best = min(best, max(own, since_base(m, t, own & KIND_MASK)) | (TURN_MASK << KIND_BITS))
     after = last + 1
-    turn = rotated(m[ALLOWED] & m[OFFERS + SEVERAL], after)
-    while turn:
-        place = lowest(turn)
-        turn &= turn - 1
-        at = _first_of_bank(c, m, (place + after) & (MAX_BANKS - 1), t)[0]
-        best = min(best, (at << TURN_BITS) | place)
-    local = (best + after) & (MAX_BANKS - 1)
-    kind = _first_of_bank(c, m, local, t)[1]
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best >> TURN_BITS, local, kind, 0
+    if m[CHOICES]:
+        turn = rotated(m[CHOICES], after)
+        while turn:
+            place = lowest(turn)
+            turn &= turn - 1
+            local = (place + after) & (MAX_BANKS - 1)
+            if key_at(m, NEXT, local) & KIND_MASK == SEVERAL:
+                best = min(best, _first_of_bank(c, m, local, t) | (place << KIND_BITS))
+            else:
+                m[CHOICES] &= ~(1 << local)
+    m[BEST] = m[BASE] + best
 
 
 @njit(allocates=False, inlined=True)
-def _issue(c: I64, m: I64, f: U16, k: I64, local: int, kind: int, t: int, then: int) -> None:
+def _issue(c: I64, m: I64, f: U32, k: I64, local: int, kind: int, t: int, then: int) -> None:
     """Issue the bank's next command; pick another from `then` on."""
     if kind >= READ_COMMAND:
-        gaps = _access(c, m, f, k, local, kind - READ_COMMAND, t)
+        gaps, by, other_gaps, other = _access(c, m, f, k, local, kind - READ_COMMAND, t)
     elif kind == ACTIVATE:
-        gaps = _activate(c, m, local, t)
+        gaps, by, other_gaps, other = _activate(c, m, local, t)
     else:
-        gaps = precharge(c, m, local, t)
-    banks = m[OFFERS + kind]
-    at = next_of(c, m, local)
-    best = renew(c, m, banks, gaps, t, local, at, then)
-    m[STALE] = 1
+        gaps, by, other_gaps, other = precharge(c, m, local, t)
+    own = next_of(c, m, local)
+    best = renew(c, m, gaps, by, other_gaps, other, local, own, then)
+    m[BEST] = STALE
     if not c[SINGLE]:
-        _note_best(c, m, local, at, best, then)
+        _note_best(c, m, local, own, best, then)
 
 
 @njit(allocates=False, inlined=True)
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
     last = int(m[POINTER] & (MAX_BANKS - 1))
-    at = int(m[NEXT_AT + last])
-    _note_best(c, m, last, at, renew(c, m, 0, READ_GAPS, 0, last, at, t), t)
+    _note_best(c, m, last, key_at(m, NEXT, last), first_of_others(c, m, last, t), t)
 
 
 @njit(allocates=False, inlined=True)
@@ -261,33 +262,31 @@ def _age(c: I64, m: I64, local: int, kind: int) -> int:
     """Return the number in order of arrival of the request that a bank's command is for."""
     b = BANK_STATE + local * BANK_FIELDS
     requests = m[b + WAITING]
-    if kind == READ_COMMAND:
-        requests = m[b + HIT] & m[b + READ]
-    elif kind == WRITE_COMMAND:
-        requests = m[b + HIT] & ~m[b + READ]
+    if kind >= READ_COMMAND:
+        requests &= m[b + HIT] & (m[b + READ] ^ -(kind - READ_COMMAND))
     return int(m[c[SEQUENCES] + position_of(c, local) + lowest(requests)])
 
 
 @njit(allocates=False, inlined=True)
 def _pick_oldest(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on: column commands before row commands, then by age."""
-    allowed = m[ACTIVE] & m[ALLOWED]
-    best, bank, best_kind, best_age = LATER, 0, NOTHING, LATER
-    while allowed:
-        local = lowest(allowed)
-        allowed &= allowed - 1
+    active = m[ACTIVE]
+    best, best_at, best_age = m[BASE] + NO_COMMAND, LATER, LATER
+    while active:
+        local = lowest(active)
+        active &= active - 1
         for kind in range(SEVERAL):
-            at, only = LATER, m[NEXT_KIND + local]
+            at, only = LATER, key_at(m, NEXT, local) & KIND_MASK
             if only == SEVERAL and kind != ACTIVATE:
                 at = _earliest(c, m, local, kind, t)
             elif only == kind:
-                at = _first_of_bank(c, m, local, t)[0]
+                at = max((key_at(m, NEXT, local) + m[BASE]) >> CYCLE_SHIFT, t)
             if at >= LATER:
                 continue
             age = _age(c, m, local, kind) + (LATER if kind < READ_COMMAND else 0)
-            if at < best or (at == best and age < best_age):
-                best, bank, best_kind, best_age = at, local, kind, age
-    m[BEST_AT], m[BEST_BANK], m[BEST_KIND], m[STALE] = best, bank, best_kind, 0
+            if at < best_at or (at == best_at and age < best_age):
+                best, best_at, best_age = key_of(at, kind) | _turn(m, local), at, age
+    m[BEST] = best
 
 
 @njit(allocates=False, inlined=True)
@@ -302,28 +301,24 @@ def pick(c: I64, m: I64, t: int) -> None:
 @njit(allocates=False, inlined=True)
 def consider(c: I64, m: I64, local: int, t: int) -> None:
     """Take a bank's new request into account for the next command from `t` on."""
-    if m[STALE]:
+    best = m[BEST]
+    if best < 0:
         return
-    if c[SINGLE] or (local == m[BEST_BANK] and m[BEST_AT] < LATER):
-        m[STALE] = 1
-    elif (m[ALLOWED] >> local) & 1:
-        at, kind = _first_of_bank(c, m, local, t)
-        last, wrap = m[POINTER] + 1, c[BANKS] - 1
-        sooner = ((local - last) & wrap) < ((m[BEST_BANK] - last) & wrap)
-        if at < m[BEST_AT] or (at == m[BEST_AT] and sooner):
-            m[BEST_AT], m[BEST_BANK], m[BEST_KIND] = at, local, kind
+    turn = _turn(m, local)
+    if turn == best & (TURN_MASK << KIND_BITS) and best & KIND_MASK != NOTHING:
+        m[BEST] = STALE
+        return
+    m[BEST] = min(best, m[BASE] + (_first_of_bank(c, m, local, t) | turn))
 
 
 @njit(allocates=False, inlined=True)
-def command(c: I64, m: I64, f: U16, k: I64, first: int, t: int) -> int:
-    """Issue the picked command if it is ready and may follow `first` in the cycle.
+def command(c: I64, m: I64, f: U32, k: I64, first: int, t: int) -> int:
+    """Issue the picked command, which is ready, if it may follow `first` in the cycle.
 
-    Return its kind, or `NOTHING`.
+    Return its kind.
     """
-    if m[BEST_AT] > t:
-        return NOTHING
-    local, kind = m[BEST_BANK] & (MAX_BANKS - 1), m[BEST_KIND]
-    m[POINTER], m[STALE] = local, 1
+    local, kind = ((m[BEST] >> KIND_BITS) + m[POINTER] + 1) & TURN_MASK, m[BEST] & KIND_MASK
+    m[POINTER], m[BEST] = local, STALE
     if first == NOTHING or (kind < READ_COMMAND) != (first < READ_COMMAND):
         then = t if first == NOTHING and c[DUAL] else t + 1
         _issue(c, m, f, k, local, kind, t, then)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_banks import delay_banks, group_of, offer
+from lepton.simulator.dram_banks import group_of, move_base, offer, put, renew
 from lepton.simulator.dram_commands import command, consider, pick, precharge
+from lepton.simulator.dram_intrinsics import CYCLE_SHIFT
 from lepton.simulator.dram_queues import enter, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
@@ -23,18 +24,22 @@ from lepton.simulator.dram_state import (
     ALLOWED,
     BANK_FIELDS,
     BANK_STATE,
-    BEST_AT,
+    BASE,
+    BEST,
     CHANNEL,
     CLOCK,
+    COUNT,
     DRAIN,
     DUAL,
     ELIGIBLE,
+    EPOCH,
     FLUSH,
     GATES,
     LATER,
     LINE_MASK,
     MASK,
     MAX_GROUPS,
+    NO_COMMAND,
     NOTHING,
     OPEN,
     PER_RANK,
@@ -68,7 +73,7 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
-U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
 
 
 @njit(allocates=False, inlined=True)
@@ -89,11 +94,20 @@ def _refresh_step(c: I64, m: I64, t: int) -> tuple[int, int]:
 
 
 @njit(allocates=False, inlined=True)
+def _await_refresh(c: I64, m: I64) -> None:
+    """Note when the next refresh falls due, or before it the keys need a new base."""
+    due = (m[REFRESHES] + 1) * c[REFI] - 1
+    m[REFRESH_AT] = min(due, (m[BASE] >> CYCLE_SHIFT) + EPOCH)
+
+
+@njit(allocates=False, inlined=True)
 def _begin_refresh(c: I64, m: I64) -> None:
     """Keep the banks of the rank whose refresh is due from serving their queues."""
     rank = m[REFRESHES] % c[RANKS]
     banks = -1 if c[RANKS] == 1 else ((1 << c[PER_RANK]) - 1) << (rank * c[PER_RANK])
-    m[REFRESHING], m[ALLOWED], m[STALE] = rank, ~banks, 1
+    m[REFRESHING], m[ALLOWED], m[BEST] = rank, ~banks, STALE
+    for local in range(rank * c[PER_RANK], (rank + 1) * c[PER_RANK]):
+        put(c, m, local, NO_COMMAND)
 
 
 @njit(allocates=False, inlined=True)
@@ -103,11 +117,10 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
     if at > t:
         m[REFRESH_AT] = at
         return False
-    m[STALE] = 1
+    m[BEST] = STALE
     if bank >= 0:
-        gaps = precharge(c, m, bank, t)
-        delay_banks(c, m, PRECHARGE, gaps, t)
-        offer(c, m, bank)
+        gaps, by, other_gaps, other = precharge(c, m, bank, t)
+        renew(c, m, gaps, by, other_gaps, other, bank, NO_COMMAND, t)
         return True
     begin = m[REFRESHING] * c[PER_RANK]
     for local in range(begin, begin + c[PER_RANK]):
@@ -116,13 +129,15 @@ def _refresh(c: I64, m: I64, t: int) -> bool:
         offer(c, m, local)
     m[REFRESHES] += 1
     m[REFRESHING], m[ALLOWED] = -1, -1
-    m[REFRESH_AT] = (m[REFRESHES] + 1) * c[REFI] - 1
+    _await_refresh(c, m)
     return True
 
 
 @njit(allocates=False, inlined=True)
 def _moves(c: I64, m: I64) -> bool:
     """Tell if a transaction can move into a bank's queue now, or a drain begin."""
+    if m[QUEUES + QUEUE_FIELDS + COUNT] == 0:
+        return m[QUEUES + ELIGIBLE] != 0
     drained = QUEUE_FIELDS if m[DRAIN] > 0 else 0
     return m[QUEUES + drained + ELIGIBLE] != 0 or starts_drain(c, m)
 
@@ -132,22 +147,29 @@ def _refreshes(c: I64, m: I64, t: int) -> bool:
     """Begin a refresh that is due or go on with it; tell if that took the command bus."""
     if t < m[REFRESH_AT]:
         return False
+    if t - (m[BASE] >> CYCLE_SHIFT) >= EPOCH // 2:
+        move_base(c, m, t)
+        m[BEST] = STALE
     if m[REFRESHING] < 0:
+        _await_refresh(c, m)
+        if t < m[REFRESH_AT]:
+            return False
         _begin_refresh(c, m)
     return _refresh(c, m, t)
 
 
 @njit(allocates=False, inlined=True)
-def run_cycle(c: I64, m: I64, f: U16, k: I64, t: int) -> None:
+def run_cycle(c: I64, m: I64, f: U32, k: I64, t: int) -> None:
     """Do what the channel does in cycle `t`, before which nothing is left to do."""
     first = ACTIVATE if _refreshes(c, m, t) else NOTHING
-    searches = first == NOTHING or c[DUAL] != 0
-    while searches:
-        if m[STALE]:
+    while first == NOTHING or c[DUAL]:
+        if m[BEST] < 0:
             pick(c, m, t)
-        kind = command(c, m, f, k, first, t)
-        searches = first == NOTHING and kind != NOTHING and c[DUAL] != 0
-        first = kind
+        if m[BEST] >> CYCLE_SHIFT > t:
+            break
+        before, first = first, command(c, m, f, k, first, t)
+        if before != NOTHING or not c[DUAL]:
+            break
     if not c[SINGLE]:
         local = schedule(c, m, f)
         if local >= 0:
@@ -155,7 +177,7 @@ def run_cycle(c: I64, m: I64, f: U16, k: I64, t: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def run(c: I64, m: I64, f: U16, k: I64, limit: int, line: int, is_write: int) -> None:
+def run(c: I64, m: I64, f: U32, k: I64, limit: int, line: int, is_write: int) -> None:
     """Run the cycles before `limit`, and on until there is room for a request if `line` >= 0."""
     clock = m[CLOCK]
     while True:
@@ -173,13 +195,13 @@ def run(c: I64, m: I64, f: U16, k: I64, limit: int, line: int, is_write: int) ->
 @njit(allocates=False, inlined=True)
 def _when(c: I64, m: I64, clock: int) -> int:
     """Return the first cycle from `clock` on in which anything happens; the command is picked."""
-    return clock if _moves(c, m) else max(clock, min(m[BEST_AT], m[REFRESH_AT]))
+    return clock if _moves(c, m) else max(clock, min(m[BEST] >> CYCLE_SHIFT, m[REFRESH_AT]))
 
 
 @njit(allocates=False, inlined=True)
 def _next_from(c: I64, m: I64, clock: int) -> int:
     """Return the first cycle from `clock` on in which anything happens."""
-    if m[STALE]:
+    if m[BEST] < 0:
         pick(c, m, clock)
     return _when(c, m, clock)
 

@@ -11,30 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.jit import njit
-from lepton.simulator.dram_banks import (
-    offer,
-)
-from lepton.simulator.dram_intrinsics import (
-    lowest,
-)
+from lepton.simulator.dram_banks import offer
+from lepton.simulator.dram_intrinsics import KIND_MASK, count_of, key_at, length_of, lowest, rotated
 from lepton.simulator.dram_state import (
     ACTIVE,
+    ALLOWED,
     BANK,
     BANK_BITS,
-    BANK_COUNT,
     BANK_FIELDS,
     BANK_QUEUE,
     BANK_STATE,
+    BEST,
     CLOCK,
     COUNT,
     DONE,
     DRAIN,
     DRAIN_ABOVE,
     ELIGIBLE,
-    END,
     ENTRIES,
     ENTRY_FIELDS,
     FILTER,
+    FILTER_BITS,
     FLUSH,
     GROUP,
     GROUP_BITS,
@@ -47,7 +44,7 @@ from lepton.simulator.dram_state import (
     MAX_BANKS,
     MAX_QUEUE,
     MERGED,
-    NEXT_KIND,
+    NEXT,
     OPEN,
     POSITION_BITS,
     QUEUE,
@@ -69,7 +66,6 @@ from lepton.simulator.dram_state import (
     TICKET,
     VALID,
     WAITING,
-    WRITE_COMMAND,
 )
 
 __all__ = [
@@ -84,7 +80,7 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
-U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
 
 
 @njit(allocates=False, inlined=True)
@@ -115,10 +111,16 @@ def row_of(c: I64, line: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _hash(c: I64, line: int, is_write: int) -> int:
+def _hash(c: I64, line: int) -> int:
     """Return an address's place in the filters: neighbours in a channel get neighbouring ones."""
     line >>= c[HASH_SHIFT]
-    return (((line ^ (line >> 11)) & (FILTER - 1)) << 1) | is_write
+    return (line ^ (line >> 11)) & (FILTER - 1)
+
+
+@njit(allocates=False, inlined=True)
+def _one(is_write: int) -> int:
+    """Return what a queued request adds to its place in the filters."""
+    return 1 << (is_write * FILTER_BITS)
 
 
 @njit(allocates=False, inlined=True)
@@ -130,13 +132,13 @@ def _queued(is_write: int, at: int) -> int:
 @njit(allocates=False, inlined=True)
 def _has_room(c: I64, m: I64, local: int) -> int:
     """Return all bits set if a bank's queue has room, else none: no branch to mispredict."""
-    return (m[BANK_STATE + local * BANK_FIELDS + BANK_COUNT] - c[BANK_QUEUE]) >> 63
+    return (count_of(m[BANK_STATE + local * BANK_FIELDS + WAITING]) - c[BANK_QUEUE]) >> 63
 
 
 @njit(allocates=False, inlined=True)
-def _find(c: I64, m: I64, f: U16, line: int, is_write: int) -> int:
+def _find(c: I64, m: I64, f: U32, line: int, is_write: int) -> int:
     """Return the ticket of the request of an address that waits in a queue, or -1."""
-    if f[_hash(c, line, is_write)] == 0:
+    if (f[_hash(c, line)] >> (is_write * FILTER_BITS)) & ((1 << FILTER_BITS) - 1) == 0:
         return -1
     local = _bank_of(c, line)
     b = BANK_STATE + local * BANK_FIELDS
@@ -174,86 +176,85 @@ def _compact_bank(c: I64, m: I64, local: int) -> None:
         to += 1
         waiting &= waiting - 1
     m[b + WAITING] = (2 << (to - 1)) - 1
-    m[b + HIT], m[b + READ], m[b + END] = hits, reads, to
+    m[b + HIT], m[b + READ] = hits, reads
 
 
 @njit(allocates=False, inlined=True)
 def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> bool:
-    """Put a request at the end of a bank's queue; tell if that may change what the bank offers."""
+    """Put a request at the end of a bank's queue; tell if that may change what the bank offers.
+
+    While a refresh holds a bank back it offers nothing.
+    """
     b = BANK_STATE + local * BANK_FIELDS
-    if m[b + END] >> c[POSITION_BITS]:
+    if length_of(m[b + WAITING]) >> c[POSITION_BITS]:
         _compact_bank(c, m, local)
-    at = m[b + END] & (MAX_QUEUE - 1)
-    m[b + END] = at + 1
+    at = length_of(m[b + WAITING]) & (MAX_QUEUE - 1)
     entry = entries_of(c, local) + at * ENTRY_FIELDS
     m[entry + LINE], m[entry + TICKET] = line, ticket
     if c[SINGLE]:
         m[c[SEQUENCES] + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
-    bit = 1 << at
-    changes = m[b + WAITING] == 0
-    m[b + WAITING] |= bit
-    if not is_write:
-        m[b + READ] |= bit
-    if m[b + OPEN] == row_of(c, line):
-        m[b + HIT] |= bit
-        changes |= m[NEXT_KIND + local] != (WRITE_COMMAND if is_write else READ_COMMAND)
-    m[b + BANK_COUNT] += 1
+    waiting, bit = m[b + WAITING], 1 << at
+    hits = int(m[b + OPEN] == row_of(c, line))
+    m[b + WAITING] = waiting | bit
+    m[b + HIT] = (m[b + HIT] & ~bit) | (hits << at)
+    m[b + READ] = (m[b + READ] & ~bit) | ((1 - is_write) << at)
+    if waiting != 0 and (not hits or key_at(m, NEXT, local) & KIND_MASK == READ_COMMAND + is_write):
+        return False
     m[ACTIVE] |= 1 << local
-    if changes:
+    if (m[ALLOWED] >> local) & 1:
         offer(c, m, local)
-    return changes
+        return True
+    return False
 
 
 @njit(allocates=False, inlined=True)
-def remove(c: I64, m: I64, f: U16, local: int, at: int, is_write: int) -> None:
-    """Take a request out of a bank's queue."""
-    b = BANK_STATE + local * BANK_FIELDS
-    f[_hash(c, m[entries_of(c, local) + at * ENTRY_FIELDS + LINE], is_write)] -= 1
+def remove(c: I64, m: I64, f: U32, local: int, at: int, is_write: int) -> None:
+    """Take a request out of a bank's queue.
+
+    Then there is room for all that wait for it; before, either for all or for none.
+    """
+    f[_hash(c, m[entries_of(c, local) + at * ENTRY_FIELDS + LINE])] -= _one(is_write)
     if c[SINGLE]:
         m[QUEUES + COUNT] -= 1
     else:
-        freed = ~_has_room(c, m, local)
-        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local] & freed
-        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local] & freed
-    m[b + BANK_COUNT] -= 1
-    kept = ~(1 << at)
-    m[b + HIT] &= kept
-    m[b + READ] &= kept
-    m[b + WAITING] &= kept
-    if m[b + WAITING] == 0:
-        m[ACTIVE] &= ~(1 << local)
-        m[b + END] = 0
+        m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
+        m[QUEUES + QUEUE_FIELDS + ELIGIBLE] |= m[QUEUE_MASKS + MAX_BANKS + local]
+    m[BANK_STATE + local * BANK_FIELDS + WAITING] &= ~(1 << at)
 
 
 @njit(allocates=False, inlined=True)
 def _compact_queue(m: I64, q: int, is_write: int) -> None:
-    """Move a queue's transactions to the first positions."""
-    valid, eligible = m[q + VALID], m[q + ELIGIBLE]
+    """Move a queue's transactions to one position after the other, from the oldest on."""
+    eligible, after = m[q + ELIGIBLE], m[q + TAIL]
     masks = QUEUE_MASKS + is_write * MAX_BANKS
     m[masks : masks + MAX_BANKS] = 0
-    to = kept = 0
+    valid = rotated(m[q + VALID], after)
+    to, moved, kept = after, 0, 0
     while valid:
-        at = lowest(valid)
+        at = (lowest(valid) + after) & (MAX_QUEUE - 1)
         old, new = _queued(is_write, at), _queued(is_write, to)
         for field in (LINE, TICKET, HOME):
             m[new + field] = m[old + field]
         m[masks + m[new + HOME]] |= 1 << to
+        moved |= 1 << to
         kept |= (eligible >> at & 1) << to
-        to += 1
+        to = (to + 1) & (MAX_QUEUE - 1)
         valid &= valid - 1
-    m[q + VALID] = (2 << (to - 1)) - 1
-    m[q + ELIGIBLE], m[q + TAIL] = kept, to
+    m[q + VALID], m[q + ELIGIBLE], m[q + TAIL] = moved, kept, to
 
 
 @njit(allocates=False, inlined=True)
 def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
-    """Put a transaction at the end of the queue of reads or of writes."""
+    """Put a transaction at the end of the queue of reads or of writes.
+
+    The positions are a ring: from the next free one on, they are in order of age.
+    """
     q = QUEUES + is_write * QUEUE_FIELDS
-    if m[q + TAIL] == MAX_QUEUE:
+    if (m[q + VALID] >> m[q + TAIL]) & 1:
         _compact_queue(m, q, is_write)
     at = m[q + TAIL] & (MAX_QUEUE - 1)
-    m[q + TAIL] = at + 1
+    m[q + TAIL] = (at + 1) & (MAX_QUEUE - 1)
     m[q + COUNT] += 1
     local = _bank_of(c, line)
     queued = _queued(is_write, at)
@@ -265,36 +266,46 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
 
 
 @njit(allocates=False, inlined=True)
-def starts_drain(c: I64, m: I64) -> bool:
-    """Tell if the writes are to be drained from now on."""
-    writes = m[QUEUES + QUEUE_FIELDS + COUNT]
-    if writes == 0 or m[DRAIN] > 0:
-        return False
-    if writes >= c[QUEUE]:
-        return True
-    return m[ACTIVE] == 0 and (writes > c[DRAIN_ABOVE] or m[FLUSH] != 0)
+def _oldest(m: I64, q: int) -> int:
+    """Return the position of a queue's oldest transaction whose bank's queue has room."""
+    after = m[q + TAIL]
+    return (lowest(rotated(m[q + ELIGIBLE], after)) + after) & (MAX_QUEUE - 1)
 
 
 @njit(allocates=False, inlined=True)
-def schedule(c: I64, m: I64, f: U16) -> int:
+def starts_drain(c: I64, m: I64) -> bool:
+    """Tell if the writes are to be drained from now on."""
+    writes = m[QUEUES + QUEUE_FIELDS + COUNT]
+    if m[DRAIN] > 0:
+        return False
+    if writes >= c[QUEUE]:
+        return True
+    return writes > 0 and m[ACTIVE] == 0 and (writes > c[DRAIN_ABOVE] or m[FLUSH] != 0)
+
+
+@njit(allocates=False, inlined=True)
+def schedule(c: I64, m: I64, f: U32) -> int:
     """Move the oldest transaction whose bank's queue has room there.
 
     Return its bank, or -1 if what the banks offer is as before.
     A write waits until a read of its address has left; the drain then ends, and a read moves.
     """
-    if starts_drain(c, m):
-        m[DRAIN] = m[QUEUES + QUEUE_FIELDS + COUNT]
-    is_write = 1 if m[DRAIN] > 0 else 0
+    is_write = 0
+    # without writes there is no drain either
+    if m[QUEUES + QUEUE_FIELDS + COUNT]:
+        if starts_drain(c, m):
+            m[DRAIN] = m[QUEUES + QUEUE_FIELDS + COUNT]
+        is_write = 1 if m[DRAIN] > 0 else 0
     q = QUEUES + is_write * QUEUE_FIELDS
     if m[q + ELIGIBLE] == 0:
         return -1
-    at = lowest(m[q + ELIGIBLE])
+    at = _oldest(m, q)
     if is_write and _find(c, m, f, m[_queued(1, at) + LINE], 0) >= 0:
         m[DRAIN] = 0
         is_write, q = 0, QUEUES
         if m[q + ELIGIBLE] == 0:
             return -1
-        at = lowest(m[q + ELIGIBLE])
+        at = _oldest(m, q)
     m[DRAIN] -= is_write
     queued = _queued(is_write, at)
     local = m[queued + HOME] & (MAX_BANKS - 1)
@@ -303,8 +314,6 @@ def schedule(c: I64, m: I64, f: U16) -> int:
     m[q + ELIGIBLE] &= kept
     m[QUEUE_MASKS + is_write * MAX_BANKS + local] &= kept
     m[q + VALID] &= kept
-    if m[q + VALID] == 0:
-        m[q + TAIL] = 0
     changes = _push(c, m, local, m[queued + LINE], m[queued + TICKET], is_write)
     has_room = _has_room(c, m, local)
     m[QUEUES + ELIGIBLE] &= ~m[QUEUE_MASKS + local] | has_room
@@ -313,7 +322,7 @@ def schedule(c: I64, m: I64, f: U16) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def room(c: I64, m: I64, f: U16, line: int, is_write: int) -> bool:
+def room(c: I64, m: I64, f: U32, line: int, is_write: int) -> bool:
     """Tell if the channel takes a request now."""
     if not c[SINGLE]:
         return m[QUEUES + is_write * QUEUE_FIELDS + COUNT] < c[QUEUE]
@@ -321,29 +330,29 @@ def room(c: I64, m: I64, f: U16, line: int, is_write: int) -> bool:
 
 
 @njit(allocates=False, inlined=True)
-def enter(c: I64, m: I64, f: U16, k: I64, line: int, is_write: int, ticket: int) -> None:
+def enter(c: I64, m: I64, f: U32, k: I64, line: int, is_write: int, ticket: int) -> None:
     """Take a request at the channel's present cycle; `room` must hold.
 
     A write is done the cycle after. So is a read of an address that a queued write is for; a read
     of an address that a queued read is for shares that read's command.
     """
-    k[ticket, LINK] = -1
-    k[ticket, DONE] = m[CLOCK] + 1
-    if _find(c, m, f, line, 1) >= 0:
-        m[MERGED] += 1
-        return
-    if not is_write:
-        k[ticket, DONE] = -1
-        first = _find(c, m, f, line, 0)
+    k[ticket, LINK], k[ticket, DONE] = -1, m[CLOCK] + 1 if is_write else -1
+    place = _hash(c, line)
+    if f[place] != 0:
+        if _find(c, m, f, line, 1) >= 0:
+            m[MERGED] += 1
+            k[ticket, DONE] = m[CLOCK] + 1
+            return
+        first = -1 if is_write else _find(c, m, f, line, 0)
         if first >= 0:
             m[MERGED] += 1
             k[ticket, LINK] = k[first, LINK]
             k[first, LINK] = ticket
             return
-    f[_hash(c, line, is_write)] += 1
+    f[place] += _one(is_write)
     if c[SINGLE]:
         m[QUEUES + COUNT] += 1
         _push(c, m, _bank_of(c, line), line, ticket, is_write)
-        m[STALE] = 1
+        m[BEST] = STALE
     else:
         _enqueue(c, m, line, ticket, is_write)

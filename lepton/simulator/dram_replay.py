@@ -37,6 +37,10 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 
+_MAX_CHANNELS = 1 << 16
+_MAX_ADDRESS = (1 << 63) - 1
+
+
 @dataclass(frozen=True)
 class Replay:
     """What became of a trace; cycles of the DRAM's command clock."""
@@ -64,9 +68,10 @@ def _send(
     c, k = s.configuration, s.tickets
     now = sent = 0
     for i in range(len(address)):
-        ch = channel_of(c, address[i])
+        # the masks tell the compiler that these are not negative
+        ch = channel_of(c, address[i]) & (_MAX_CHANNELS - 1)
         m, f = s.blocks[ch], s.filters[ch]
-        line = address[i] & c[LINE_MASK]
+        line = address[i] & c[LINE_MASK] & _MAX_ADDRESS
         if earliest[i] > now:
             now, sent = earliest[i], 0
         if sent == per_cycle:

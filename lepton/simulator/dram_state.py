@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.simulator.dram_intrinsics import CYCLE_SHIFT
 from lepton.simulator.dram_timing import (
     FIELDS,
     MAX_BANKS,
@@ -41,37 +42,39 @@ WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
 WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
 PRECHARGE_GAPS = WINDOW_GAPS + MAX_GROUPS**2
-# the same rows of gaps, by bank instead of group
+# the same rows of gaps, by bank instead of group and as a key has cycles
 BANK_GAPS = PRECHARGE_GAPS + MAX_GROUPS**2
 ROW, CHANNEL, RANK, BANK, GROUP, _ = range(len(FIELDS))
 
 # a channel's block: scalars and counters
-(CLOCK, POINTER, ACTIVE, ALLOWED, STALE, BEST_AT, BEST_BANK, BEST_KIND) = range(8)
+# `BEST` is the next command's key, with its bank's turn after `POINTER`, or `STALE`; `BASE` is the
+# cycle, as in a key, from which the banks' keys count
+(CLOCK, POINTER, ACTIVE, ALLOWED, BEST, BASE) = range(6)
 (REFRESH_AT, REFRESHING, REFRESHES, DRAIN, FLUSH, SEQUENCE) = range(8, 14)
 (READS, WRITES, HITS, ACTIVATES, PRECHARGES, MERGED, COUNTERS) = range(14, 21)
 # the first of the reads whose completion the latest read command decided, -1 once that is noted
 DECIDED = 21
-# per kind of command, the banks of which it is the next
-OFFERS = 22
+# the banks that may have a choice of commands; those that have one are among them
+CHOICES = 22
 # the queues of reads and of writes
 (VALID, ELIGIBLE, TAIL, COUNT, QUEUE_FIELDS) = range(5)
-QUEUES = OFFERS + 6
+QUEUES = 24
 # per rank: the last four activations and the slot of the oldest
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
 # per kind of command and group, the earliest cycle that other banks' commands allow
 GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
-# per bank
-(OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ, END) = range(10)
-BANK_COUNT, BANK_FIELDS = 10, 16
+# per bank; a bit of HIT (a request for the open row) or READ counts where WAITING has it too
+(OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ) = range(9)
+BANK_FIELDS = 16
 # a power of two above the gates, so that a mask tells the compiler that a gate is no negative index
 BANK_STATE = 256
-# per bank, its next command: earliest cycle, by gates too and `LATER` if there are several; kind
-NEXT_AT = BANK_STATE + BANK_FIELDS * MAX_BANKS
-NEXT_KIND = NEXT_AT + MAX_BANKS
+# per bank the key of its next command: earliest cycle, by gates too and counted from `BASE`, and
+# kind, 32 bits, two in an element
+NEXT = BANK_STATE + BANK_FIELDS * MAX_BANKS
 # per queue and bank; what waits, per queue and position and then per bank and position;
 # behind it, where a single queue needs it, the order of arrival
-QUEUE_MASKS = NEXT_KIND + MAX_BANKS
+QUEUE_MASKS = NEXT + MAX_BANKS // 2
 (LINE, TICKET, HOME, QUEUED_FIELDS) = 0, 1, 2, 4
 QUEUED = QUEUE_MASKS + 2 * MAX_BANKS
 ENTRY_FIELDS = 2
@@ -80,8 +83,22 @@ ENTRIES = QUEUED + 2 * MAX_QUEUE * QUEUED_FIELDS
 # kinds of command, the row commands first; several where a bank has a choice
 ACTIVATE, PRECHARGE, READ_COMMAND, WRITE_COMMAND, SEVERAL, NOTHING = range(6)
 
+NO_CYCLE = (1 << 22) - 1
+"""The cycle, counted from `BASE`, of what does not happen, in a key of 32 bits."""
+NO_COMMAND = (NO_CYCLE << CYCLE_SHIFT) | NOTHING
+"""The key of a bank that has nothing to do."""
+EPOCH = 1 << 20
+"""Cycles after which `BASE` moves at the latest; no command delays another by as many.
+
+So cycles from `-EPOCH` to four times as many, counted from `BASE`, fit in a key with turn and kind.
+"""
+STALE = -1
+"""In place of the key of the next command: it is to be found anew."""
+
 FILTER = 1024
-"""Counters of queued requests by a hash of their address; reads and writes alternate."""
+"""Counters of queued requests by a hash of their address, of reads and above them of writes."""
+FILTER_BITS = 16
+"""Bits of a counter."""
 
 (LINK, DONE) = range(2)
 
@@ -95,16 +112,17 @@ class ControllerState(NamedTuple):
     configuration: I64
     blocks: I64
     """[channels, what the banks' queues take]"""
-    filters: NDArray[np.uint16]
-    """[channels, 2 * FILTER]"""
+    filters: NDArray[np.uint32]
+    """[channels, FILTER]"""
     tickets: I64
     """[tickets, 2]: next read that the same command answers or -1; cycle of completion or -1"""
 
 
 def _by_bank(timing: DramTiming, gaps: I64) -> I64:
-    """Return gaps to bank groups, the last axis, as gaps to banks."""
+    """Return gaps to bank groups as gaps to banks, 32 bits each as in keys, two in an element."""
     group = np.minimum(np.arange(MAX_BANKS) // timing.banks_per_group, MAX_GROUPS - 1)
-    return gaps.reshape(-1, MAX_GROUPS)[:, group]
+    by_bank = np.maximum(gaps.reshape(-1, MAX_GROUPS)[:, group], -EPOCH) << CYCLE_SHIFT
+    return by_bank.astype(np.int32).ravel().view(np.int64)
 
 
 def _positions(timing: DramTiming, configuration: I64) -> int:
@@ -139,7 +157,7 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
     gaps = rules(timing)
     by_group = np.concatenate([table.ravel() for table in gaps])
-    return np.concatenate([row, by_group, _by_bank(timing, by_group).ravel()])
+    return np.concatenate([row, by_group, _by_bank(timing, by_group)])
 
 
 def _aligned(rows: int, columns: int) -> I64:
@@ -159,17 +177,17 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
     blocks = _aligned(timing.channels, int(configuration[SEQUENCES]) + sequences)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
-    blocks[:, BEST_AT], blocks[:, BEST_KIND] = LATER, NOTHING
-    blocks[:, REFRESH_AT] = timing.refresh_interval - 1
+    blocks[:, BEST] = NO_COMMAND
+    blocks[:, REFRESH_AT] = min(timing.refresh_interval - 1, EPOCH)
     blocks[:, DECIDED] = -1
-    blocks[:, FAW_TIMES:GATES] = -LATER
+    blocks[:, FAW_TIMES:GATES] = -EPOCH
     blocks[:, FAW_TIMES + FAW_SLOT : GATES : FAW_FIELDS] = 0
-    banks = blocks[:, BANK_STATE:NEXT_AT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
+    banks = blocks[:, BANK_STATE:NEXT].reshape(timing.channels, MAX_BANKS, BANK_FIELDS)
     banks[:, :, OPEN] = -1
-    blocks[:, NEXT_AT:NEXT_KIND], blocks[:, NEXT_KIND:QUEUE_MASKS] = LATER, NOTHING
+    blocks[:, NEXT:QUEUE_MASKS] = (NO_COMMAND << 32) | NO_COMMAND
     return ControllerState(
         configuration,
         blocks,
-        np.zeros((timing.channels, 2 * FILTER), np.uint16),
+        np.zeros((timing.channels, FILTER), np.uint32),
         np.zeros((tickets, 2), np.int64),
     )

@@ -26,6 +26,9 @@ FIELDS = ("ro", "ch", "ra", "ba", "bg", "co")
 NEVER = -(1 << 40)
 """A gap that never binds."""
 
+LONGEST = 1 << 17
+"""Cycles that any time between commands is below, so that sums of a few fit in 20 bits."""
+
 MAX_BANKS = 64
 MAX_GROUPS = 16
 MAX_QUEUE = 64
@@ -80,6 +83,12 @@ class DramTiming:
         for field in fields(self):
             if field.type == "int" and getattr(self, field.name) < 0:
                 raise ChipError(f"DRAM {self.name}: {field.name} must not be negative")
+            is_gap = field.name == "burst_cycles" or field.name.startswith("t")
+            if is_gap and field.name != "tREFI" and getattr(self, field.name) >= LONGEST:
+                raise ChipError(
+                    f"DRAM {self.name}: {field.name} must be below {LONGEST:,} cycles, "
+                    f"not {getattr(self, field.name):,}"
+                )
         for name in ("channels", "ranks", "bank_groups", "banks_per_group", "rows"):
             _power_of_two(self, name)
         _power_of_two(self, "access_bytes")

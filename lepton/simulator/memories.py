@@ -54,7 +54,7 @@ CHANNEL_COLUMNS = 6
 (TOTAL_PRECHARGES, TOTAL_REFRESHES, TOTAL_WRITES, TOTAL_BINS, TOTALS) = range(5, 10)
 
 _NONE = np.zeros((0, 1), np.int64)
-_NO_FILTERS = np.zeros((0, 1), np.uint16)
+_NO_FILTERS = np.zeros((0, 1), np.uint32)
 
 
 class MemoryState(NamedTuple):
@@ -72,7 +72,7 @@ class MemoryState(NamedTuple):
     """[DRAMs, ...] as `lepton.simulator.dram_state` has it; so are the next three"""
     blocks: I64
     """[channels of all DRAMs, ...]"""
-    filters: NDArray[np.uint16]
+    filters: NDArray[np.uint32]
     """[channels, ...]"""
     tickets: I64
     """[tickets, 2]"""

@@ -112,6 +112,21 @@ def test_controller_equals_the_naive_one_with_the_most_banks(kind: str) -> None:
     compare(timing, arbitration, requests)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_pauses_of_millions_of_cycles_change_nothing(seed: int) -> None:
+    """Without a refresh all gaps are over after a thousand cycles as after three million."""
+    draw = random.Random(seed)
+    timing = replace(random_timing(draw), tREFI=1 << 40)
+    arbitration, requests = random_arbitration(draw), random_requests(draw) * 3
+    address, is_write, _ = (np.array(column) for column in zip(*requests, strict=True))
+    pauses = np.array([draw.random() < 0.2 for _ in requests]).cumsum()
+    waits: list[list[int]] = []
+    for pause in (1000, 3_000_000):
+        found = replay(timing, arbitration, address, is_write, pauses * pause)
+        waits.append([*(found.accepted - pauses * pause), *(found.done - found.accepted)])
+    assert waits[0] == waits[1]
+
+
 def run(
     timing: DramTiming, addresses: list[int], kind: str = "single", earliest: int = 0
 ) -> list[int]:
@@ -217,6 +232,7 @@ class TestClosedForms:
         ({"rows": 3}, "rows must be a power of two, got 3"),
         ({"banks_per_group": 32}, "at most 16 bank groups and 64 banks"),
         ({"tREFI": 600}, "tREFI / ranks must be at least"),
+        ({"tFAW": 1 << 17}, "tFAW must be below 131,072 cycles, not 131,072"),
         ({"tRP": -1}, "tRP must not be negative"),
     ],
 )
