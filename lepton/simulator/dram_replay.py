@@ -63,14 +63,18 @@ class Replay:
 @njit(allocates=False)
 def _send(
     s: ControllerState, address: I64, is_write: U8, earliest: I64, per_cycle: int, accepted: I64
-) -> None:
-    """Send all requests in order, at most `per_cycle` in a cycle, each as soon as it is taken."""
+) -> int:
+    """Send all requests in order, at most `per_cycle` in a cycle, each as soon as it is taken.
+
+    Return a negative number if an address is negative.
+    """
     c, k = s.configuration, s.tickets
-    now = sent = 0
+    now = sent = signs = 0
     for i in range(len(address)):
         # the masks tell the compiler that these are not negative
         ch = channel_of(c, address[i]) & (_MAX_CHANNELS - 1)
         m, f = s.blocks[ch], s.filters[ch]
+        signs |= address[i]
         line = address[i] & c[LINE_MASK] & _MAX_ADDRESS
         if earliest[i] > now:
             now, sent = earliest[i], 0
@@ -82,16 +86,19 @@ def _send(
         enter(c, m, f, k, line, is_write[i] & 1, i)
         accepted[i] = now
         sent += 1
+    return signs
 
 
 @njit(allocates=False)
 def _finish(s: ControllerState, address: I64) -> int:
     """Run until all requests are done; return the cycle after that."""
+    for i in range(len(address)):
+        if s.tickets[i, DONE] < 0:
+            ch = channel_of(s.configuration, address[i])
+            while s.tickets[i, DONE] < 0:
+                advance(s, ch, next_event(s, ch) + 1)
     end = 0
     for i in range(len(address)):
-        ch = channel_of(s.configuration, address[i])
-        while s.tickets[i, DONE] < 0:
-            advance(s, ch, next_event(s, ch) + 1)
         end = max(end, s.tickets[i, DONE])
     for ch in range(len(s.blocks)):
         advance(s, ch, end + 1)
@@ -107,20 +114,13 @@ def replay(
 ) -> Replay:
     """Send a trace through a DRAM in order, at most as many requests per cycle as channels."""
     count = len(address)
-    if count and int(address.min()) < 0:
-        raise InputError("DRAM trace: addresses must not be negative")
     if earliest is None:
         earliest = np.zeros(count, np.int64)
     state = controller_state(timing, arbitration, count)
     accepted = np.empty(count, np.int64)
-    _send(
-        state,
-        address,
-        np.ascontiguousarray(is_write, np.bool_).view(np.uint8),
-        earliest,
-        timing.channels,
-        accepted,
-    )
+    writes = np.ascontiguousarray(is_write, np.bool_).view(np.uint8)
+    if _send(state, address, writes, earliest, timing.channels, accepted) < 0:
+        raise InputError("DRAM trace: addresses must not be negative")
     cycles = _finish(state, address)
     total = state.blocks[:, :COUNTERS].sum(axis=0)
     return Replay(

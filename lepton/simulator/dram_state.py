@@ -189,5 +189,6 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
         configuration,
         blocks,
         np.zeros((timing.channels, FILTER), np.uint32),
-        np.zeros((tickets, 2), np.int64),
+        # each is written as its request is taken
+        np.empty((tickets, 2), np.int64),
     )
