@@ -55,10 +55,12 @@ class Activations:
 
     def _refuse_targets(self) -> None:
         """Raise InputError for targets that are out of range."""
-        if self.sqnr_db is not None and not 0 < self.sqnr_db < math.inf:
+        if self.sqnr_db is not None and not 0 < _number(self.sqnr_db) < math.inf:
             raise InputError(f"sqnr must be a positive number of dB, not {self.sqnr_db!r}")
-        if self.agreement is not None and not 0 < self.agreement <= 1:
-            raise InputError(f"agreement must be a share above 0, at most 1, not {self.agreement}")
+        if self.agreement is not None and not 0 < _number(self.agreement) <= 1:
+            raise InputError(
+                f"agreement must be a share above 0, at most 1, not {self.agreement!r}"
+            )
 
     def reached(self, fidelity: Fidelity) -> bool:
         """Return whether results are as good as asked for."""
@@ -70,6 +72,13 @@ class Activations:
         parts = [] if self.sqnr_db is None else [f"{self.sqnr_db:g} dB"]
         parts += [] if self.agreement is None else [f"{100 * self.agreement:g} % agreement"]
         return " and ".join(parts)
+
+
+def _number(value: object) -> float:
+    """Return a number, NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value)
 
 
 INT8 = Activations()

@@ -205,6 +205,8 @@ def test_a_target_beyond_16_bits_is_refused(tmp_path: Path) -> None:
         ({"kind": "int16", "sqnr_db": 20.0}, "are targets of the activations auto, not of int16"),
         ({"kind": "auto", "sqnr_db": -1.0}, "sqnr must be a positive number of dB, not -1.0"),
         ({"kind": "auto", "sqnr_db": math.nan}, "sqnr must be a positive number of dB, not nan"),
+        ({"kind": "auto", "sqnr_db": "25"}, "sqnr must be a positive number of dB, not '25'"),
+        ({"kind": "auto", "agreement": True}, "agreement must be a share above 0, .*, not True"),
         ({"kind": "auto", "agreement": 1.5}, "agreement must be a share above 0, .*, not 1.5"),
     ],
 )
