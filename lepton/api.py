@@ -94,6 +94,9 @@ def compile(
     chip: str | Path | Chip = "edge",
     *,
     calibration: Mapping[str, NDArray[Any]] | NDArray[Any] | None = None,
+    activations: str = "int8",
+    sqnr_db: float | None = None,
+    agreement: float | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     optimize: str = "latency",
     effort: int = 1,
@@ -109,6 +112,11 @@ def compile(
         chip: preset, path of a chip file, or `Chip`.
         calibration: inputs of a float model (not `.tflite`), `[samples, ...]` by name, to quantize
             it with ONNX Runtime's quantizer; an object is written as ONNX first.
+        activations: their bits in a calibrated model: `int8`, `int16`, or `auto`, which raises to
+            16 bits those that lose most, until a target is reached. The layers that read or write
+            16 bits run on the host.
+        sqnr_db: target of `auto`: power of the float outputs over that of the differences, in dB.
+        agreement: target of `auto`: share of samples with the float model's first class, 0 to 1.
         shapes: input name -> shape, for models with dynamic dimensions.
         optimize: what to minimize: `latency` (cycles), `energy` (joules), or `size` (bytes of the
             instructions and the stored constants).
@@ -121,12 +129,14 @@ def compile(
         InputError: the model, the chip or an option is at fault.
         CompileError: the chip cannot hold the model.
     """
+    from lepton.compiler.activations import Activations
     from lepton.compiler.compile import compile_model
     from lepton.compiler.options import CompileOptions
 
     options = CompileOptions(
         shapes=shapes, calibration=calibration, effort=effort, float_on_host=float_on_host,
         optimize=optimize, evaluate=evaluate,
+        activations=Activations(activations, sqnr_db, agreement),
     )  # fmt: skip
     if isinstance(model, str | Path):
         from lepton.compiler.isolate import compile_file

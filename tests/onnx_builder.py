@@ -120,15 +120,24 @@ class OnnxBuilder:
         self._outputs.append(helper.make_tensor_value_info(value, kind, None))
         return value
 
-    def _session(self, optimized: str = "") -> Any:
-        import onnxruntime
+    @property
+    def feeds(self) -> dict[str, Array]:
+        """What the graph's inputs are fed with."""
+        return self._feeds
+
+    def model(self) -> Any:
+        """Return the graph as an `onnx.ModelProto`."""
         from onnx import helper
 
         graph = helper.make_graph(
             self._nodes, "graph", self._inputs, self._outputs, self._initializers
         )
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def _session(self, optimized: str = "") -> Any:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -137,7 +146,8 @@ class OnnxBuilder:
         if optimized:
             options.optimized_model_filepath = optimized
         providers = ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        content = self.model().SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=providers)
 
     def run(self) -> Array:
         """Return the first output of the golden as int32 codes (or as it is, if float)."""

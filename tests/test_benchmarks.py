@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import networks, pipelining, placement, roofline, serving, sparse_speed, vela
+from benchmarks import (
+    activations,
+    networks,
+    pipelining,
+    placement,
+    roofline,
+    serving,
+    sparse_speed,
+    vela,
+)
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
@@ -18,6 +27,7 @@ from benchmarks.scalesim import Comparison, Found
 from benchmarks.simulation_speed import HEADING, PAGE
 from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, limits, peers_table
 from lepton.chip import Dataflow, Flat
+from lepton.compiler.activations import Activations, Fidelity
 from lepton.compiler.importers.layer_table import TableLayer
 from lepton.report.summary import summarize
 from lepton.runtime.serving import Stage, Tenant, Way
@@ -82,6 +92,19 @@ def test_the_last_part_of_a_page_is_replaced(tmp_path: Path) -> None:
 
 def test_the_page_has_the_part_that_is_written() -> None:
     assert PAGE.read_text(encoding="utf-8").count(f"\n{HEADING}\n") == 1
+
+
+def test_precisions_stand_beside_their_targets() -> None:
+    asked = Activations("auto", sqnr_db=27.0)
+    row = activations.Row(
+        "n", asked, 1, 14, Fidelity(26.61, 0.986), 0.881, 0.9, 23368, 3.5e-4, 0, 4.6
+    )
+    whole = replace(row, asked=Activations("int16"), accuracy=None, cycles=0)
+    lines = activations.table([row, whole]).splitlines()[2:]
+    assert lines == [
+        "| n | auto, 27 dB | 1 of 14 | 26.6 | 98.6 % | 88.1 % | 90.0 % | 23,368 | 0.35 | 0 | 4.6 |",
+        "| n | int16 | 1 of 14 | 26.6 | 98.6 % | - | 90.0 % | - | 0.35 | 0 | 4.6 |",
+    ]
 
 
 def test_best_returns_the_result_of_the_function() -> None:

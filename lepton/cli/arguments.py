@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lepton.compiler.activations import ACTIVATIONS
 from lepton.errors import InputError
 from lepton.models import model_path
 from lepton.program import Objective
@@ -60,6 +61,23 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_activations(parser: argparse.ArgumentParser) -> None:
+    """Add `--activations` and the targets of its automatic choice."""
+    parser.add_argument(
+        "--activations", choices=ACTIVATIONS,
+        help="bits of a calibrated model's activations; auto: int8 but for those that lose most, "
+        "until a target is reached; layers with 16 bits run on the host; default int8",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sqnr", type=float, metavar="DB",
+        help="target of auto: signal-to-noise ratio of the outputs beside the float model's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--agreement", type=float, metavar="SHARE",
+        help="target of auto: share of samples with the float model's first class, 0 to 1",
+    )  # fmt: skip
+
+
 def add_objective(parser: argparse.ArgumentParser, note: str = "", **several: Any) -> None:
     """Add `--optimize`, with a note and what makes it an option that may be repeated."""
     parser.add_argument(
@@ -73,10 +91,11 @@ def add_objective(parser: argparse.ArgumentParser, note: str = "", **several: An
 def add_compilation(parser: argparse.ArgumentParser) -> None:
     """Add the options of a compilation.
 
-    `--shape`, `--calibrate`, `--optimize`, `--effort` and `--dump`.
+    `--shape`, `--calibrate`, `--activations` with its targets, `--optimize`, `--effort`, `--dump`.
     """
     add_shapes(parser)
     add_calibration(parser)
+    _add_activations(parser)
     add_objective(parser)
     parser.add_argument(
         "--effort", type=int, choices=range(4),

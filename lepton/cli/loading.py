@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lepton.chip import PRESETS, Chip, load_chip
 from lepton.cli.arguments import parse_shapes
+from lepton.compiler.activations import INT8, Activations
 from lepton.compiler.options import CompileOptions
 from lepton.compiler.schedules import Compiled
 from lepton.errors import InputError
@@ -66,6 +67,7 @@ def compile_path_explained(
     if starts_like_program(path):
         raise InputError(f"{path} is a Lepton program, not a model")
     samples: Path | None = getattr(options, "calibrate", None)
+    activations = _activations(options)
     given: int | None = getattr(options, "effort", None)
     effort = 1 if given is None else given
     optimize: str = getattr(options, "optimize", None) or Objective.LATENCY
@@ -83,8 +85,16 @@ def compile_path_explained(
             optimize=optimize,
             evaluate=_measured(Objective(optimize)) if effort >= _SIMULATED else None,
             progress=bar,
+            activations=activations,
         )
         return compile_file_explained(path, chip, chosen)
+
+
+def _activations(options: argparse.Namespace) -> Activations:
+    """Return the bits of activations that a command asks for, if it has the option."""
+    kind: str | None = getattr(options, "activations", None)
+    sqnr_db, agreement = (getattr(options, name, None) for name in ("sqnr", "agreement"))
+    return Activations(kind or INT8.kind, sqnr_db, agreement)
 
 
 def _measured(objective: Objective) -> Callable[[Program], float]:
@@ -135,6 +145,8 @@ def program_or_model(options: argparse.Namespace) -> Program:
         raise InputError(f"{path} is a program: --shape, --calibrate and --effort are for models")
     if getattr(options, "optimize", None) is not None:
         raise InputError(f"{path} is a program: --optimize is for models, which are compiled")
+    if _activations(options) != INT8:
+        raise InputError(f"{path} is a program: --activations is for models that are calibrated")
     if getattr(options, "dump", None) is not None:
         raise InputError(f"{path} is a program: --dump is for models, which are compiled")
     program = load_program(path)

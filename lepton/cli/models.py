@@ -152,6 +152,7 @@ def _compile(options: argparse.Namespace) -> None:
         reasons = {why.index: why.to_json() for why in layers}
         for layer in cast(list[dict[str, object]], summary["layers"]):
             layer |= {"why": reasons[cast(int, layer["index"])]} if options.why else {}
+        summary |= {"precision": made.precision.to_json()} if made.precision else {}
         print(json.dumps(summary | {"output": str(output)}))
         return
     if options.why:
@@ -165,6 +166,8 @@ def _compile(options: argparse.Namespace) -> None:
         f"for chip {one_line(program.chip.name)}, optimized for {program.objective}, "
         f"in {seconds:.1f} s"
     )
+    if made.precision:
+        print(made.precision.text())
     if program.arenas:
         from lepton.report.names import arena_text
 

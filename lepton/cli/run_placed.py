@@ -28,7 +28,8 @@ __all__ = ["outputs_text", "run_placed", "settled_on_others", "wants_placement"]
 
 _OWN = {"npu", "cpu"}
 _NOT_PLACED = (
-    "calibrate", "optimize", "effort", "dump", "no_values", "no_check", "save_trace", "report",
+    "calibrate", "activations", "optimize", "effort", "dump", "no_values", "no_check",
+    "save_trace", "report",
 )  # fmt: skip
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.errors import InputError
+from lepton.compiler.activations import INT8, Activations, Precision
+from lepton.compiler.fidelity import Reference, each_sample
+from lepton.compiler.raise_activations import choose_wide, precision_of
+from lepton.errors import InputError, LeptonError
 from lepton.program import as_array, as_batch
 
 __all__ = ["plain_samples", "quantize_model"]
@@ -22,6 +26,9 @@ ONLY_INPUT = ""
 
 OPSET = 13
 """The first whose scales may be per channel."""
+
+OPSET_OF_16_BITS = 21
+"""The first whose changes of scale know 16 bits."""
 
 _TFLITE_MARK = b"TFL3"
 
@@ -61,10 +68,7 @@ class _Reader:
     """Feeds samples one at a time, as the quantizer asks for them."""
 
     def __init__(self, samples: Arrays) -> None:
-        count = min(len(array) for array in samples.values())
-        self._items = iter(
-            {name: array[index] for name, array in samples.items()} for index in range(count)
-        )
+        self._items = each_sample(samples)
 
     def get_next(self) -> Arrays | None:
         """Return the next sample, None behind the last."""
@@ -72,15 +76,23 @@ class _Reader:
 
 
 def quantize_model(
-    path: Path, samples: Arrays, target: Path, shapes: Mapping[str, Sequence[int]] | None = None
-) -> None:
-    """Write an int8 copy of a float model (QDQ, weights per channel).
+    path: Path,
+    samples: Arrays,
+    target: Path,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    activations: Activations = INT8,
+) -> Precision | None:
+    """Write a quantized copy of a float model (QDQ, int8 weights per channel).
 
     Args:
         path: float `.onnx` model.
         samples: as `plain_samples` gives them.
         target: where the copy goes; files beside it may be overwritten.
         shapes: input name -> shape, for dynamic dimensions.
+        activations: their bits.
+
+    Returns:
+        What was chosen and measured; None for int8 activations, which are not measured.
 
     Raises:
         InputError: not a float ONNX model, or samples that do not fit.
@@ -92,8 +104,10 @@ def quantize_model(
     prepared = target.with_name("float.onnx")
     logging.getLogger().setLevel(logging.ERROR)
     try:
-        onnx.save(_modern(model), str(prepared))
-        _quantize(prepared, target, fitting)
+        onnx.save(_modern(model, activations), str(prepared))
+        return _quantize(prepared, target, fitting, activations)
+    except LeptonError as error:
+        raise InputError(f"{path.name}: cannot be quantized: {error}") from None
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path.name}: cannot be quantized: {lines[-1]}") from error
@@ -143,16 +157,17 @@ def _fitting(samples: Arrays, model: Any, name: str) -> Arrays:
     }
 
 
-def _modern(model: Any) -> Any:
-    """Return a model of at least opset 13, whose constants are no inputs."""
+def _modern(model: Any, activations: Activations) -> Any:
+    """Return a model of an opset that has what is needed, whose constants are no inputs."""
     from onnx import version_converter
 
     for item in model.opset_import:
         if item.domain == "ai.onnx":
             item.domain = ""
     opset = next((item.version for item in model.opset_import if not item.domain), 1)
-    if opset < OPSET:
-        model = version_converter.convert_version(model, OPSET)
+    needed = OPSET if activations == INT8 else OPSET_OF_16_BITS
+    if opset < needed:
+        model = version_converter.convert_version(model, needed)
     model.ir_version = max(model.ir_version, 8)
     constants = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
@@ -186,22 +201,66 @@ def _flatten_biases(graph: Any) -> None:
             del tensor.dims[0]
 
 
-def _quantize(prepared: Path, target: Path, samples: Arrays) -> None:
+def _quantize(
+    prepared: Path, target: Path, samples: Arrays, activations: Activations
+) -> Precision | None:
     """Run ONNX Runtime's preparation, in place, and its quantizer."""
-    from onnxruntime import quantization
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    library: Any = quantization
     prepare: Any = quant_pre_process
     prepare(str(prepared), str(prepared), skip_symbolic_shape=True)
-    left = _simplified(prepared)
-    library.quantize_static(
-        str(prepared),
-        str(target),
-        _Reader(samples),
-        quant_format=library.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=library.QuantType.QInt8,
-        weight_type=library.QuantType.QInt8,
-        nodes_to_exclude=left,
-    )
+    quantizer = _Quantizer(prepared, target, samples, _simplified(prepared))
+    if activations == INT8:
+        quantizer.write(())
+        return None
+    reference = Reference(onnx.load(str(prepared)), samples)
+    if activations.kind == "int16":
+        return precision_of(quantizer.made(None), reference, activations)
+    model, int8, int16 = choose_wide(quantizer.made, reference, activations)
+    onnx.save(model, str(target))
+    return precision_of(model, reference, activations, (int8, int16))
+
+
+@dataclass(frozen=True)
+class _Quantizer:
+    """ONNX Runtime's quantizer of a prepared model; ranges are measured once.
+
+    Attributes:
+        prepared: the float model.
+        target: where the quantized one goes.
+        samples: of every input.
+        left: nodes that stay in float.
+    """
+
+    prepared: Path
+    target: Path
+    samples: Arrays
+    left: list[str]
+
+    def made(self, wide: Sequence[str] | None) -> Any:
+        """Write the model, and return it."""
+        import onnx
+
+        self.write(wide)
+        return onnx.load(str(self.target))
+
+    def write(self, wide: Sequence[str] | None) -> None:
+        """Write the model with 8-bit activations but for these, or, without any, of 16 bits."""
+        from onnxruntime import quantization
+
+        library: Any = quantization
+        kinds = library.QuantType
+        overrides = {name: [{"quant_type": kinds.QInt16}] for name in wide or ()}
+        library.quantize_static(
+            str(self.prepared),
+            str(self.target),
+            _Reader(self.samples),
+            quant_format=library.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=kinds.QInt16 if wide is None else kinds.QInt8,
+            weight_type=kinds.QInt8,
+            nodes_to_exclude=self.left,
+            extra_options={"TensorQuantOverrides": overrides} if overrides else None,
+            calibration_cache_path=self.target.with_name("ranges.json"),
+        )

@@ -229,12 +229,22 @@ class _Front:
     def _verbatim(self, binding: Any) -> None:
         """Turn a node that is called as it is into a step of its own: it has its own opset.
 
-        All its results cross, and are so checked to have the shapes that were inferred.
+        All its results cross, and are so checked to have the shapes that were inferred. Weights
+        that only it reads come along: dequantized ones would cross too, and take four times as
+        much.
         """
+        weights = [item for item in self._host if self._is_weight(item, binding)]
+        self._host = [item for item in self._host if item not in weights]
         self._flush([])
         items = [item for item in self._bindings if _item_of(item.value) == binding.var]
-        self._host = [binding, *items]
+        self._host = [*weights, binding, *items]
         self._flush([])
+
+    def _is_weight(self, item: Any, reader: Any) -> bool:
+        """Return whether a binding dequantizes a constant that only one other binding reads."""
+        if operator_name(item.value) != "relax.dequantize" or relax.analysis.free_vars(item.value):
+            return False
+        return all(user == reader.var for user, found in self._used if item.var in found)
 
     def _tensor_name(self, binding: Any) -> str:
         """Return the source tensor that a binding's value is, or ""."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton.compiler.host_activations import ACTIVATIONS
 from lepton.compiler.host_integer import narrow_activation, narrow_weights
 from lepton.compiler.host_movement import MOVES
+from lepton.compiler.host_quantize import MICROSOFT, write_dequantize, write_quantize
 from lepton.compiler.host_verbatim import write_verbatim
+from lepton.compiler.host_wide import widen_codes
 from lepton.compiler.steps import HostGraph
 from lepton.errors import CompileError
 
@@ -137,10 +138,12 @@ class HostWriter:
             shape, dtype = _type_of(variable)
             self._nodes.append(helper.make_node("Identity", [self.value(variable)], [name]))
             infos.append(helper.make_tensor_value_info(name, _element(dtype), list(shape)))
-        graph = helper.make_graph(self._nodes, "host", self._inputs, infos, self._constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=8
-        )
+        nodes = widen_codes(self._nodes, self._inputs, self._constants)
+        graph = helper.make_graph(nodes, "host", self._inputs, infos, self._constants)
+        versions = [helper.make_opsetid("", self._opset)]
+        if any(node.domain == MICROSOFT for node in self._nodes):
+            versions.append(helper.make_opsetid(MICROSOFT, 1))
+        model = helper.make_model(graph, opset_imports=versions, ir_version=8)
         return HostGraph(
             model.SerializeToString(), tuple(inputs), tuple(name for _, name in outputs)
         )
@@ -159,26 +162,6 @@ Writer = Callable[[HostWriter, Any], "str | list[str]"]
 def _plain(kind: str) -> Writer:
     """Return a writer of an operator with the same operands and no attributes."""
     return lambda w, call: w.node(kind, [w.value(argument) for argument in call.args])
-
-
-def _quantize(w: HostWriter, call: Any) -> str:
-    """Write a quantize; the zero point takes the type of the result."""
-    dtype = np.dtype(str(call.attrs.out_dtype))
-    scale, zero_point = (argument.value.numpy() for argument in call.args[1:3])
-    operands = [w.value(call.args[0]), w.constant(scale), w.constant(zero_point.astype(dtype))]
-    return w.node("QuantizeLinear", operands, **_axis_of(call, scale))
-
-
-def _dequantize(w: HostWriter, call: Any) -> str:
-    """Write a dequantize."""
-    scale, zero_point = (argument.value.numpy() for argument in call.args[1:3])
-    dtype = np.dtype(_type_of(call.args[0])[1])
-    operands = [w.value(call.args[0]), w.constant(scale), w.constant(zero_point.astype(dtype))]
-    return w.node("DequantizeLinear", operands, **_axis_of(call, scale))
-
-
-def _axis_of(call: Any, scale: NDArray[Any]) -> dict[str, int]:
-    return {"axis": int(call.attrs.axis)} if scale.ndim else {}
 
 
 def _integers(values: Any) -> list[int]:
@@ -409,8 +392,8 @@ def _lrn(w: HostWriter, call: Any) -> str:
 
 
 _WRITERS: dict[str, Writer] = {
-    "quantize": _quantize,
-    "dequantize": _dequantize,
+    "quantize": write_quantize,
+    "dequantize": write_dequantize,
     "nn.conv2d": _convolution,
     "nn.conv2d_transpose": _deconvolution,
     "nn.max_pool2d": _pool("MaxPool"),

@@ -20,6 +20,7 @@ from typing import cast
 
 import lepton.errors
 from lepton.chip import Chip, chip_to_table
+from lepton.compiler.activations import Precision
 from lepton.compiler.calibrate import plain_samples
 from lepton.compiler.conversation import Listening
 from lepton.compiler.options import CompileOptions, plain_shapes
@@ -38,6 +39,9 @@ ADDRESS_BYTES = 8 << 30
 CPU_SECONDS = 300
 CPU_SECONDS_PER_MIB = 5
 """Processor time of the child, and more of it for large files; ResNet-50 takes some ten seconds."""
+
+CHOICE_FACTOR = 4
+"""Times as much processor time where the bits of activations are chosen."""
 
 WALL_FACTOR = 4
 """A child that takes so many times its processor time by the clock is waiting, not working."""
@@ -103,20 +107,24 @@ def compile_file_explained(
             output=os.path.join(folder, "program"),
             reply=os.path.join(folder, "reply"),
             address_bytes=ADDRESS_BYTES,
-            cpu_seconds=CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20),
+            cpu_seconds=_cpu_seconds(size, chosen),
             calibration=str(samples or ""),
             effort=chosen.effort,
             dump=_dump_folder(chosen.dump),
             schedules=os.path.join(folder, "schedules") if chosen.explain else "",
             float_on_host=chosen.float_on_host,
             optimize=chosen.objective,
+            activations=dataclasses.asdict(chosen.activations),
+            precision=os.path.join(folder, "precision"),
         )
         status = _run(request, chosen, Path(folder))
         fault = failure(request, model.name, status)
         if fault is not None:
             raise fault
         return Compiled(
-            load_program(Path(request.output).read_bytes()), _read_schedules(request.schedules)
+            load_program(Path(request.output).read_bytes()),
+            _read_schedules(request.schedules),
+            _read_precision(Path(request.precision)),
         )
 
 
@@ -143,6 +151,19 @@ def _read_schedules(path: str) -> tuple[Schedule, ...]:
     if not path:
         return ()
     return tuple(Schedule(**item) for item in json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _read_precision(path: Path) -> Precision | None:
+    """Return what a calibration chose, None if it left nothing."""
+    if not path.exists():
+        return None
+    return Precision.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _cpu_seconds(size: int, options: CompileOptions) -> int:
+    """Return the limit of the child's processor time; a choice of bits runs the model often."""
+    seconds = CPU_SECONDS + CPU_SECONDS_PER_MIB * (size >> 20)
+    return seconds * (CHOICE_FACTOR if options.activations.kind == "auto" else 1)
 
 
 def readable(model: Path) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.compiler.activations import INT8, Activations
 from lepton.errors import InputError
 from lepton.program import Objective
 
@@ -33,6 +34,7 @@ class CompileOptions:
         shapes: input name -> shape, for models with dynamic dimensions.
         calibration: samples of a float `.onnx` file, `[samples, ...]` by input name or one array
             for the only input, to quantize it.
+        activations: their bits when a model is calibrated.
         keep_all: make every tensor of the source model an output, to compare layer by layer.
         float_on_host: take a float model, all of whose MACs run on the host.
         effort: 0 to 3, how long to search for better tiles (about 0, 0.3, 3 and 30 seconds).
@@ -54,6 +56,7 @@ class CompileOptions:
     optimize: str = Objective.LATENCY
     evaluate: Evaluate | None = None
     progress: Callable[[float], None] | None = None
+    activations: Activations = INT8
 
     @property
     def objective(self) -> Objective:
@@ -64,6 +67,11 @@ class CompileOptions:
         if self.effort not in range(MOST_EFFORT + 1):
             raise InputError(f"effort must be 0 to {MOST_EFFORT}, not {self.effort!r}")
         _ = self.objective
+        if self.activations.kind != "int8" and self.calibration is None:
+            raise InputError(
+                f"activations {self.activations.kind} are for float models that are calibrated "
+                "(--calibrate DATA.npz): a quantized model has its types"
+            )
 
 
 def _objective_of(name: object) -> Objective:

@@ -7,6 +7,8 @@ from typing import Any
 
 from tvm import relax
 
+from lepton.compiler.rules import SIXTEEN_BITS, is_not_of_16_bits, rule_text
+
 __all__ = ["is_between", "unmatched_reasons"]
 
 _EIGHT_BITS = ("int8", "uint8")
@@ -14,6 +16,7 @@ _UNKNOWN = "no NPU instruction computes it"
 _BETWEEN = "no NPU instruction computes what lies between its dequantize and its quantize"
 _OPERANDS = "its operands are not quantized to 8 bits"
 _RESULT = "its result is not quantized to 8 bits"
+_WIDE = rule_text(is_not_of_16_bits)
 
 
 def unmatched_reasons(bindings: Sequence[Any]) -> dict[Any, str]:
@@ -43,6 +46,8 @@ def is_between(reason: str) -> bool:
 
 def _reason(binding: Any, after: set[Any], before: set[Any], operands: set[Any]) -> str:
     """Return the reason of one binding."""
+    if any(map(_is_wide, (binding.var, *operands))):
+        return _WIDE
     if _quantizes(binding.value) and not operands & after:
         return _OPERANDS
     if _name(binding.value) == "relax.dequantize":
@@ -56,8 +61,17 @@ def _reason(binding: Any, after: set[Any], before: set[Any], operands: set[Any])
 
 def _is_8_bit(variable: Any) -> bool:
     """Return whether a variable is an 8-bit tensor."""
+    return _type(variable) in _EIGHT_BITS
+
+
+def _is_wide(variable: Any) -> bool:
+    """Return whether a variable is a 16-bit tensor."""
+    return _type(variable) in SIXTEEN_BITS
+
+
+def _type(variable: Any) -> str:
     dtype = getattr(variable.ty, "dtype", None)
-    return str(getattr(dtype, "dtype", dtype)) in _EIGHT_BITS
+    return str(getattr(dtype, "dtype", dtype))
 
 
 def _name(value: Any) -> str:

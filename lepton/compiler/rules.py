@@ -12,15 +12,22 @@ from collections.abc import Callable
 from lepton.compiler import windows
 from lepton.compiler.operation import Operation, Value
 
-__all__ = ["RULES", "Rule", "first_failure", "rule_text"]
+__all__ = ["RULES", "SIXTEEN_BITS", "Rule", "first_failure", "is_not_of_16_bits", "rule_text"]
 
 Rule = Callable[[Operation], bool]
 
 _EIGHT_BITS = ("int8", "uint8")
+SIXTEEN_BITS = ("int16", "uint16")
 
 
 def _activations(operation: Operation) -> list[Value]:
     return [value for value in operation.inputs if value.constant is None]
+
+
+def is_not_of_16_bits(operation: Operation) -> bool:
+    """Operands and result of 16 bits are the host's: no instruction writes that many of a sum."""
+    values = (*operation.inputs, operation.output)
+    return all(value.dtype not in SIXTEEN_BITS for value in values)
 
 
 def operands_are_8_bit(operation: Operation) -> bool:
@@ -205,6 +212,7 @@ def slice_steps_forward(operation: Operation) -> bool:
 
 
 _ALWAYS: tuple[Rule, ...] = (
+    is_not_of_16_bits,
     operands_are_8_bit,
     rank_is_at_most_4,
     is_not_empty,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lepton.compiler.activations import Precision
     from lepton.program import Program
 
 __all__ = ["COST_MODEL", "Compiled", "Schedule"]
@@ -50,7 +51,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program, and how its layers were scheduled if that was asked for."""
+    """A program, and how it came about.
+
+    Attributes:
+        program: what was made.
+        schedules: of the layers, if that was asked for.
+        precision: of the activations, if it was chosen by a calibration.
+    """
 
     program: Program
     schedules: tuple[Schedule, ...]
+    precision: Precision | None = None

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import sys
 import threading
 import traceback
@@ -51,6 +52,8 @@ class Request:
         optimize: what is minimized.
         pipes: descriptors to write messages to and to read answers from; None if nobody listens.
         evaluates: whether the parent measures programs.
+        activations: fields of `lepton.compiler.activations.Activations`, of a calibration.
+        precision: where goes what a calibration chose, as JSON.
     """
 
     model: str
@@ -69,6 +72,8 @@ class Request:
     optimize: str = "latency"
     pipes: tuple[int, int] | None = None
     evaluates: bool = False
+    activations: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    precision: str = ""
 
 
 def limit(request: Request) -> None:
@@ -141,15 +146,26 @@ def _compile(request: Request) -> Compiled:
 
 
 def _quantized(request: Request) -> Path:
-    """Return the path of an int8 copy of the float model."""
+    """Return the path of a quantized copy of the float model."""
     from safetensors.numpy import load_file
 
+    from lepton.compiler.activations import Activations
     from lepton.compiler.calibrate import quantize_model
 
     samples = Path(request.calibration)
     target = samples.parent / "quantized" / Path(request.model).name
     target.parent.mkdir()
-    quantize_model(Path(request.model), load_file(samples), target, request.shapes)
+    found = quantize_model(
+        Path(request.model),
+        load_file(samples),
+        target,
+        request.shapes,
+        Activations(**request.activations),
+    )
+    if found is not None:
+        Path(request.precision).write_text(json.dumps(found.to_json()), "utf-8")
+    if request.dump:
+        shutil.copy(target, Path(request.dump) / "quantized.onnx")
     return target
 
 

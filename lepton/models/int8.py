@@ -53,7 +53,9 @@ def quantize_int8(
     )  # fmt: skip
 
 
-def golden_session(model: Path, optimized: Path | None = None) -> onnxruntime.InferenceSession:
+def golden_session(
+    model: Path | bytes, optimized: Path | None = None
+) -> onnxruntime.InferenceSession:
     """Open a model on ONNX Runtime's integer kernels; `optimized` gets the graph that runs."""
     import onnxruntime
 

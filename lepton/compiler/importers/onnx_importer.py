@@ -19,6 +19,7 @@ from lepton.compiler.importers.onnx_verbatim import (
     is_known_version,
     refusal,
 )
+from lepton.compiler.importers.onnx_wide import rounds_otherwise, wide_values
 from lepton.compiler.importers.recording import SourceRecorder, abandoned_on_error
 from lepton.compiler.importers.rewriting import dtype_of, is_constant, operator_name, shape_of
 from lepton.errors import ImportFailure
@@ -50,12 +51,14 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
         self.recorder = SourceRecorder(self.bb)
         self._types: dict[str, TensorType] = {}
         self._revised: set[str] = set()
+        self._wide: frozenset[str] = frozenset()
 
     def convert(self, graph: Any, opset: int) -> Any:
         """Return the module of a checked and folded graph whose types have been inferred."""
         self._types = declared_types(graph)
         # TVM reads an extent of 0 as an unknown one
         self._shape = {value.name: self._types[value.name].shape for value in graph.input}
+        self._wide = wide_values(graph, self._types)
         self.opset = opset
         self._check_kinds(graph)
         with abandoned_on_error(self.bb):
@@ -105,10 +108,15 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             self._revised.update(node.output)
 
     def _revise_type(self, name: str, value: Any) -> None:
-        """Note a type that is another than ONNX infers (a size that it rounds otherwise)."""
-        shape = shape_of(value)
-        if shape is not None and self._types.get(name) != (dtype_of(value), shape):
-            self._types[name] = TensorType(dtype_of(value), shape)
+        """Note a type that is unknown, or not what ONNX infers (a size that it rounds otherwise).
+
+        What a pass of ours has inserted has no type yet: that revises nothing behind it.
+        """
+        shape, stated = shape_of(value), self._types.get(name)
+        if shape is None or stated == (dtype_of(value), shape):
+            return
+        self._types[name] = TensorType(dtype_of(value), shape)
+        if stated is not None:
             self._revised.add(name)
 
     def _node_values(self, node: Any) -> list[tuple[str, Any]]:
@@ -148,6 +156,8 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
         shapes = (self._types[name].shape for name in node.input if name in self._types)
         if not self._has_converter(node) or any(0 in (shape or ()) for shape in shapes):
             raise _NotExpressed("no converter, or of an empty tensor")
+        if rounds_otherwise(node, self._types, self._wide):
+            raise _NotExpressed("its order of operations shows in 16 bits")
         attributes = self._parse_attr(node.attribute)
         attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(names)}
         values = self._results(self._convert(node.op_type, inputs, attributes), names)

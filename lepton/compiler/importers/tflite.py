@@ -39,6 +39,7 @@ def import_tflite(
     try:
         model, subgraph = _open(data, name)
         _check_shapes(subgraph, name, shapes)
+        _refuse_16_bits(subgraph, name)
         module, converter = _convert(model, subgraph, TfliteOperators)
     except (struct.error, IndexError, TypeError, UnicodeDecodeError, OverflowError) as error:
         raise ImportFailure(f"{name} is a damaged TFLite model: {error}") from error
@@ -132,6 +133,23 @@ def _check_shapes(subgraph: Any, name: str, shapes: Mapping[str, Sequence[int]])
             raise ImportFailure(
                 f"{name}: input {label!r} has the fixed shape {','.join(map(str, known[label]))}; "
                 "TFLite shapes cannot be changed, convert the model again"
+            )
+
+
+def _refuse_16_bits(subgraph: Any, name: str) -> None:
+    """Refuse 16-bit activations: the float kernels of the host round otherwise than LiteRT's."""
+    from tflite.TensorType import TensorType
+
+    for index in range(subgraph.TensorsLength()):
+        tensor = subgraph.Tensors(index)
+        quantization = tensor.Quantization()
+        is_quantized = quantization is not None and quantization.ScaleLength() > 0
+        if tensor.Type() == TensorType.INT16 and is_quantized:
+            label = (tensor.Name() or b"").decode("utf-8", "replace")
+            raise ImportFailure(
+                f"{name}: tensor {label!r} has 16 bits; .tflite models with 16-bit activations are "
+                "not supported: convert it with 8-bit ones, or quantize its ONNX form "
+                "(--calibrate with --activations int16)"
             )
 
 
