@@ -1,4 +1,4 @@
-"""Pictures of a sweep: its front, all its points, what parameters matter, and both tiers."""
+"""Pictures of a sweep: its front, all points, knees, what parameters matter, and both tiers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.explore.curves import knees
 from lepton.explore.engine import Sweep
 from lepton.explore.metrics import METRICS, feasible, objective_matrix
 from lepton.explore.pareto import fronts_in_order
@@ -49,7 +50,7 @@ def pictures(found: Sweep, shares: Mapping[str, Mapping[str, float]]) -> list[Pi
         found: the sweep.
         shares: of the variation of each metric, by parameter, as `sensitivity` gives them.
     """
-    made = [_front(found), _parallel(found), _bars(shares)]
+    made = [_front(found), _parallel(found), knees(found), _bars(shares)]
     return [*made, _tiers(found)] if found.simulated is not None else made
 
 
