@@ -120,7 +120,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "front of" in text
     assert {path.name for path in (tmp_path / "s.sweep").iterdir()} >= {
         "points.parquet", "runs.db", "report.html", "front.png", "front.svg", "parallel.png",
-        "knees.png", "sensitivity.png", "tiers.png",
+        "knees.png", "sensitivity.png", "tiers.png", "migration.png",
     }  # fmt: skip
     assert main([*arguments, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
