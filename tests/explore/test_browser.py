@@ -48,6 +48,7 @@ async function look() {
   seen.traces = plot(0).data.map(trace => [trace.name, trace.x.length]);
   seen.bars = plot(2).querySelectorAll(".barlayer .point").length;
   seen.axes = [...plot(1).querySelectorAll(".parcoords .axis-title")].map(t => t.textContent);
+  seen.buttons = [...document.querySelectorAll(".modebar-btn")].map(b => b.dataset.title);
   seen.title = plot(0).querySelector(".xtitle").textContent;
   click(plot(0).querySelector(".updatemenu-header"));
   await pause();
@@ -119,6 +120,15 @@ def test_no_errors_and_nothing_fetched(told: dict[str, Any]) -> None:
     assert told["errors"] == []
     assert told["blocked"] == []
     assert [name for name in told["fetched"] if not name.startswith(("data:", "blob:"))] == []
+
+
+def test_nothing_can_be_sent(told: dict[str, Any], page: str) -> None:
+    assert "Download plot as a PNG" in told["buttons"]
+    assert not [
+        title for title in told["buttons"] if re.search("share|cloud|edit|send", title, re.I)
+    ]
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "plotly.com" not in outside and "plot.ly" not in outside
 
 
 def test_figures_hold_the_sweep(told: dict[str, Any], found: Sweep) -> None:
