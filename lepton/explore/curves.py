@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.explore.engine import Sweep
+from lepton.explore.engine import Sample, Sweep
 from lepton.explore.metrics import CHIP_METRICS, METRICS, feasible
-from lepton.explore.space import Parameter
+from lepton.explore.space import Parameter, Space
 from lepton.report.style import OKABE_ITO, Picture, clean, picture, plain
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ _LABEL_CHARACTERS = 24
 """Of all values below an axis; more would overlap."""
 
 
-def best_at(found: Sweep, parameter: int, metric: str) -> F64:
+def best_at(space: Space, sample: Sample, parameter: int, metric: str) -> F64:
     """Return the best of a metric among feasible points at each value of a parameter.
 
-    NaN where no feasible point with that value was evaluated.
+    NaN where no feasible point of the sample has that value.
     """
-    within = feasible(found.space.constraints, found.metrics)
-    chosen = found.space.points(found.numbers)[:, parameter]
-    values, sign = found.metrics[metric], METRICS[metric].sign
-    best = np.full(found.space.extents[parameter], np.nan)
+    within = feasible(space.constraints, sample.metrics)
+    chosen = space.points(sample.numbers)[:, parameter]
+    values, sign = sample.metrics[metric], METRICS[metric].sign
+    best = np.full(space.extents[parameter], np.nan)
     for number in range(len(best)):
         own = values[within & (chosen == number)]
         if len(own):
@@ -47,7 +47,8 @@ def best_at(found: Sweep, parameter: int, metric: str) -> F64:
 def knees(found: Sweep) -> Picture:
     """Draw the best of each objective over the values of each parameter, relative to the best.
 
-    What only the chip has a say in, as its area, is left out beside other objectives.
+    What only the chip has a say in, as its area, is left out beside other objectives. Points are
+    those of the sample from the whole space: a search evaluates only what is near its front.
     """
     space = found.space
     every = space.objectives
@@ -57,9 +58,8 @@ def knees(found: Sweep) -> Picture:
     made = picture(
         "knees",
         "The best that each value of a parameter allows",
-        "Each mark is the best of an objective among the points that have this value and were "
-        "evaluated, over the best of all of them: at 1 the value costs nothing. Where a curve "
-        "gets flat, more of the parameter gives no more.",
+        f"Each mark is the best of an objective among {_kind(found)} that have this value and are "
+        "within the constraints, over the best of all of them: at 1 the value costs nothing.",
         1.0 + 1.9 * rows,
     )
     if not shown:
@@ -69,10 +69,20 @@ def knees(found: Sweep) -> Picture:
         axes.set_axis_off()
     for axes, number in zip(grid.flat, shown, strict=False):
         _curves(axes, found, number, names)
+    made.figure.supylabel("times the best", fontsize=8)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     made.figure.legend(handles, labels, loc="outside upper right", fontsize=7.5, frameon=False,
                        ncols=4)  # fmt: skip
     return made
+
+
+def _kind(found: Sweep) -> str:
+    """Return what the points are that the curves are made of."""
+    count = len(found.sample.numbers)
+    is_whole = count == found.space.size
+    which = f"all {count:,} chips" if is_whole else f"{count:,} random chips"
+    how = "simulated" if found.sample.metrics is found.metrics and found.simulated else ""
+    return f"{which} ({how or 'by closed forms'})"
 
 
 def _curves(axes: Axes, found: Sweep, number: int, names: Sequence[str]) -> None:
@@ -80,7 +90,7 @@ def _curves(axes: Axes, found: Sweep, number: int, names: Sequence[str]) -> None
     parameter = found.space.parameters[number]
     places = np.arange(len(parameter.values))
     for place, name in enumerate(names):
-        best = best_at(found, number, name)
+        best = best_at(found.space, found.sample, number, name)
         sign = METRICS[name].sign
         if np.isnan(best).all():
             continue
@@ -89,7 +99,7 @@ def _curves(axes: Axes, found: Sweep, number: int, names: Sequence[str]) -> None
         axes.plot(places, ratio, color=OKABE_ITO[place % len(OKABE_ITO)], linewidth=1.2,
                   marker=_MARKERS[place % len(_MARKERS)], markersize=4, label=name)  # fmt: skip
     _ticks(axes, parameter)
-    clean(axes, x=parameter.path, y="times the best")
+    clean(axes, x=parameter.path)
     axes.tick_params(labelsize=7)
     top = max(axes.get_ylim()[1], 1.02)
     axes.set_ylim(1 - 0.08 * (top - 1), top + 0.02 * (top - 1))

@@ -39,8 +39,8 @@ _BUDGET = 0.05
 _LEAST_BUDGET = 20
 _SEARCHED = 200
 """Points of a search that is not told how many."""
-_SAMPLED = 1000
-"""Points that stand for the whole space."""
+_SAMPLED = 1 << 14
+"""Points that stand for the whole space, where it has more."""
 _AT_ONCE = 1 << 16
 """Points that the analytic tier takes at a time."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Roof", "migration", "roof_of", "workload_path"]
 
 F64 = NDArray[np.float64]
+Spot = tuple[float, float]
 
 _MARKERS = "os^Dv<>"
 _STYLES = "--", "-"
@@ -27,6 +29,8 @@ _MARGIN = 1.5
 """Between the outermost point and the frame, as a factor."""
 _NEAR_POINTS = 11.0
 """Two numbers nearer than this would overlap."""
+_OFFSETS = (5, 4), (5, -10), (-5, 4), (-5, -10)
+"""Of a number from its point, in points: the first is taken that is free."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def migration(found: Sweep) -> Picture:
     chips = [_chip_at(found, row) for row in (order[:1] + order[-1:] if order else [])]
     ends = [tags[0], tags[-1]] if tags else []
     _frame(axes, paths, [roof_of(chip) for chip in chips], ends)
-    taken: list[tuple[float, float]] = []
+    taken: list[Spot] = []
     for number, (x, y) in enumerate(paths):
         name = found.space.workloads[number].name
         _path(axes, (x, y), number, name)
@@ -140,20 +144,29 @@ def _path(axes: Axes, places: tuple[F64, F64], number: int, name: str) -> None:
                  edgecolors="black", linewidths=0.5, label=plain(name))  # fmt: skip
 
 
-def _tags(
-    axes: Axes, places: tuple[F64, F64], tags: Sequence[str], taken: list[tuple[float, float]]
-) -> None:
-    """Write the chips' numbers beside the points that are apart from those before."""
+def _tags(axes: Axes, places: tuple[F64, F64], tags: Sequence[str], taken: list[Spot]) -> None:
+    """Write the chips' numbers beside their points, those of points on each other together."""
     from matplotlib.patheffects import withStroke
 
     pixels = _NEAR_POINTS * axes.figure.dpi / 72
-    for x, y, tag in zip(*places, tags, strict=True):
-        if np.isnan(x) or np.isnan(y):
+    groups: list[tuple[Spot, Spot, list[str]]] = []
+    for x, y, tag in zip(*(values.tolist() for values in places), tags, strict=True):
+        if math.isnan(x):
             continue
-        at = axes.transData.transform((float(x), float(y)))
-        if any(np.hypot(at[0] - a, at[1] - b) < pixels for a, b in taken):
-            continue
-        taken.append((float(at[0]), float(at[1])))
-        axes.annotate(tag, (float(x), float(y)), (4, 4), textcoords="offset points", fontsize=8,
-                      fontweight="bold",
+        across, up = (float(part) for part in axes.transData.transform((x, y)))
+        near = [group for group in groups if math.dist(group[1], (across, up)) < pixels]
+        if near:
+            near[0][2].append(tag)
+        else:
+            groups.append(((x, y), (across, up), [tag]))
+    for place, (across, up), names in groups:
+        spots = [(across + a * pixels / 4, up + b * pixels / 4) for a, b in _OFFSETS]
+        free = [
+            n for n, spot in enumerate(spots) if all(math.dist(spot, t) > pixels for t in taken)
+        ]
+        chosen = free[0] if free else 0
+        taken.append(spots[chosen])
+        offset = _OFFSETS[chosen]
+        axes.annotate(" ".join(names), place, offset, textcoords="offset points", fontsize=8,
+                      fontweight="bold", ha="left" if offset[0] > 0 else "right",
                       path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip

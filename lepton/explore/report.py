@@ -25,6 +25,8 @@ def write_report(found: Sweep, folder: Path) -> list[Path]:
     """
     sample = found.sample
     shares = sensitivity(found.space, sample.numbers, sample.metrics, found.space.objectives)
+    varied = [p.path for p in found.space.parameters if len(p.values) > 1]
+    shares = {name: {path: own[path] for path in varied} for name, own in shares.items()}
     contents: dict[str, bytes] = {}
     if len(found.numbers) and not np.isnan(found.metrics["latency_ms"]).all():
         simulated = [migration(found)] if found.simulated is not None else []

@@ -13,7 +13,7 @@ import pytest
 from lepton.cli.main import main
 from lepton.explore import load, parse_space
 from lepton.explore.curves import best_at
-from lepton.explore.engine import Sweep, SweepOptions, run_sweep, with_models
+from lepton.explore.engine import Sample, Sweep, SweepOptions, run_sweep, with_models
 from lepton.explore.page import sweep_page
 from lepton.explore.pictures import pictures
 from lepton.explore.sensitivity import sensitivity
@@ -42,6 +42,18 @@ def test_sensitivity_of_known_functions() -> None:
     assert made["latency_ms"]["dma.load_channels"] == pytest.approx(0.1, abs=0.05)
     assert made["energy_mj"]["dma.setup_cycles"] == pytest.approx(1, abs=0.01)
     assert set(made["area_mm2"].values()) == {0.0}
+
+
+def test_sensitivity_looks_at_all_of_a_large_space() -> None:
+    """Of 4,096 points in order the first 2,000 would not have the first parameter's last values."""
+    values = list(range(1, 65))
+    text = f"dma.setup_cycles = {values}\nvector.latency_cycles = {values}"
+    space = parse_space(f"[parameters]\n{text}", "s")
+    numbers = np.arange(space.size)
+    a, b = space.points(numbers).T
+    metrics = {"latency_ms": np.where(a >= 40, 100.0, 1.0) * 1.01**b}
+    shares = sensitivity(space, numbers, metrics, ["latency_ms"])["latency_ms"]
+    assert shares["dma.setup_cycles"] > 0.9
 
 
 def _is_shown(axes: Any, tick: Any) -> bool:
@@ -83,11 +95,12 @@ def test_pictures(found: Sweep, objectives: tuple[str, ...]) -> None:
 def test_best_at_each_value(found: Sweep) -> None:
     """The best of a metric at a value is the best of the feasible rows of the table with it."""
     rows = found.frame().query("feasible")
+    own = Sample(found.numbers, found.metrics)
     for number, parameter in enumerate(found.space.parameters):
         for metric, choice in (("latency_ms", "min"), ("inferences_per_s", "max")):
             by_value = getattr(rows.groupby(parameter.path)[metric], choice)()
             want = [by_value.get(value, np.nan) for value in parameter.values]
-            np.testing.assert_array_equal(best_at(found, number, metric), want)
+            np.testing.assert_array_equal(best_at(found.space, own, number, metric), want)
 
 
 def test_page_holds_everything(found: Sweep) -> None:
