@@ -232,7 +232,7 @@ def run_sweep(
     if options.tier == "analytic":
         numbers = np.sort(_chosen(space, options, lambda n: _analytic(tier, space, n)))
         metrics = _analytic(tier, space, numbers)
-        sample = _sample(tier, space)
+        sample = _sample_of(space, numbers, metrics, tier)
         return Sweep(space, numbers, metrics, None, {}, 0, len(numbers), sample, macs)
     storage = Storage(_url(options, folder))
     workers = open_workers(space.workloads, fronts, space.base, options.workers, options.scheduler)
@@ -250,15 +250,18 @@ def run_sweep(
         storage.close()
     known = _analytic(tier, space, numbers)
     metrics = simulated.metrics
-    whole = len(numbers) == space.size
-    sample = Sample(numbers, metrics) if whole else _sample(tier, space)
+    sample = _sample_of(space, numbers, metrics, tier)
     return Sweep(space, numbers, metrics, simulated, known, runs.fresh, count, sample, macs)
 
 
-def _sample(tier: AnalyticTier, space: Space) -> Sample:
-    """Return random points of a space by the analytic tier."""
-    numbers = drawn(space, "random", min(space.size, _SAMPLED), 0)
-    return Sample(numbers, _analytic(tier, space, numbers))
+def _sample_of(
+    space: Space, numbers: I64, metrics: Mapping[str, F64], tier: AnalyticTier
+) -> Sample:
+    """Return the points that were evaluated if that is all, else random ones in closed form."""
+    if len(numbers) == space.size:
+        return Sample(numbers, metrics)
+    chosen = drawn(space, "random", min(space.size, _SAMPLED), 0)
+    return Sample(chosen, _analytic(tier, space, chosen))
 
 
 def _url(options: SweepOptions, folder: Path | None) -> str:
