@@ -6,6 +6,7 @@ import argparse
 import datetime
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from lepton.jit import sources_hash
 
 __all__ = ["Limit", "figure", "limits_table", "markdown_table", "models_folder", "origin"]
-__all__ += ["page_parser", "replace_part"]
+__all__ += ["page_parser", "replace_part", "replace_section"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,14 @@ def replace_part(page: Path, heading: str, text: str) -> None:
     if not found:
         raise ValueError(f"{page} has no line '{heading}'")
     page.write_text(f"{before}{heading}\n\n{text}\n", encoding="utf-8")
+
+
+def replace_section(page: Path, heading: str, text: str) -> None:
+    """Replace what follows a heading of a page, up to the next heading of its level or above."""
+    level = len(heading) - len(heading.lstrip("#"))
+    before, found, after = page.read_text(encoding="utf-8").partition(f"{heading}\n")
+    if not found:
+        raise ValueError(f"{page} has no line '{heading}'")
+    following = re.search(rf"^#{{1,{level}}} ", after, re.MULTILINE)
+    rest = f"\n{after[following.start() :]}" if following else ""
+    page.write_text(f"{before}{heading}\n\n{text}\n{rest}", encoding="utf-8")

@@ -2,6 +2,8 @@
 """Write the generated pages, the README's demo and pictures, and the notebooks' outputs again.
 
 Usage: python docs/generate.py
+
+The pictures of docs/sweeps.md need the models of the folder that LEPTON_DATA names.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ("timeline", "roofline", "scratchpad")
+SWEEP_IMAGES = ("front", "parallel", "knees", "sensitivity", "migration")
 NOTEBOOKS = ("02_tour_of_the_chip.ipynb", "03_tvm_partition.ipynb")
 """Those that are stored with outputs, which are the same in every run."""
 
@@ -49,6 +52,22 @@ def execute(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
+def sweep_pictures() -> None:
+    """Sweep 4,000 chips for ResNet-8, of which 200 are simulated, and keep the pictures."""
+    if "LEPTON_DATA" not in os.environ:
+        sys.stderr.write("LEPTON_DATA is not set: docs/images/sweep_*.png stay as they are\n")
+        return
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.sweep import resnet8_space
+
+    with tempfile.TemporaryDirectory() as folder:
+        space = resnet8_space(Path(folder))
+        printed_by("sweep", str(space), "--workers", "2", "-o", f"{folder}/out")
+        for name in SWEEP_IMAGES:
+            target = ROOT / "docs" / "images" / f"sweep_{name}.png"
+            shutil.copyfile(Path(folder) / "out" / f"{name}.png", target)
+
+
 def main() -> None:
     """Write all of them."""
     (ROOT / "docs" / "isa.md").write_text(printed_by("isa"))
@@ -57,6 +76,7 @@ def main() -> None:
         shown = demo_block(printed_by("demo", "--out", folder))
         for name in IMAGES:
             shutil.copyfile(Path(folder) / f"{name}.png", ROOT / "docs" / "images" / f"{name}.png")
+    sweep_pictures()
     for name in NOTEBOOKS:
         execute(ROOT / "notebooks" / name)
     readme = ROOT / "README.md"

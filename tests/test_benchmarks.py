@@ -17,12 +17,20 @@ from benchmarks import (
     roofline,
     serving,
     sparse_speed,
+    sweep,
     vela,
 )
 from benchmarks.compile_time import stack
 from benchmarks.exactness import attributed, reconciled
 from benchmarks.measure import Ended, best, run_python
-from benchmarks.page import Limit, figure, limits_table, markdown_table, replace_part
+from benchmarks.page import (
+    Limit,
+    figure,
+    limits_table,
+    markdown_table,
+    replace_part,
+    replace_section,
+)
 from benchmarks.scalesim import Comparison, Found
 from benchmarks.simulation_speed import HEADING, PAGE
 from benchmarks.speed_tables import Cold, Ideal, Network, Spent, Warm, bursts, limits, peers_table
@@ -336,3 +344,27 @@ def test_scenarios_of_serving_run_both_policies() -> None:
     assert sum(row.unserved for row in rows) == 0
     failed = [row for row in rows if row.scenario == "a device fails"]
     assert failed[1].mean_ms < failed[0].mean_ms
+
+
+def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# P\n\n## F\n\n### A\n\nold\n\n#### deeper\n\nold\n\n### B\n\nb\n\n## G\n\ng\n"
+    )
+    replace_section(page, "### A", "new")
+    kept = "# P\n\n## F\n\n### A\n\nnew\n\n### B\n\n"
+    assert page.read_text() == f"{kept}b\n\n## G\n\ng\n"
+    replace_section(page, "### B", "newer")
+    replace_section(page, "### B", "newest")
+    assert page.read_text() == f"{kept}newest\n\n## G\n\ng\n"
+    replace_section(page, "## G", "last")
+    assert page.read_text() == f"{kept}newest\n\n## G\n\nlast\n"
+    with pytest.raises(ValueError, match="has no line '### C'"):
+        replace_section(page, "### C", "new")
+
+
+def test_the_page_of_sweeps_has_a_section_for_every_part() -> None:
+    text = sweep.PAGE.read_text()
+    assert list(sweep.HEADINGS) == list(sweep.PARTS)
+    for heading in sweep.HEADINGS.values():
+        assert text.count(f"\n{heading}\n\nMeasured on ") == 1

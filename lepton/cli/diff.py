@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton.cli.arguments import add_calibration, add_objective, add_shapes, model_file
+from lepton.cli.arguments import add_calibration, add_objective, add_shapes, file_path, model_file
 from lepton.cli.loading import program_or_model
+from lepton.cli.writing import made_folder, write_file
 from lepton.errors import InputError
 
 if TYPE_CHECKING:
     from lepton.program import Program
     from lepton.report.figures import Figures
+    from lepton.report.style import Picture
 
 __all__ = ["add_commands"]
 
@@ -23,12 +25,14 @@ _TWICE = "; given twice, for A and for B"
 def add_commands(commands: Any) -> None:
     """Add this module's parser."""
     parser = commands.add_parser(
-        "diff", help="compare two programs, chips, option sets or saved results layer by layer",
+        "diff",
+        help="compare two programs, chips, option sets or results layer by layer, or two sweeps",
         epilog="example: lepton diff model.tflite --chip edge --chip server",
     )  # fmt: skip
     parser.add_argument(
-        "a", metavar="A", type=model_file, help="model, FILE.lepton, or FILE.json of `run --json`"
-    )
+        "a", metavar="A", type=model_file,
+        help="model, FILE.lepton, FILE.json of `run --json`, or folder of a sweep",
+    )  # fmt: skip
     parser.add_argument(
         "b", metavar="B", type=model_file, nargs="?", help="default A, with other options"
     )
@@ -43,19 +47,62 @@ def add_commands(commands: Any) -> None:
     add_objective(parser, action="append", default=[], note=_TWICE)
     add_shapes(parser)
     add_calibration(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=file_path,
+        metavar="DIR",
+        help="of two sweeps: for the picture, PNG and SVG",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_diff)
 
 
 def _diff(options: argparse.Namespace) -> None:
     """Run `lepton diff`."""
+    from lepton.explore.comparison import is_sweep
     from lepton.report.difference import compare
+
+    if is_sweep(options.a) or (options.b is not None and is_sweep(options.b)):
+        _diff_sweeps(options)
+        return
+    if options.output is not None:
+        raise InputError("--output is for the picture of two sweeps: there is none of two programs")
 
     sides = _sides(options)
     made = [_load(side) for side in sides]
     a = _figures(made[0])
     difference = compare(a, a if _same_program(*made) else _figures(made[1]))
     print(json.dumps(difference.to_json()) if options.json else difference.text())
+
+
+def _diff_sweeps(options: argparse.Namespace) -> None:
+    """Compare the tables of two sweeps."""
+    from lepton.explore.comparison import compare_sweeps, load_table
+    from lepton.explore.plot_comparison import comparison_picture
+
+    given = (options.chip, options.effort, options.optimize, options.shape, options.calibrate)
+    if any(given):
+        raise InputError("two sweeps are compared as they are: leave the compiler's options out")
+    if options.b is None:
+        raise InputError(f"{options.a} is a sweep: diff needs a second one, B")
+    a, b = load_table(options.a), load_table(options.b)
+    found = compare_sweeps(a, b)
+    made = comparison_picture(a, b) if options.output is not None else None
+    print(json.dumps(found.to_json()) if options.json else found.text())
+    if made is not None:
+        _write(made, options)
+
+
+def _write(made: Picture, options: argparse.Namespace) -> None:
+    """Write a picture into the folder of `--output`."""
+    from lepton.report.plots import png_bytes, svg_bytes
+
+    folder = made_folder(options.output)
+    for suffix, content in (("png", png_bytes(made)), ("svg", svg_bytes(made))):
+        write_file(folder / f"{made.name}.{suffix}", content)
+    if not options.json:
+        print(f"written: {folder}: {made.name}.png, {made.name}.svg")
 
 
 def _sides(options: argparse.Namespace) -> list[argparse.Namespace]:

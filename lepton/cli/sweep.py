@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton.cli.arguments import file_path, natural
+from lepton.cli.arguments import add_calibration, file_path, natural
 from lepton.cli.writing import made_folder, write_file
 from lepton.errors import InputError
 
@@ -34,11 +34,19 @@ def add_commands(commands: Any) -> None:
         "sweep", help="which chip of a design space, for these networks, under these limits",
         epilog="example: lepton sweep space.toml --model mobilenet.tflite --workers 2 -o sweep",
     )  # fmt: skip
-    parser.add_argument("space", metavar="SPACE.toml", type=file_path, help="see docs/sweeps.md")
+    parser.add_argument(
+        "space", metavar="SPACE.toml", type=file_path,
+        help="see docs/sweeps.md; or edge-1tops, scratchpad-knee or structured-sparsity, its cases",
+    )  # fmt: skip
     parser.add_argument(
         "--model", action="append", default=[], metavar="MODEL",
         help=".onnx or .tflite, beside the [[workload]] tables of the space",
     )  # fmt: skip
+    parser.add_argument(
+        "--model-folder", type=file_path, metavar="DIR",
+        help="that the models of [[workload]] are relative to; default that of the space",
+    )  # fmt: skip
+    add_calibration(parser)
     parser.add_argument(
         "--sampler", choices=_SAMPLERS, default="two-fidelity",
         help="default two-fidelity: closed forms screen the space, simulations confirm the front",
@@ -80,11 +88,14 @@ def _sweep(options: argparse.Namespace) -> None:
         options.sampler, options.tier, options.points, options.seed, options.workers,
         options.storage, options.scheduler,
     )  # fmt: skip
-    space = with_models(load_space(options.space), options.model)
+    declared = load_space(options.space, options.model_folder)
     folder: Path = options.output or options.space.with_suffix(".sweep")
     if folder == options.space:
         raise InputError(f"{folder}: the results need a folder of their own: choose one with -o")
+    space = with_models(declared, options.model)
     made_folder(folder)
+    if options.calibrate is not None:
+        space = with_models(declared, [_quantized(options, folder)])
     began = time.perf_counter()
     with _bar(options.space.name, planned_points(space, chosen)) as tell:
         found = run_sweep(space, chosen, folder, tell)
@@ -97,6 +108,21 @@ def _sweep(options: argparse.Namespace) -> None:
     else:
         print(_text(found, seconds))
         print(f"written: {folder}: {', '.join(path.name for path in paths)}")
+
+
+def _quantized(options: argparse.Namespace, folder: Path) -> Path:
+    """Quantize the only model with the samples of `--calibrate`; return the int8 file."""
+    from lepton.compiler.calibrate import plain_samples, quantize_model
+    from lepton.models import model_path
+    from lepton.program import read_arrays
+
+    if len(options.model) != 1:
+        raise InputError(f"--calibrate is for one --model, not {len(options.model)}")
+    source = model_path(options.model[0])
+    target = folder / "int8" / f"{source.stem}.onnx"
+    made_folder(target.parent)
+    quantize_model(source, plain_samples(read_arrays(options.calibrate)), target)
+    return target
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 
 from lepton.explore.engine import Sweep, sweep
 from lepton.explore.space import Space
-from lepton.explore.space_file import load_space, parse_space
+from lepton.explore.space_file import SPACES, load_space, parse_space
 from lepton.explore.table import load
 
-__all__ = ["Space", "Sweep", "load", "load_space", "parse_space", "sweep"]
+__all__ = ["SPACES", "Space", "Sweep", "load", "load_space", "parse_space", "sweep"]

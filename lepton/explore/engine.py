@@ -39,8 +39,8 @@ _BUDGET = 0.05
 _LEAST_BUDGET = 20
 _SEARCHED = 200
 """Points of a search that is not told how many."""
-_SAMPLED = 1000
-"""Points that stand for the whole space."""
+_SAMPLED = 1 << 14
+"""Points that stand for the whole space, where it has more."""
 _AT_ONCE = 1 << 16
 """Points that the analytic tier takes at a time."""
 
@@ -105,6 +105,7 @@ class Sweep:
         fresh: runs that were simulated now; the others were known.
         screened: points that the analytic tier has looked at.
         sample: points drawn evenly from the whole space, to see what parameters do.
+        macs: of an inference of each workload.
     """
 
     space: Space
@@ -115,6 +116,7 @@ class Sweep:
     fresh: int
     screened: int
     sample: Sample
+    macs: tuple[int, ...]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -185,6 +187,8 @@ def sweep(
     made = space if isinstance(space, Space) else load_space(space)
     options = SweepOptions(sampler, tier, points, seed, workers, storage, scheduler)
     folder = None if out is None else Path(out)
+    if folder is not None:
+        _make(folder)
     found = run_sweep(with_models(made, models), options, folder)
     if folder is not None:
         found.save(folder / "points.parquet")
@@ -224,10 +228,12 @@ def run_sweep(
     """
     fronts = [load_front(workload, space.base) for workload in space.workloads]
     tier = AnalyticTier(fronts, [workload.weight for workload in space.workloads])
+    macs = tuple(network.macs for network in tier.networks)
     if options.tier == "analytic":
         numbers = np.sort(_chosen(space, options, lambda n: _analytic(tier, space, n)))
         metrics = _analytic(tier, space, numbers)
-        return Sweep(space, numbers, metrics, None, {}, 0, len(numbers), _sample(tier, space))
+        sample = _sample_of(space, numbers, metrics, tier)
+        return Sweep(space, numbers, metrics, None, {}, 0, len(numbers), sample, macs)
     storage = Storage(_url(options, folder))
     workers = open_workers(space.workloads, fronts, space.base, options.workers, options.scheduler)
     try:
@@ -244,15 +250,18 @@ def run_sweep(
         storage.close()
     known = _analytic(tier, space, numbers)
     metrics = simulated.metrics
-    whole = len(numbers) == space.size
-    sample = Sample(numbers, metrics) if whole else _sample(tier, space)
-    return Sweep(space, numbers, metrics, simulated, known, runs.fresh, count, sample)
+    sample = _sample_of(space, numbers, metrics, tier)
+    return Sweep(space, numbers, metrics, simulated, known, runs.fresh, count, sample, macs)
 
 
-def _sample(tier: AnalyticTier, space: Space) -> Sample:
-    """Return random points of a space by the analytic tier."""
-    numbers = drawn(space, "random", min(space.size, _SAMPLED), 0)
-    return Sample(numbers, _analytic(tier, space, numbers))
+def _sample_of(
+    space: Space, numbers: I64, metrics: Mapping[str, F64], tier: AnalyticTier
+) -> Sample:
+    """Return the points that were evaluated if that is all, else random ones in closed form."""
+    if len(numbers) == space.size:
+        return Sample(numbers, metrics)
+    chosen = drawn(space, "random", min(space.size, _SAMPLED), 0)
+    return Sample(chosen, _analytic(tier, space, chosen))
 
 
 def _url(options: SweepOptions, folder: Path | None) -> str:
@@ -261,12 +270,17 @@ def _url(options: SweepOptions, folder: Path | None) -> str:
         return options.storage
     if folder is None:
         return "sqlite://"
+    _make(folder)
+    url: Any = needs("sqlalchemy").URL.create("sqlite", database=str(folder / "runs.db"))
+    return url.render_as_string(hide_password=False)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of the results."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    url: Any = needs("sqlalchemy").URL.create("sqlite", database=str(folder / "runs.db"))
-    return url.render_as_string(hide_password=False)
 
 
 def _analytic(tier: AnalyticTier, space: Space, numbers: I64) -> dict[str, F64]:

@@ -27,7 +27,11 @@ th { background: #f4f4f4; } .scroll { overflow-x: auto; max-height: 34em; overfl
 """
 _GROUPS = (("breaks a constraint", "#BBBBBB", 5), ("dominated", "#56B4E9", 6),
            ("front", "#D55E00", 9))  # fmt: skip
-_CONFIG = {"displaylogo": False, "responsive": True}
+# a design is nobody else's business: no button sends a figure to plotly's cloud
+_CONFIG = {
+    "displaylogo": False, "responsive": True, "plotlyServerURL": "", "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "sendDataToCloud"],
+}  # fmt: skip
 
 
 def sweep_page(found: Sweep, shares: Mapping[str, Mapping[str, float]]) -> str:

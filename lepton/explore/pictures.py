@@ -1,4 +1,4 @@
-"""Pictures of a sweep: its front, all its points, what parameters matter, and both tiers."""
+"""Pictures of a sweep: its front, all points, knees, what parameters matter, and both tiers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.explore.curves import knees
 from lepton.explore.engine import Sweep
 from lepton.explore.metrics import METRICS, feasible, objective_matrix
 from lepton.explore.pareto import fronts_in_order
@@ -16,7 +17,7 @@ from lepton.report.style import GREY, OKABE_ITO, Picture, clean, picture, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["pictures", "unit_label"]
+__all__ = ["log_axis", "numbered", "pictures", "scale_axis", "unit_label"]
 
 F64 = NDArray[np.float64]
 
@@ -49,21 +50,27 @@ def pictures(found: Sweep, shares: Mapping[str, Mapping[str, float]]) -> list[Pi
         found: the sweep.
         shares: of the variation of each metric, by parameter, as `sensitivity` gives them.
     """
-    made = [_front(found), _parallel(found), _bars(shares)]
+    made = [_front(found), _parallel(found), knees(found), _bars(shares)]
     return [*made, _tiers(found)] if found.simulated is not None else made
 
 
-def _scale(axes: Axes, which: str, values: F64) -> None:
+def scale_axis(axes: Axes, which: str, values: F64) -> None:
     """Make an axis logarithmic where its values span much."""
     if len(values) and values.min() > 0 and values.max() / values.min() > _DECADE:
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+        log_axis(axes, which, values)
 
-        getattr(axes, f"set_{which}scale")("log")
-        axis: Any = getattr(axes, f"{which}axis")
-        decades = float(np.log10(values.max() / values.min()))
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
-        axis.set_major_formatter(FuncFormatter(_plain_number))
-        axis.set_minor_formatter(NullFormatter())
+
+def log_axis(axes: Axes, which: str, values: F64) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis: Any = getattr(axes, f"{which}axis")
+    decades = float(np.log10(values.max() / values.min()))
+    within = (1, 1.5, 2, 3, 5, 7) if decades < 0.9 else (1, 2, 5)
+    axis.set_major_locator(LogLocator(subs=within if decades < 2.5 else (1,)))
+    axis.set_major_formatter(FuncFormatter(_plain_number))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _plain_number(value: float, _place: int | None = None) -> str:
@@ -97,8 +104,8 @@ def _front(found: Sweep) -> Picture:
                      linewidths=0.8, label="breaks a constraint")  # fmt: skip
     rest = sound & within & ~on_front
     axes.scatter(x[rest], y[rest], s=12, color="#56B4E9", label="dominated", linewidths=0)
-    _scale(axes, "x", x[sound])
-    _scale(axes, "y", y[sound])
+    scale_axis(axes, "x", x[sound])
+    scale_axis(axes, "y", y[sound])
     third = space.objectives[2] if len(space.objectives) > 2 else ""
     if third:
         dots = axes.scatter(x[on_front], y[on_front], s=34, c=found.metrics[third][on_front],
@@ -276,8 +283,8 @@ def _tiers(found: Sweep) -> Picture:
             low = float(min(x[sound].min(), y[sound].min()))
             high = float(max(x[sound].max(), y[sound].max()))
             axes.plot([low, high], [low, high], color=GREY, linewidth=1)
-            _scale(axes, "x", np.array([low, high]))
-            _scale(axes, "y", np.array([low, high]))
+            scale_axis(axes, "x", np.array([low, high]))
+            scale_axis(axes, "y", np.array([low, high]))
         label = METRICS[name].name.rpartition("_")[0]
         unit = unit_label(name).partition("[")[2]
         clean(axes, x=f"simulated {label} [{unit}", y=f"{label} by closed forms [{unit}")

@@ -9,6 +9,7 @@ import numpy as np
 from lepton.explore.engine import Sweep
 from lepton.explore.page import sweep_page
 from lepton.explore.pictures import pictures
+from lepton.explore.plot_migration import migration
 from lepton.explore.sensitivity import sensitivity
 from lepton.program import atomic_write
 from lepton.report.plots import png_bytes, svg_bytes
@@ -24,9 +25,12 @@ def write_report(found: Sweep, folder: Path) -> list[Path]:
     """
     sample = found.sample
     shares = sensitivity(found.space, sample.numbers, sample.metrics, found.space.objectives)
+    varied = [p.path for p in found.space.parameters if len(p.values) > 1]
+    shares = {name: {path: own[path] for path in varied} for name, own in shares.items()}
     contents: dict[str, bytes] = {}
     if len(found.numbers) and not np.isnan(found.metrics["latency_ms"]).all():
-        for made in pictures(found, shares):
+        simulated = [migration(found)] if found.simulated is not None else []
+        for made in pictures(found, shares) + simulated:
             contents[f"{made.name}.png"] = png_bytes(made)
             contents[f"{made.name}.svg"] = svg_bytes(made)
         contents["report.html"] = sweep_page(found, shares).encode()

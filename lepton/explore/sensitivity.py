@@ -40,7 +40,9 @@ def sensitivity(
     made: dict[str, dict[str, float]] = {}
     for name in names:
         values = metrics[name]
-        sound = np.flatnonzero(np.isfinite(values) & (values > 0))[:_MOST]
+        # any of them: the first alone would have few values of the first parameter
+        sound = np.flatnonzero(np.isfinite(values) & (values > 0))
+        sound = np.random.default_rng(_SEED).permutation(sound)[:_MOST]
         shares = dict.fromkeys((p.path for p in space.parameters), 0.0)
         own = np.log(values[sound])
         if len(varied) and len(sound) > 3 and np.ptp(own) > 1e-9:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 from lepton.chip import Chip, load_chip
@@ -16,7 +17,10 @@ from lepton.explore.space_parameters import read_parameters
 from lepton.explore.space_reader import Reader
 from lepton.program import read_file
 
-__all__ = ["load_space", "parse_space"]
+__all__ = ["SPACES", "load_space", "parse_space"]
+
+SPACES = ("edge-1tops", "scratchpad-knee", "structured-sparsity")
+"""Spaces that come with the package, by name: the case studies of docs/sweeps.md."""
 
 _KEYS = ("base", "objectives", "parameters", "constraints", "workload")
 _MOST_BYTES = 1 << 16
@@ -25,13 +29,27 @@ _TRIED = 2000
 """Points of which one must be legal."""
 
 
-def load_space(path: str | Path) -> Space:
-    """Return the space of a TOML file; files that it names are relative to it.
+def load_space(path: str | Path, models: str | Path | None = None) -> Space:
+    """Return the space of a TOML file, or one of `SPACES` by its name.
+
+    Args:
+        path: the file, or the name; a file of that name comes first.
+        models: folder that its workloads are relative to; None is the file's, or the working
+            folder for a name.
 
     Raises:
         InputError: it cannot be read, or one sentence naming every fault and its line.
     """
     file = Path(path)
+    folder = None if models is None else Path(models)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder}: the folder of the models does not exist")
+    if str(path) in SPACES and not file.exists():
+        shipped = resources.files("lepton.explore") / "spaces" / f"{path}.toml"
+        return parse_space(shipped.read_text(encoding="utf-8"), f"{path}.toml", folder)
+    if not file.suffix and not file.exists():
+        known = ", ".join(SPACES)
+        raise InputError(f"{file}: no such file, and no space of the package: those are {known}")
     content = read_file(file, 1 << 30, "a space file")
     if len(content) > _MOST_BYTES:
         raise InputError(f"{file}: a space file must not exceed {_MOST_BYTES >> 10} KiB")
@@ -39,16 +57,19 @@ def load_space(path: str | Path) -> Space:
         text = content.decode()
     except UnicodeDecodeError:
         raise InputError(f"{file}: cannot be read as a space: not a text file") from None
-    return parse_space(text, str(file), file.parent)
+    return parse_space(text, str(file), folder or file.parent, file.parent)
 
 
-def parse_space(text: str, place: str, folder: Path | None = None) -> Space:
+def parse_space(
+    text: str, place: str, folder: Path | None = None, chips: Path | None = None
+) -> Space:
     """Return the space that a TOML text describes.
 
     Args:
         text: the TOML.
         place: what the text is called, for errors.
-        folder: what paths in it are relative to; None is the working folder.
+        folder: what paths of models in it are relative to; None is the working folder.
+        chips: what the path of its base is relative to; None is `folder`.
 
     Raises:
         InputError: one sentence naming every fault and its line.
@@ -62,7 +83,7 @@ def parse_space(text: str, place: str, folder: Path | None = None) -> Space:
     for key in table:
         if key not in _KEYS:
             reader.fault((key,), f"{key} is not a known key: there are {', '.join(_KEYS)}")
-    base = _base(reader, table, root)
+    base = _base(reader, table, root if chips is None else chips)
     workloads = tuple(read_workloads(reader, table.get("workload", []), root))
     constraints = tuple(read_constraints(reader, table.get("constraints", {})))
     objectives = read_objectives(reader, table.get("objectives"))

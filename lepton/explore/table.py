@@ -41,6 +41,7 @@ class About:
         place: the space file.
         base: name of the chip that everything starts from.
         tier: `event` or `analytic`, which the metrics are of.
+        weights: of the workloads; none in a table of an earlier version.
     """
 
     parameters: tuple[str, ...]
@@ -50,6 +51,7 @@ class About:
     place: str
     base: str
     tier: str
+    weights: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, space: Space, tier: str) -> About:
@@ -62,6 +64,7 @@ class About:
             Path(space.place).name,
             space.base.name,
             tier,
+            tuple(workload.weight for workload in space.workloads),
         )
 
 

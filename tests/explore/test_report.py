@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from lepton.cli.main import main
-from lepton.explore import parse_space
-from lepton.explore.engine import Sweep, SweepOptions, run_sweep, with_models
+from lepton.explore import load, parse_space
+from lepton.explore.curves import best_at
+from lepton.explore.engine import Sample, Sweep, SweepOptions, run_sweep, with_models
 from lepton.explore.page import sweep_page
 from lepton.explore.pictures import pictures
 from lepton.explore.sensitivity import sensitivity
+from lepton.models.onnx_writer import GraphWriter
 from tests.explore.spaces import GRID, grid
 
 SPACE = GRID.replace("[parameters]", "[constraints]\narea_mm2 = { at_most = 3 }\n[parameters]")
@@ -40,6 +42,18 @@ def test_sensitivity_of_known_functions() -> None:
     assert made["latency_ms"]["dma.load_channels"] == pytest.approx(0.1, abs=0.05)
     assert made["energy_mj"]["dma.setup_cycles"] == pytest.approx(1, abs=0.01)
     assert set(made["area_mm2"].values()) == {0.0}
+
+
+def test_sensitivity_looks_at_all_of_a_large_space() -> None:
+    """Of 4,096 points in order the first 2,000 would not have the first parameter's last values."""
+    values = list(range(1, 65))
+    text = f"dma.setup_cycles = {values}\nvector.latency_cycles = {values}"
+    space = parse_space(f"[parameters]\n{text}", "s")
+    numbers = np.arange(space.size)
+    a, b = space.points(numbers).T
+    metrics = {"latency_ms": np.where(a >= 40, 100.0, 1.0) * 1.01**b}
+    shares = sensitivity(space, numbers, metrics, ["latency_ms"])["latency_ms"]
+    assert shares["dma.setup_cycles"] > 0.9
 
 
 def _is_shown(axes: Any, tick: Any) -> bool:
@@ -67,7 +81,7 @@ def test_pictures(found: Sweep, objectives: tuple[str, ...]) -> None:
     other = replace(found, space=replace(found.space, objectives=objectives))
     shares = sensitivity(other.space, other.sample.numbers, other.sample.metrics, objectives)
     made = pictures(other, shares)
-    assert [item.name for item in made] == ["front", "parallel", "sensitivity", "tiers"]
+    assert [item.name for item in made] == ["front", "parallel", "knees", "sensitivity", "tiers"]
     for item in made:
         item.figure.canvas.draw()
         for axes in item.figure.axes:
@@ -76,6 +90,17 @@ def test_pictures(found: Sweep, objectives: tuple[str, ...]) -> None:
                 assert not _overlaps([tick.get_window_extent() for tick in shown]), item.name
     front = made[0].figure.axes[0]
     assert "[ms]" in front.get_xlabel() or "[mm2]" in front.get_xlabel()
+
+
+def test_best_at_each_value(found: Sweep) -> None:
+    """The best of a metric at a value is the best of the feasible rows of the table with it."""
+    rows = found.frame().query("feasible")
+    own = Sample(found.numbers, found.metrics)
+    for number, parameter in enumerate(found.space.parameters):
+        for metric, choice in (("latency_ms", "min"), ("inferences_per_s", "max")):
+            by_value = getattr(rows.groupby(parameter.path)[metric], choice)()
+            want = [by_value.get(value, np.nan) for value in parameter.values]
+            np.testing.assert_array_equal(best_at(found.space, own, number, metric), want)
 
 
 def test_page_holds_everything(found: Sweep) -> None:
@@ -108,7 +133,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "front of" in text
     assert {path.name for path in (tmp_path / "s.sweep").iterdir()} >= {
         "points.parquet", "runs.db", "report.html", "front.png", "front.svg", "parallel.png",
-        "sensitivity.png", "tiers.png",
+        "knees.png", "sensitivity.png", "tiers.png", "migration.png",
     }  # fmt: skip
     assert main([*arguments, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -135,6 +160,9 @@ def test_command_without_a_feasible_point(
         (["s.toml", "--model", "digits"], "two workloads are called 'digits'"),
         (["s.toml", "--storage", "x"], "storage x"),
         (["s.toml", "-o", "s.toml"], "s.toml"),
+        (["s"], "s: no such file, and no space of the package"),
+        (["s.toml", "--model-folder", "lost"], "lost: the folder of the models does not exist"),
+        (["s.toml", "--calibrate", "x.npz"], "--calibrate is for one --model, not 0"),
     ],
 )
 def test_commands_that_are_refused(
@@ -153,3 +181,21 @@ def test_models_beside_the_space() -> None:
     assert [w.name for w in with_models(grid(), ["mnist_compressed"]).workloads] == [
         "digits", "mnist_compressed",
     ]  # fmt: skip
+
+
+def test_float_models_are_quantized_with_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = GraphWriter("small", seed=1)
+    kernel = writer.weights("weights", (8, 3, 3, 3), fan_in=27)
+    made = writer.add("Conv", "conv", writer.feed("x", (1, 3, 8, 8)), kernel)
+    (tmp_path / "small.onnx").write_bytes(writer.finish([made]).SerializeToString())
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((2, 1, 3, 8, 8)))
+    (tmp_path / "s.toml").write_text("base = 'nano'\n[parameters]\narray.rows = [8, 16]")
+    arguments = ["sweep", str(tmp_path / "s.toml"), "--model", str(tmp_path / "small.onnx")]
+    assert main(arguments) == 2
+    assert "float" in capsys.readouterr().err
+    arguments += ["--calibrate", str(tmp_path / "x.npz"), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--sampler", "grid"]) == 0
+    assert "2 points, 2 simulated" in capsys.readouterr().out
+    assert list(load(tmp_path / "out")["small.cycles"] > 0) == [True, True]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lepton.chip import chip_from_table, chip_to_table, load_chip
 from lepton.errors import ChipError, InputError
-from lepton.explore import load_space, parse_space
+from lepton.explore import SPACES, load_space, parse_space
 from lepton.explore.lines import key_lines
 from lepton.explore.metrics import METRICS
 
@@ -269,3 +269,32 @@ def test_the_documented_space_is_one() -> None:
             .split("\n")[0]
             .endswith("| less |" if metric.is_less_better else "| more |")
         )
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_spaces_of_the_package(name: str, tmp_path: Path) -> None:
+    """Each is there by its name, and its models are looked for in a folder of one's own."""
+    space = load_space(name, tmp_path)
+    assert space.place == f"{name}.toml"
+    assert space.size > 20
+    assert all(tmp_path in workload.model.parents for workload in space.workloads)
+
+
+def test_names_of_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no-such: no such file, and no space of the package"):
+        load_space("no-such")
+    with pytest.raises(InputError, match="lost: the folder of the models does not exist"):
+        load_space("edge-1tops", "lost")
+    (tmp_path / "edge-1tops").write_text("[parameters]\narray.rows = [16, 32]")
+    assert load_space("edge-1tops").size == 2
+
+
+def test_the_base_stays_beside_its_space(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    preset = Path(load_chip.__code__.co_filename).parent / "presets" / "nano.toml"
+    (tmp_path / "own.toml").write_text(preset.read_text().replace('"nano"', '"own"', 1))
+    text = 'base = "own.toml"\n[parameters]\narray.rows = [16]\n[[workload]]\nmodel = "m.onnx"'
+    (tmp_path / "s.toml").write_text(text)
+    space = load_space(tmp_path / "s.toml", tmp_path / "models")
+    assert (space.base.name, space.workloads[0].model) == ("own", tmp_path / "models" / "m.onnx")
