@@ -23,8 +23,10 @@ F64 = NDArray[np.float64]
 
 _NUMBERED = 8
 """Points of the front that are numbered."""
-_NEAR = 0.035
-"""Of the axes: two numbers nearer than this would overlap."""
+_NEAR = 24.0
+"""Points of the picture, apart from which numbers are written."""
+_AWAY = (8.0, 10.5)
+"""Points of the picture from a mark to its number."""
 _DECADE = 8.0
 """Ratio from which on an axis is logarithmic."""
 _LINES = 400
@@ -138,19 +140,33 @@ def _number(axes: Axes, found: Sweep, places: tuple[F64, F64]) -> None:
     """Write numbers beside points of the front that are apart from each other."""
     from matplotlib.patheffects import withStroke
 
-    rows = numbered(found)
-    taken: list[tuple[float, float]] = []
-    to_axes = axes.transAxes.inverted()
+    taken: list[F64] = []
     axes.figure.canvas.draw()
-    for number, row in enumerate(rows, 1):
-        shown = axes.transData.transform((float(places[0][row]), float(places[1][row])))
-        x, y = (float(part) for part in to_axes.transform(shown))
-        if any(abs(x - a) < 2 * _NEAR and abs(y - b) < 2 * _NEAR for a, b in taken):
+    scale = axes.figure.get_dpi() / 72
+    shown: F64 = axes.transData.transform(np.column_stack(places)) / scale
+    dots = shown[np.isfinite(shown).all(axis=1)]
+    box: F64 = axes.transAxes.transform([(0, 0), (1, 1)]) / scale
+    for number, row in enumerate(numbered(found), 1):
+        if any(np.hypot(*(shown[row] - other)) < _NEAR for other in taken):
             continue
-        taken.append((x, y))
-        axes.annotate(str(number), (float(places[0][row]), float(places[1][row])), (5, 5),
-                      textcoords="offset points", fontsize=8, fontweight="bold",
+        taken.append(shown[row])
+        offset = _emptiest(shown[row], dots, (box[0] + _AWAY[0], box[1] - _AWAY[0]))
+        axes.annotate(str(number), (float(places[0][row]), float(places[1][row])),
+                      (float(offset[0]), float(offset[1])), textcoords="offset points",
+                      ha="center", va="center", fontsize=8, fontweight="bold",
                       path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+
+
+def _emptiest(place: F64, dots: F64, box: tuple[F64, F64]) -> F64:
+    """Return the way from a place, all in points, to where a number is farthest from all dots.
+
+    The number's middle is in the box, of which two corners are given, if it can be.
+    """
+    turns = np.arange(0, 2 * np.pi, np.pi / 8)
+    ways = np.concatenate([r * np.stack([np.cos(turns), np.sin(turns)], 1) for r in _AWAY])
+    gaps = np.linalg.norm((place + ways)[:, None] - dots[None], axis=2).min(axis=1)
+    inside = ((place + ways >= box[0]) & (place + ways <= box[1])).all(axis=1)
+    return ways[int((gaps + _AWAY[-1] * inside).argmax())]
 
 
 def numbered(found: Sweep) -> list[int]:
