@@ -127,6 +127,7 @@ def test_a_photo_that_the_test_draws(capsys: pytest.CaptureFixture[str], tmp_pat
         (["--device", "gpu"], "gpu: there is no such device here"),
         (["--device", "cpu", "--report", "r.html"], "--report is for --device npu,cpu, not for"),
         (["--device", "cpu", "--no-values"], "--no-values is for --device npu,cpu"),
+        (["--device", "cpu", "--effort", "0"], "--effort is for --device npu,cpu"),
         (["--device", "npu2"], "runs on none of the devices"),
     ],
 )  # fmt: skip
