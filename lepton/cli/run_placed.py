@@ -73,7 +73,8 @@ def run_placed(options: argparse.Namespace) -> None:
     from lepton.runtime.placed import prepare_plan
 
     for name in _NOT_PLACED:
-        if getattr(options, name) not in (None, False):
+        value = getattr(options, name)
+        if value is not None and value is not False:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} is for --device npu,cpu, not for {options.device}")
     began = time.perf_counter()

@@ -45,16 +45,20 @@ def widen_codes(nodes: Sequence[Any], inputs: Sequence[Any], constants: Sequence
     kinds |= {item.name: names.get(item.data_type, "") for item in constants}
     made: list[Any] = []
     for node in nodes:
-        kind = _kind(node, kinds)
+        kind = _kind(node, kinds, names)
         kinds |= dict.fromkeys(node.output, kind)
         made += _widened(node, kind, kinds) if kind and node.op_type in _WIDER else [node]
     return made
 
 
-def _kind(node: Any, kinds: dict[str, str]) -> str:
+def _kind(node: Any, kinds: dict[str, str], names: dict[int, str]) -> str:
     """Return the 16-bit type of a node's result, "" if it has another."""
     if node.op_type == "QuantizeLinear":
-        return kinds.get(node.input[2], "")
+        if len(node.input) > 2 and node.input[2]:
+            return kinds.get(node.input[2], "")
+        # without a zero point an attribute says, or it is uint8
+        said = (item.i for item in node.attribute if item.name == "output_dtype")
+        return names.get(next(said, 0), "")
     if node.op_type not in _KEEPING:
         return ""
     return kinds.get(node.input[1 if node.op_type == "Where" else 0], "")

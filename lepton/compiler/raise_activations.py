@@ -129,6 +129,7 @@ def _wide(graph: Any) -> tuple[list[str], list[str]]:
         node
         for node in graph.node
         if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        and len(node.input) > 2
         and kinds.get(node.input[2]) == TensorProto.INT16
     ]
     tensors = {name for node in scales for name in (node.input[0], node.output[0])}

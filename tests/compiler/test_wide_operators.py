@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from lepton.arith.onnx_float import quantization
 from lepton.chip import load_chip
 from lepton.compiler.compile import compile_model
+from lepton.compiler.host_wide import widen_codes
 from lepton.compiler.importers.tflite import import_tflite
 from lepton.compiler.options import CompileOptions
 from lepton.errors import ImportFailure
@@ -131,6 +133,19 @@ def test_the_library_s_own_domain_is_read_too() -> None:
     program = compile_model(model, EDGE, FAST)
     (ours,) = run_values(program, graph.feeds, HostRegions(program)).values()
     assert np.array_equal(ours, onnx_session(model.SerializeToString()).run(None, graph.feeds)[0])
+
+
+@pytest.mark.parametrize(("said", "casts"), [(None, 0), ("UINT8", 0), ("INT16", 2)])
+def test_a_quantize_without_a_zero_point_says_its_type_or_is_uint8(
+    said: str | None, casts: int
+) -> None:
+    kind = {} if said is None else {"output_dtype": getattr(TensorProto, said)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"], **kind),
+        helper.make_node("MaxPool", ["q"], ["y"], kernel_shape=[2, 2]),
+    ]
+    made = widen_codes(nodes, [], [])
+    assert sum(node.op_type == "Cast" for node in made) == casts
 
 
 def test_the_reason_is_the_width() -> None:
