@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_calibration, add_objective, add_shapes, file_path, model_file
 from lepton.cli.loading import program_or_model
-from lepton.cli.writing import made_folder, write_file
 from lepton.errors import InputError
 
 if TYPE_CHECKING:
     from lepton.program import Program
     from lepton.report.figures import Figures
-    from lepton.report.style import Picture
 
 __all__ = ["add_commands"]
 
@@ -80,6 +78,7 @@ def _diff_sweeps(options: argparse.Namespace) -> None:
     """Compare the tables of two sweeps."""
     from lepton.explore.comparison import compare_sweeps, load_table
     from lepton.explore.plot_comparison import comparison_picture
+    from lepton.report.plots import save_pictures
 
     given = (options.chip, options.effort, options.optimize, options.shape, options.calibrate)
     if any(given):
@@ -91,18 +90,9 @@ def _diff_sweeps(options: argparse.Namespace) -> None:
     made = comparison_picture(a, b) if options.output is not None else None
     print(json.dumps(found.to_json()) if options.json else found.text())
     if made is not None:
-        _write(made, options)
-
-
-def _write(made: Picture, options: argparse.Namespace) -> None:
-    """Write a picture into the folder of `--output`."""
-    from lepton.report.plots import png_bytes, svg_bytes
-
-    folder = made_folder(options.output)
-    for suffix, content in (("png", png_bytes(made)), ("svg", svg_bytes(made))):
-        write_file(folder / f"{made.name}.{suffix}", content)
-    if not options.json:
-        print(f"written: {folder}: {made.name}.png, {made.name}.svg")
+        written = save_pictures([made], options.output, svg=True)
+        if not options.json:
+            print(f"written: {options.output}: {', '.join(path.name for path in written)}")
 
 
 def _sides(options: argparse.Namespace) -> list[argparse.Namespace]:

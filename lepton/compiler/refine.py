@@ -47,9 +47,10 @@ def refined(
     effort: int,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[Finalist]:
-    """Return the best program found, and the best of another division of the scratchpad.
+    """Return the best programs found, of two divisions of the scratchpad and from two beginnings.
 
-    Copies of weights, which come later, may turn the order of the two round.
+    One begins with additions that are computed with convolutions, if there are any, one without.
+    Copies of weights, which come later, may turn the order of all round.
 
     Args:
         build: emits the program with the plans that `choices` has now.

@@ -213,6 +213,7 @@ def _side(own: Table, names: Sequence[str], both_values: Sequence[F64]) -> Side:
     """Return what a sweep found, by its values and the other's."""
     values = both_values[0]
     both = np.concatenate(both_values)
+    fronts = [rows[non_dominated(rows)] for rows in both_values]
     kept = non_dominated(both)[: len(values)]
     feasible = ~np.isnan(values).any(axis=1)
     signs = [METRICS[name].sign for name in names]
@@ -224,30 +225,28 @@ def _side(own: Table, names: Sequence[str], both_values: Sequence[F64]) -> Side:
         name=own.name,
         points=len(values),
         feasible=int(feasible.sum()),
-        front=int(non_dominated(values).sum()),
+        front=len(fronts[0]),
         front_of_both=int(kept.sum()),
-        hypervolume=_share(values, both_values),
+        hypervolume=_share(fronts),
         best=best,
         constraints=own.about.constraints,
     )
 
 
-def _share(values: F64, both_values: Sequence[F64]) -> float:
-    """Return the hypervolume of rows over that of both sweeps; 0 where no row is feasible.
+def _share(fronts: Sequence[F64]) -> float:
+    """Return the hypervolume of the first front over that of both; 0 where both are empty.
 
     Objectives are scaled to the box of both fronts, whose worst corner, a tenth of the box
     further out, is the reference.
     """
-    fronts = [rows[non_dominated(rows)] for rows in both_values]
     union = np.concatenate(fronts)
     if not len(union):
         return 0.0
     low, high = union.min(axis=0), union.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
     reference = np.full(union.shape[1], 1.1)
-    own = values[non_dominated(values)]
     whole = hypervolume((union - low) / span, reference)
-    return hypervolume((own - low) / span, reference) / whole
+    return hypervolume((fronts[0] - low) / span, reference) / whole
 
 
 def _shared(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lepton.explore.engine import Sample, Sweep
 from lepton.explore.metrics import CHIP_METRICS, METRICS, feasible
 from lepton.explore.space import Parameter, Space
-from lepton.report.style import OKABE_ITO, Picture, clean, picture, plain
+from lepton.report.style import MARKERS, OKABE_ITO, Picture, clean, picture, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ F64 = NDArray[np.float64]
 _ACROSS = 3
 _MOST = 9
 """Parameters that are shown."""
-_MARKERS = "os^Dv<>"
 _LABEL_CHARACTERS = 24
 """Of all values below an axis; more would overlap."""
 
@@ -97,7 +96,7 @@ def _curves(axes: Axes, found: Sweep, number: int, names: Sequence[str]) -> None
         whole = sign * np.nanmin(sign * best)
         ratio = best / whole if sign > 0 else whole / best
         axes.plot(places, ratio, color=OKABE_ITO[place % len(OKABE_ITO)], linewidth=1.2,
-                  marker=_MARKERS[place % len(_MARKERS)], markersize=4, label=name)  # fmt: skip
+                  marker=MARKERS[place % len(MARKERS)], markersize=4, label=name)  # fmt: skip
     _ticks(axes, parameter)
     clean(axes, x=parameter.path)
     axes.tick_params(labelsize=7)

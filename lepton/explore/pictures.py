@@ -17,7 +17,7 @@ from lepton.report.style import GREY, OKABE_ITO, Picture, clean, picture, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["log_axis", "numbered", "pictures", "scale_axis", "unit_label"]
+__all__ = ["log_axis", "numbered", "pictures", "scale_axis", "unit_label", "write_beside"]
 
 F64 = NDArray[np.float64]
 
@@ -138,8 +138,6 @@ def _front_caption(found: Sweep) -> str:
 
 def _number(axes: Axes, found: Sweep, places: tuple[F64, F64]) -> None:
     """Write numbers beside points of the front that are apart from each other."""
-    from matplotlib.patheffects import withStroke
-
     taken: list[F64] = []
     axes.figure.canvas.draw()
     scale = axes.figure.get_dpi() / 72
@@ -151,10 +149,20 @@ def _number(axes: Axes, found: Sweep, places: tuple[F64, F64]) -> None:
             continue
         taken.append(shown[row])
         offset = _emptiest(shown[row], dots, (box[0] + _AWAY[0], box[1] - _AWAY[0]))
-        axes.annotate(str(number), (float(places[0][row]), float(places[1][row])),
-                      (float(offset[0]), float(offset[1])), textcoords="offset points",
-                      ha="center", va="center", fontsize=8, fontweight="bold",
-                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+        place = float(places[0][row]), float(places[1][row])
+        way = float(offset[0]), float(offset[1])
+        write_beside(axes, str(number), place, way, ha="center", va="center")
+
+
+def write_beside(
+    axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **align: Any
+) -> None:
+    """Write what tells a mark from others so many points beside it, aligned as matplotlib says."""
+    from matplotlib.patheffects import withStroke
+
+    outline = [withStroke(linewidth=2, foreground="white")]
+    axes.annotate(text, place, offset, textcoords="offset points", fontsize=8, fontweight="bold",
+                  path_effects=outline, **align)  # fmt: skip
 
 
 def _emptiest(place: F64, dots: F64, box: tuple[F64, F64]) -> F64:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.explore.engine import Sweep
-from lepton.explore.pictures import log_axis, numbered
-from lepton.report.style import GREY, OKABE_ITO, Picture, clean, picture, plain
+from lepton.explore.pictures import log_axis, numbered, write_beside
+from lepton.report.style import GREY, MARKERS, OKABE_ITO, Picture, clean, picture, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ __all__ = ["Roof", "migration", "roof_of", "workload_path"]
 F64 = NDArray[np.float64]
 Spot = tuple[float, float]
 
-_MARKERS = "os^Dv<>"
 _STYLES = "--", "-"
 _MARGIN = 1.5
 """Between the outermost point and the frame, as a factor."""
@@ -140,14 +139,12 @@ def _path(axes: Axes, places: tuple[F64, F64], number: int, name: str) -> None:
             arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.1, "shrinkA": 3,
                         "shrinkB": 3, "mutation_scale": 9},
         )  # fmt: skip
-    axes.scatter(x, y, s=24, color=colour, marker=_MARKERS[number % len(_MARKERS)], zorder=3,
+    axes.scatter(x, y, s=24, color=colour, marker=MARKERS[number % len(MARKERS)], zorder=3,
                  edgecolors="black", linewidths=0.5, label=plain(name))  # fmt: skip
 
 
 def _tags(axes: Axes, places: tuple[F64, F64], tags: Sequence[str], taken: list[Spot]) -> None:
     """Write the chips' numbers beside their points, those of points on each other together."""
-    from matplotlib.patheffects import withStroke
-
     pixels = _NEAR_POINTS * axes.figure.dpi / 72
     groups: list[tuple[Spot, Spot, list[str]]] = []
     for x, y, tag in zip(*(values.tolist() for values in places), tags, strict=True):
@@ -167,6 +164,5 @@ def _tags(axes: Axes, places: tuple[F64, F64], tags: Sequence[str], taken: list[
         chosen = free[0] if free else 0
         taken.append(spots[chosen])
         offset = _OFFSETS[chosen]
-        axes.annotate(" ".join(names), place, offset, textcoords="offset points", fontsize=8,
-                      fontweight="bold", ha="left" if offset[0] > 0 else "right",
-                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+        side = "left" if offset[0] > 0 else "right"
+        write_beside(axes, " ".join(names), place, offset, ha=side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lepton.errors import InputError
@@ -16,7 +16,7 @@ from lepton.report.plot_time import bandwidth, timeline
 from lepton.report.style import Picture
 from lepton.trace import Trace
 
-__all__ = ["PICTURES", "pictures", "png_bytes", "save_all", "svg_bytes"]
+__all__ = ["PICTURES", "pictures", "png_bytes", "save_all", "save_pictures", "svg_bytes"]
 
 PICTURES: tuple[Callable[[Program, Trace], Picture], ...] = (
     timeline,
@@ -55,10 +55,16 @@ def svg_bytes(made: Picture) -> bytes:
 def save_all(
     program: Program, trace: Trace, folder: str | Path, *, svg: bool = False
 ) -> list[Path]:
-    """Write every picture as PNG of about 900 pixels, and as SVG if asked for.
+    """Write every picture of a run as `save_pictures` does."""
+    return save_pictures(pictures(program, trace), folder, svg=svg)
+
+
+def save_pictures(found: Iterable[Picture], folder: str | Path, *, svg: bool = False) -> list[Path]:
+    """Write pictures as PNG of about 900 pixels, and as SVG if asked for.
 
     Raises:
-        InputError: the folder cannot be made, or a file cannot be written.
+        InputError: the folder cannot be made.
+        ProgramError: a file cannot be written.
     """
     place = Path(folder)
     try:
@@ -66,7 +72,7 @@ def save_all(
     except OSError as error:
         raise InputError(f"{place}: cannot be made: {error.strerror}") from None
     written: list[Path] = []
-    for made in pictures(program, trace):
+    for made in found:
         files = [(".png", png_bytes)] + ([(".svg", svg_bytes)] if svg else [])
         for suffix, content in files:
             path = place / f"{made.name}{suffix}"

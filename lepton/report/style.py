@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CAUSE_COLOURS",
     "GREY",
+    "MARKERS",
     "OKABE_ITO",
     "Picture",
     "Time",
@@ -25,6 +26,9 @@ __all__ += ["time_axis"]
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 """Source: M. Okabe and K. Ito, Color Universal Design, 2008; without the black."""
+
+MARKERS = "os^Dv<>"
+"""Of as many series as there are colours."""
 
 GREY = "#666666"
 
