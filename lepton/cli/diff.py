@@ -87,12 +87,13 @@ def _diff_sweeps(options: argparse.Namespace) -> None:
         raise InputError(f"{options.a} is a sweep: diff needs a second one, B")
     a, b = load_table(options.a), load_table(options.b)
     found = compare_sweeps(a, b)
-    made = comparison_picture(a, b) if options.output is not None else None
+    folder: Path | None = options.output
+    made = [] if folder is None else [comparison_picture(a, b)]
     print(json.dumps(found.to_json()) if options.json else found.text())
-    if made is not None:
-        written = save_pictures([made], options.output, svg=True)
+    if folder is not None:
+        written = save_pictures(made, folder, svg=True)
         if not options.json:
-            print(f"written: {options.output}: {', '.join(path.name for path in written)}")
+            print(f"written: {folder}: {', '.join(path.name for path in written)}")
 
 
 def _sides(options: argparse.Namespace) -> list[argparse.Namespace]:
