@@ -82,8 +82,8 @@ class Choices:
         """Whether no layers are computed depth first."""
         self.adds_apart = False
         """Whether no element-wise function is computed tile by tile with a convolution."""
-        self.kinds: frozenset[type] = frozenset()
-        """Of the groups of layers that were computed together in the region emitted last."""
+        self.kinds: set[type] = set()
+        """Of the groups of layers that were computed together in any emission."""
         self._ranks: dict[int, int] = {}
         self._chip = chip
         self._schedules = known.schedules

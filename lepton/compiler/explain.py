@@ -79,9 +79,8 @@ def _group_schedule(
     ranking = choices.ranking(group.chain.members[0])
     assert ranking is not None
     made = _schedule(operator, ranking, choices.objective.unit)
-    apart = round(group.apart)
-    if made.runner_up_cost is None or apart < made.runner_up_cost:
-        made = replace(made, runner_up="layer by layer", runner_up_cost=apart)
+    if group.apart is not None and group.apart < (made.runner_up_cost or math.inf):
+        made = replace(made, runner_up="layer by layer", runner_up_cost=round(group.apart))
     if isinstance(group.chain, Addition):
         whole = joined(*group.chain.members)
         limit, share = _limit(whole, ranking.plans[ranking.taken][1], *place)

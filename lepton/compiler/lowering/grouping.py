@@ -11,12 +11,12 @@ from typing import TypeGuard
 
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution, Graph, Node
-from lepton.compiler.lowering.addition import Addition
+from lepton.compiler.lowering.addition import Addition, joined
 from lepton.compiler.lowering.cascade import lower_cascade
 from lepton.compiler.lowering.cascade_plan import Cascade, CascadePlan
 from lepton.compiler.lowering.cascade_search import choose_cascade
 from lepton.compiler.lowering.convolution import convolution_cost, lower_addition
-from lepton.compiler.lowering.plan import planned_cost, room_for_tiles
+from lepton.compiler.lowering.plan import room_for_tiles, smallest_plan
 from lepton.compiler.lowering.plan_cost import Work, plan_cost
 from lepton.compiler.lowering.plan_estimate import count_tile
 from lepton.compiler.lowering.traffic import Traffic
@@ -37,12 +37,10 @@ class Group:
 
     first: int
     chain: Cascade | Addition
-    plan: CascadePlan | None
+    plan: CascadePlan | None = None
     """Of a cascade; that of an addition is its convolution's."""
-    cost: float = 0.0
-    """Estimated, in the objective's unit."""
-    apart: float = 0.0
-    """Cost of its nodes by themselves."""
+    apart: float | None = None
+    """Estimated cost of a cascade's nodes by themselves, in the objective's unit."""
 
     @property
     def numbers(self) -> range:
@@ -69,27 +67,43 @@ Groups = dict[int, Group]
 
 
 def find_groups(graph: Graph, emitter: Emitter) -> Groups:
-    """Return the groups with the least estimated cost together, by their first node."""
+    """Return the groups of layers that are computed together, by their first node.
+
+    Cascades are those with the least estimated cost. Additions are computed with the convolutions
+    before them wherever there is room: they were as fast or faster in all that was measured, and
+    an estimate of both ways takes longer than all else that `--effort 0` does.
+    """
     choices, nodes, inner = emitter.choices, graph.nodes, _consumed_once(graph)
-    ending: dict[int, list[Group]] = {}
-    for group in _candidates(nodes, inner, emitter):
-        ending.setdefault(group.numbers.stop, []).append(group)
+    found = {} if choices.apart else _best_cascades(nodes, inner, emitter)
+    if not choices.adds_apart:
+        taken = {number for group in found.values() for number in group.numbers}
+        for first, chain in _additions(nodes, inner):
+            group = Group(first, chain)
+            if taken.isdisjoint(group.numbers) and _fits(chain, emitter):
+                found[first] = group
+    choices.kinds |= {type(group.chain) for group in found.values()}
+    return found
+
+
+def _best_cascades(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> Groups:
+    """Return the cascades with the least estimated cost together, by their first node."""
+    ending: dict[int, list[tuple[float, Group]]] = {}
+    for cost, group in _candidates(nodes, inner, emitter):
+        ending.setdefault(group.numbers.stop, []).append((cost, group))
     alone = {
         number: _cost(nodes[number], emitter)
         for groups in ending.values()
-        for group in groups
+        for _, group in groups
         for number in group.numbers
     }
     # best[i]: the least cost of nodes [0, i), and the group that ends there
     best: list[tuple[float, Group | None]] = [(0.0, None)]
     for number in range(len(nodes)):
         choice: tuple[float, Group | None] = best[number][0] + alone.get(number, 0.0), None
-        for group in ending.get(number + 1, []):
+        for together, group in ending.get(number + 1, []):
             apart = sum(alone[member] for member in group.numbers)
-            if isinstance(group.chain, Cascade) and group.cost > _WORTH * apart:
-                continue
-            cost = best[group.first][0] + group.cost
-            if cost < choice[0]:
+            cost = best[group.first][0] + together
+            if together <= _WORTH * apart and cost < choice[0]:
                 choice = cost, replace(group, apart=apart)
         best.append(choice)
     found: Groups = {}
@@ -99,7 +113,6 @@ def find_groups(graph: Graph, emitter: Emitter) -> Groups:
         number = number - 1 if group is None else group.first
         if group is not None:
             found[group.first] = group
-    choices.kinds = frozenset(type(group.chain) for group in found.values())
     return found
 
 
@@ -110,7 +123,9 @@ def inner_tensors(groups: Groups) -> set[str]:
 
 def replanned(group: Group, emitter: Emitter) -> Group:
     """Return a group with the plan for the tensors that stay in the scratchpad now."""
-    return _planned(group.first, group.chain, emitter, group.apart) or group
+    if not isinstance(group.chain, Cascade):
+        return group
+    return replace(group, plan=choose_cascade(group.chain, emitter) or group.plan)
 
 
 def lower_group(group: Group, emitter: Emitter, operators: Sequence[int]) -> None:
@@ -126,20 +141,14 @@ def lower_group(group: Group, emitter: Emitter, operators: Sequence[int]) -> Non
     lower_cascade(group.chain, group.plan, emitter, operators)
 
 
-def _planned(
-    first: int, chain: Cascade | Addition, emitter: Emitter, apart: float = 0.0
-) -> Group | None:
-    """Return a group with its best plan, None if none fits."""
-    if isinstance(chain, Cascade):
-        plan = choose_cascade(chain, emitter)
-        return None if plan is None else Group(first, chain, plan, plan.cost, apart)
-    node = chain.convolution
-    extents = node.inputs[0].shape[3], node.output.shape[3]
+def _fits(addition: Addition, emitter: Emitter) -> bool:
+    """Return whether a chip has room for one pixel of an addition with its convolution."""
+    whole = joined(addition.convolution, addition.combine)
     try:
-        cost = planned_cost(node, emitter, extents, chain.combine)
+        smallest_plan(whole, emitter, whole.inputs[0].shape[3], whole.output.shape[3])
     except CompileError:
-        return None
-    return Group(first, chain, None, cost, apart)
+        return False
+    return True
 
 
 def _cost(node: Node, emitter: Emitter) -> float:
@@ -167,18 +176,17 @@ def _consumed_once(graph: Graph) -> set[str]:
     return {name for name, count in uses.items() if count == 1} - outputs
 
 
-def _candidates(nodes: tuple[Node, ...], inner: set[str], emitter: Emitter) -> Iterator[Group]:
-    """Yield all groups of nodes that follow each other, each with its plan."""
-    cascades = () if emitter.choices.apart else _cascades(nodes, inner)
-    additions = () if emitter.choices.adds_apart else _additions(nodes, inner)
-    for first, chain in (*cascades, *additions):
-        between = {member.output.name for member in chain.members[:-1]}
-        if isinstance(chain, Cascade) and between <= emitter.residents.keys():
+def _candidates(
+    nodes: tuple[Node, ...], inner: set[str], emitter: Emitter
+) -> Iterator[tuple[float, Group]]:
+    """Yield all cascades that fit, each with its estimated cost and its plan."""
+    for first, chain in _cascades(nodes, inner):
+        if {member.output.name for member in chain.members[:-1]} <= emitter.residents.keys():
             # nothing crosses to a memory that could be saved
             continue
-        group = _planned(first, chain, emitter)
-        if group is not None:
-            yield group
+        plan = choose_cascade(chain, emitter)
+        if plan is not None:
+            yield plan.cost, Group(first, chain, plan)
 
 
 def _additions(nodes: tuple[Node, ...], inner: set[str]) -> Iterator[tuple[int, Addition]]:

@@ -33,6 +33,7 @@ __all__ = [
     "rings_key",
     "room_for_tiles",
     "row_buffers",
+    "smallest_plan",
     "tile_bytes",
 ]
 
@@ -169,15 +170,12 @@ def choose_plan(
 
     key = (likeness(whole, emitter), *extents, *memory_key(whole, emitter))
     chosen = emitter.choices.plan(node, key, candidates)
-    return chosen or _smallest(whole, emitter, *extents)
+    return chosen or smallest_plan(whole, emitter, *extents)
 
 
-def planned_cost(
-    node: Convolution, emitter: Emitter, extents: tuple[int, int], combine: Binary | None = None
-) -> float:
+def planned_cost(node: Convolution, emitter: Emitter, extents: tuple[int, int]) -> float:
     """Return the estimated cost of a dense convolution with the plan that it takes."""
-    plan = choose_plan(node, emitter, extents, combine)
-    return estimated_cost(joined(node, combine), emitter, plan, extents)
+    return estimated_cost(node, emitter, choose_plan(node, emitter, extents), extents)
 
 
 def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:
@@ -243,8 +241,12 @@ def _shapes(
             return
 
 
-def _smallest(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
-    """Return one pixel without double buffers, or raise."""
+def smallest_plan(node: Convolution, emitter: Emitter, channels: int, columns: int) -> Plan:
+    """Return one pixel without double buffers, of so many input and output channels.
+
+    Raises:
+        CompileError: not even one pixel fits.
+    """
     need = 0
     for tn in _halvings(min(columns, emitter.chip.columns, emitter.sums.size)):
         parameters = tn * REQUANTIZE_BYTES[node.mode]
