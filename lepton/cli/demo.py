@@ -9,9 +9,10 @@ import numpy as np
 
 from lepton.chip import Chip
 from lepton.cli.loading import progress
-from lepton.cli.writing import made_folder, write_file
+from lepton.cli.writing import write_file
 from lepton.compiler.options import CompileOptions
 from lepton.program import one_line
+from lepton.program.files import made_folder
 
 __all__ = ["demo"]
 

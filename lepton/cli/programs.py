@@ -8,9 +8,10 @@ from typing import Any
 
 from lepton.cli.arguments import add_chip, file_path
 from lepton.cli.loading import chosen_chip
-from lepton.cli.writing import made_folder, refuse_overwrite, write_file
+from lepton.cli.writing import refuse_overwrite, write_file
 from lepton.errors import EncodingError, InputError
 from lepton.program import load_program, read_file, refuse_special, starts_like_program
+from lepton.program.files import made_folder
 
 __all__ = ["add_commands"]
 

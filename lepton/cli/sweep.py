@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_calibration, file_path, natural
-from lepton.cli.writing import made_folder, write_file
+from lepton.cli.writing import write_file
 from lepton.errors import InputError
+from lepton.program.files import made_folder
 
 if TYPE_CHECKING:
     from lepton.explore.engine import Sweep

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton.errors import InputError, ProgramError
 from lepton.program import atomic_write
 
-__all__ = ["made_folder", "refuse_overwrite", "write_arrays", "write_file"]
+__all__ = ["refuse_overwrite", "write_arrays", "write_file"]
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -24,15 +24,6 @@ def write_file(path: Path, content: bytes) -> None:
         atomic_write(path, content)
     except ProgramError as error:
         raise InputError(str(error)) from None
-
-
-def made_folder(folder: Path) -> Path:
-    """Make a folder; an error is the user's."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    return folder
 
 
 def refuse_overwrite(read: Iterable[Path | None], written: Iterable[Path | None]) -> None:

@@ -147,14 +147,14 @@ class Streams:
 
     def size(
         self,
-        block: NDArray[np.uint8],
+        block: Callable[[], NDArray[np.uint8]],
         digest: bytes,
         decoder: Decoder,
         preference: Preference | None = None,
     ) -> tuple[WeightFormat, int, int]:
-        """Return format, bytes and decoded elements of the stream."""
+        """Return format, bytes and decoded elements of the stream; a block is seldom asked for."""
         key, prefer = _coding_key(digest, decoder), preference or soonest(decoder)
-        sizes = self._sizes.get(key) or self._keep(key, codings(block, decoder))
+        sizes = self._sizes.get(key) or self._keep(key, codings(block(), decoder))
         format = preferred(sizes, prefer)
         return next(stored for stored in sizes if stored[0] == format)
 

@@ -125,6 +125,11 @@ class Binary(Node):
     mode: BinaryMode
     parameters: NDArray[np.uint8]
 
+    def beside(self, operand: Tensor) -> Tensor:
+        """Return the other operand."""
+        left, right = self.inputs
+        return right if left.name == operand.name else left
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lut(Node):

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.codec import WeightStream, decode_weights
 from lepton.codec.decoder import decoder_cycles
 from lepton.compiler.stored import StoredWeights
 from lepton.cost.estimate import estimate_program
 from lepton.cost.packed_work import packed_work
 from lepton.isa import COLUMNS, encode_table
-from lepton.isa.instructions import WeightFormat, Weights
+from lepton.isa.instructions import Weights
 from lepton.program import Program
 
 __all__ = ["shortened"]
@@ -36,7 +35,8 @@ _TRIALS = 48
 class _Layer:
     """The streams of an operator that could be shorter."""
 
-    blocks: tuple[NDArray[np.uint8], ...]
+    digests: tuple[bytes, ...]
+    """Of their blocks."""
     rows: NDArray[np.int64]
     """`[uses, 4]`: the instructions that read them, and of the shorter stream format, bytes and
     elements decoded."""
@@ -59,12 +59,13 @@ def shortened(program: Program, streams: StoredWeights, build: Callable[[], Prog
     if sum(layer.saved_bytes for layer in layers) < least:
         return program
     chosen = _chosen(program, layers, limit)
-    if sum(layer.saved_bytes for layer in chosen) < least:
-        return program
-    streams.shorten(block for layer in chosen for block in layer.blocks)
-    made = build()
-    if estimate_program(made).cycles <= limit:
-        return made
+    while sum(layer.saved_bytes for layer in chosen) >= least:
+        streams.shorten(digest for layer in chosen for digest in layer.digests)
+        made = build()
+        if estimate_program(made).cycles <= limit:
+            return made
+        # what follows lies elsewhere than it did in the trials: those that save most remain
+        chosen = chosen[: len(chosen) // 2]
     streams.shorten(())
     return program
 
@@ -82,20 +83,22 @@ def _layers(
     program: Program, readers: Sequence[tuple[Weights, list[int]]], streams: StoredWeights
 ) -> list[_Layer]:
     """Return the operators with streams that could be shorter, those that save most first."""
-    found: dict[int, list[tuple[NDArray[np.uint8], list[tuple[int, ...]], int]]] = {}
+    digests = streams.digests()
+    found: dict[int, list[tuple[bytes, list[tuple[int, ...]], int]]] = {}
     for item, uses in readers:
         start = item.address - program.constants_address
         content = program.constants[start : start + item.stream_bytes]
-        stream = WeightStream(WeightFormat(item.format), content)
-        block = decode_weights(stream, item.reduction * item.columns)
-        format, size, elements = streams.shortest(block)
+        digest = digests.get((item.format, content.tobytes()))
+        if digest is None:
+            continue
+        format, size, elements = streams.shortest(digest)
         saved = item.stream_bytes - size
         if saved > 0:
             rows = [(use, int(format), size, elements) for use in uses]
-            found.setdefault(int(program.operator_of[uses[0]]), []).append((block, rows, saved))
+            found.setdefault(int(program.operator_of[uses[0]]), []).append((digest, rows, saved))
     layers = [
         _Layer(
-            tuple(block for block, _, _ in streams_of),
+            tuple(digest for digest, _, _ in streams_of),
             np.array([row for _, rows, _ in streams_of for row in rows], np.int64),
             sum(saved for _, _, saved in streams_of),
         )

@@ -222,7 +222,7 @@ def _worth_copying(layers: _Layers, times: _Times) -> list[int]:
             elif isinstance(item, Matmul):
                 matrix += float(times.end[number] - times.start[number])
         if weights:
-            gain = end - done - max((weights + moved) * each, matrix, decoded)
+            gain = float(end - done - max((weights + moved) * each, matrix, decoded))
             gains |= dict.fromkeys(sorted(weighted), gain / weights)
         done = max(done, end)
     return [o for o in sorted(gains, key=lambda o: -gains[o]) if gains[o] > _LEAST_GAIN]

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip
-from lepton.codec import Decoder, Preference, WeightStream
+from lepton.codec import Decoder, Preference, WeightStream, decode_weights
 from lepton.compiler.cache import Streams, content_digest
 from lepton.cost.action_names import Action
+from lepton.cost.elementwise import Number, most, rounded
 from lepton.cost.energy_estimate import prices
 from lepton.isa.instructions import WeightFormat
 from lepton.program import Objective
@@ -63,6 +64,7 @@ class StoredWeights:
         self._decoder, self._preference = decoder, preference
         self._known = known or Streams()
         self._streams: dict[bytes, WeightStream] = {}
+        self._elements: dict[bytes, int] = {}
         self._shorter: frozenset[bytes] = frozenset()
         self._shares: dict[int, tuple[U8, float]] = {}
 
@@ -72,15 +74,29 @@ class StoredWeights:
         if digest not in self._streams:
             preference = _shortest if digest in self._shorter else self._preference
             self._streams[digest] = self._known.stream(block, digest, self._decoder, preference)
+            self._elements[digest] = block.size
         return self._streams[digest]
 
-    def shortest(self, block: U8) -> tuple[WeightFormat, int, int]:
-        """Return format, bytes and decoded elements of the shortest stream of a block."""
-        return self._known.size(block, content_digest(block), self._decoder, _shortest)
+    def digests(self) -> dict[tuple[int, bytes], bytes]:
+        """Return what tells blocks from each other, by format and content of their streams."""
+        return {
+            (int(stream.format), stream.content.tobytes()): digest
+            for digest, stream in self._streams.items()
+        }
 
-    def shorten(self, blocks: Iterable[U8]) -> None:
+    def shortest(self, digest: bytes) -> tuple[WeightFormat, int, int]:
+        """Return format, bytes and decoded elements of the shortest stream of a block."""
+        elements = self._elements[digest]
+        return self._known.size(
+            lambda: decode_weights(self._streams[digest], elements),
+            digest,
+            self._decoder,
+            _shortest,
+        )
+
+    def shorten(self, digests: Iterable[bytes]) -> None:
         """Give these blocks their shortest streams from now on, and the others their preferred."""
-        shorter = frozenset(map(content_digest, blocks))
+        shorter = frozenset(digests)
         for digest in shorter ^ self._shorter:
             self._streams.pop(digest, None)
         self._shorter = shorter
@@ -94,7 +110,7 @@ class StoredWeights:
         if known is None:
             sample = _sample(np.ascontiguousarray(weights).reshape(-1))
             digest = content_digest(sample)
-            _, stored, _ = self._known.size(sample, digest, self._decoder, self._preference)
+            _, stored, _ = self._known.size(lambda: sample, digest, self._decoder, self._preference)
             share = stored / max(sample.size, 1)
             # the array is kept, so that no other can have its id
             known = self._shares[id(weights)] = weights, round(share, 2)
@@ -105,9 +121,9 @@ class StoredWeights:
         return stored_part(size, self.share(weights))
 
 
-def stored_part(size: int, share: float) -> int:
+def stored_part(size: Number, share: float) -> Number:
     """Return the stored bytes, at least one, of `size` bytes of which that share is stored."""
-    return max(round(size * share), 1)
+    return most(rounded(size * share), 1)
 
 
 def _sample(content: U8) -> U8:

@@ -8,13 +8,13 @@ other's rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.chip import Chip, Dram
 from lepton.cost.action_names import Action
+from lepton.cost.elementwise import Number, choose, common_divisor, least, most
 from lepton.cost.energy import MEMORY_EVENTS, action_energies, memory_energies
 from lepton.cost.estimate import estimate_program
 from lepton.cost.packed_actions import program_actions
@@ -50,24 +50,23 @@ class Prices:
         return self.standing_pj + sum(energy / interval for energy, interval in self.refreshes)
 
     def transfer_pj(
-        self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
-    ) -> float:
+        self, memory: int, run_bytes: Number, runs: Number, stride: Number, *, is_write: bool
+    ) -> Number:
         """Return what a memory spends on runs of bytes, `stride` from one to the next."""
         device, events = self.chip.memories[memory], self.events[memory]
         each = events[_WRITE if is_write else _READ]
         if not isinstance(device, Dram):
             return runs * run_bytes * each
         access = device.access_bytes
-        accesses = max(
-            (run_bytes + access - gcd(stride, access)) / access, ceil(run_bytes / access)
-        )
+        pieces = (run_bytes + access - common_divisor(stride, access)) / access
+        accesses = most(pieces, -(-run_bytes // access))
         row = device.row_bytes
-        opened = run_bytes / row + (min(stride / row, 1.0) if stride > run_bytes else 0.0)
+        opened = run_bytes / row + choose(stride > run_bytes, least(stride / row, 1.0), 0.0)
         return runs * (accesses * each + opened * events[_ACTIVATE])
 
     def moved_pj(
-        self, memory: int, run_bytes: int, runs: float, stride: int, *, is_write: bool
-    ) -> float:
+        self, memory: int, run_bytes: Number, runs: Number, stride: Number, *, is_write: bool
+    ) -> Number:
         """Return `transfer_pj`, and what the scratchpad and its DMA channel spend on the bytes."""
         way = Action.STORE_BYTE if is_write else Action.LOAD_BYTE
         spent = self.transfer_pj(memory, run_bytes, runs, stride, is_write=is_write)

@@ -26,6 +26,7 @@ from lepton.explore.two_fidelity import Screen, confirm, screened
 from lepton.explore.workers import open_workers
 from lepton.models import model_path
 from lepton.program import atomic_write
+from lepton.program.files import made_folder
 
 __all__ = ["TWO_FIDELITY", "Sample", "Sweep", "SweepOptions", "planned_points"]
 __all__ += ["run_sweep", "sweep", "with_models"]
@@ -188,7 +189,7 @@ def sweep(
     options = SweepOptions(sampler, tier, points, seed, workers, storage, scheduler)
     folder = None if out is None else Path(out)
     if folder is not None:
-        _make(folder)
+        made_folder(folder)
     found = run_sweep(with_models(made, models), options, folder)
     if folder is not None:
         found.save(folder / "points.parquet")
@@ -270,17 +271,9 @@ def _url(options: SweepOptions, folder: Path | None) -> str:
         return options.storage
     if folder is None:
         return "sqlite://"
-    _make(folder)
+    made_folder(folder)
     url: Any = needs("sqlalchemy").URL.create("sqlite", database=str(folder / "runs.db"))
     return url.render_as_string(hide_password=False)
-
-
-def _make(folder: Path) -> None:
-    """Make the folder of the results."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
 
 
 def _analytic(tier: AnalyticTier, space: Space, numbers: I64) -> dict[str, F64]:

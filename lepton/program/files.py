@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lepton.errors import InputError, ProgramError
 
-__all__ = ["atomic_write", "read_file", "refuse_special"]
+__all__ = ["atomic_write", "made_folder", "read_file", "refuse_special"]
 
 
 def _special(path: Path) -> str:
@@ -49,6 +49,19 @@ def read_file(path: Path, maximum_bytes: int, kind: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def made_folder(folder: Path) -> Path:
+    """Make a folder and those above it, and return it.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
+    return folder
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lepton.errors import InputError
 from lepton.program import Program, atomic_write
+from lepton.program.files import made_folder
 from lepton.report.plot_energy import energy_layers
 from lepton.report.plot_layers import layer_stalls, unit_stalls
 from lepton.report.plot_roofline import roofline
@@ -66,11 +66,7 @@ def save_pictures(found: Iterable[Picture], folder: str | Path, *, svg: bool = F
         InputError: the folder cannot be made.
         ProgramError: a file cannot be written.
     """
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{place}: cannot be made: {error.strerror}") from None
+    place = made_folder(Path(folder))
     written: list[Path] = []
     for made in found:
         files = [(".png", png_bytes)] + ([(".svg", svg_bytes)] if svg else [])

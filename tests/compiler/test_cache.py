@@ -176,7 +176,7 @@ def test_a_faster_memory_takes_the_sizes_that_are_known(monkeypatch: pytest.Monk
         found, expected = streams.stream(block, digest, decoder), encode_weights(block, decoder)
         assert found.format == expected.format
         np.testing.assert_array_equal(found.content, expected.content)
-        *size, elements = streams.size(block, digest, decoder)
+        *size, elements = streams.size(lambda block=block: block, digest, decoder)
         assert size == [expected.format, expected.content.size]
         assert elements == block.size
     monkeypatch.setattr(caching, "codings", None)

@@ -12,6 +12,7 @@ from benchmarks.edit_weights import EDITS, edited, narrow, pruned, shared, two_o
 from lepton.chip import load_chip
 from lepton.codec import Decoder, encode_weights
 from lepton.compiler import shorten
+from lepton.compiler.cache import content_digest
 from lepton.compiler.compile import CompileOptions, compile_model
 from lepton.compiler.shorten import shortened
 from lepton.compiler.stored import StoredWeights
@@ -64,9 +65,10 @@ def test_a_block_is_stored_shortest_until_it_is_no_more() -> None:
     decoder = Decoder.of(EDGE)
     store, soonest = StoredWeights(decoder), encode_weights(weights, decoder)
     assert store.stream(weights).format == soonest.format == WeightFormat.GROUPED
-    format, size, elements = store.shortest(weights)
+    digest = content_digest(weights)
+    format, size, elements = store.shortest(digest)
     assert elements == weights.size
-    store.shorten([weights])
+    store.shorten([digest])
     assert (store.stream(weights).format, store.stream(weights).content.size) == (format, size)
     assert size < soonest.content.size
     store.shorten(())

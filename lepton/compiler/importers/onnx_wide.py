@@ -11,10 +11,9 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from lepton.compiler.importers.onnx_types import TensorType
+from lepton.compiler.rules import SIXTEEN_BITS
 
 __all__ = ["rounds_otherwise", "wide_values"]
-
-_SIXTEEN_BITS = ("int16", "uint16")
 
 
 def wide_values(graph: Any, types: Mapping[str, TensorType]) -> frozenset[str]:
@@ -34,7 +33,7 @@ def wide_values(graph: Any, types: Mapping[str, TensorType]) -> frozenset[str]:
 
 
 def _is_wide(kind: TensorType | None) -> bool:
-    return kind is not None and kind.dtype in _SIXTEEN_BITS
+    return kind is not None and kind.dtype in SIXTEEN_BITS
 
 
 def rounds_otherwise(node: Any, types: Mapping[str, TensorType], wide: Set[str]) -> bool:

@@ -35,12 +35,6 @@ class Addition:
         return self.convolution, self.combine
 
 
-def _other_operand(convolution: Convolution, combine: Binary) -> Tensor:
-    """Return what is combined with the result of a convolution."""
-    left, right = combine.inputs
-    return right if left.name == convolution.output.name else left
-
-
 def joined(convolution: Convolution, combine: Binary | None) -> Convolution:
     """Return a convolution as plans see it: what it reads beside its input, and what it makes.
 
@@ -48,7 +42,7 @@ def joined(convolution: Convolution, combine: Binary | None) -> Convolution:
     """
     if combine is None:
         return convolution
-    inputs = convolution.inputs[0], _other_operand(convolution, combine)
+    inputs = convolution.inputs[0], combine.beside(convolution.output)
     return replace(convolution, inputs=inputs, output=combine.output)
 
 
@@ -65,7 +59,7 @@ class Combination:
     ) -> None:
         """Bring the parameters, which belong to an operator of its own."""
         self._convolution, self._combine, self._emitter = convolution, combine, emitter
-        self._other = _other_operand(convolution, combine)
+        self._other = combine.beside(convolution.output)
         self._operators = emitter.operator, operator
         self._parameters: Tile | None = None
         if combine.parameters.size:

@@ -1,9 +1,13 @@
-"""Estimated cost of a cascade with a plan."""
+"""Estimated costs of a cascade, by its plan."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.compiler.emit import Emitter
@@ -25,31 +29,35 @@ from lepton.compiler.lowering.traffic import Traffic
 from lepton.cost import cost_scalars
 from lepton.cost.closed_forms import Walk, depthwise_cycles
 from lepton.cost.dataflows import Product, matmul_cost, matmul_cycles
+from lepton.cost.elementwise import Number, by_rows, choose, most, side_by_side
 from lepton.isa.instructions import Stationary
 
-__all__ = ["cascade_cost"]
+__all__ = ["cascade_costs"]
 
 
-def cascade_cost(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> float:
-    """Return the estimated cost of a plan.
+def cascade_costs(
+    cascade: Cascade, emitter: Emitter, plans: Sequence[CascadePlan]
+) -> NDArray[np.float64]:
+    """Return the estimated costs of plans, `[plans]`.
 
-    Its cycles are the longest of arithmetic, traffic and their chain.
+    The cycles of one are the longest of arithmetic, traffic and their chain.
     """
+    plan = side_by_side(plans)
     extents = step_extents(cascade, (plan.height, plan.width))
-    return _Case(cascade, emitter, plan, extents).cost()
+    return _Cases(cascade, emitter, plan, extents).costs()
 
 
 @dataclass(frozen=True)
 class _Work:
     """Cycles of the matrix and of the vector unit for one chunk of one step."""
 
-    matrix: float
-    vector: float
+    matrix: Number
+    vector: Number
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A cascade with a plan on a chip."""
+class _Cases:
+    """A cascade with each of many plans on a chip; what is counted are arrays."""
 
     cascade: Cascade
     emitter: Emitter
@@ -61,41 +69,41 @@ class _Case:
         return self.emitter.chip
 
     @property
-    def pixels(self) -> int:
+    def pixels(self) -> Number:
         """Output pixels of a step."""
         return self.plan.height * self.plan.width
 
     @property
-    def chunks(self) -> int:
+    def chunks(self) -> Number:
         return -(-self.cascade.channels // self.plan.channels)
 
     @property
-    def down(self) -> int:
+    def down(self) -> Number:
         """Steps of a stripe."""
         return -(-self.cascade.depthwise.output.shape[1] // self.plan.height)
 
     @property
-    def stripes(self) -> int:
+    def stripes(self) -> Number:
         """Of all images."""
         images, _, ow, _ = self.cascade.depthwise.output.shape
         return images * -(-ow // self.plan.width)
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> Number:
         return self.stripes * self.down
 
     @property
-    def sweeps(self) -> int:
+    def sweeps(self) -> Number:
         """How often all weights are needed."""
-        return self.cascade.source.shape[0] if self.plan.chunks_first else self.steps
+        return choose(self.plan.chunks_first, self.cascade.source.shape[0], self.steps)
 
     @property
-    def expansions(self) -> float:
+    def expansions(self) -> Number:
         """Parts that are expanded per step: the first of a stripe needs its whole window."""
         return 1 + (self.extents.window[0] / self.extents.advance - 1) / self.down
 
-    def cost(self) -> float:
-        """Return the estimate."""
+    def costs(self) -> NDArray[np.float64]:
+        """Return the estimates."""
         expand, depthwise, project = self._expand(), self._depthwise(), self._project()
         move = self._move()
         matrix = self.expansions * expand.matrix + depthwise.matrix + project.matrix
@@ -107,23 +115,23 @@ class _Case:
         traffic = constants.with_others(ifm, ofm)
         chunks = self.steps * self.chunks
         together = (
-            chunks * max(matrix + self._exposed(expand, project, matrix), chain),
+            chunks * most(matrix + self._exposed(expand, project, matrix), chain),
             chunks * vector,
             traffic.cycles,
             decode,
         )
-        first = self.down if self.plan.chunks_first else self.chunks
-        moves = chunks if self.plan.chunks_first else self.steps
-        begin = max(expand.matrix, expand.vector) * first
-        if not self.plan.chunks_first:
-            # the first step of all lasts until it has seen every weight
-            begin += max(self._weights_cycles() - self.chunks * matrix, 0.0)
+        chunks_first = self.plan.chunks_first
+        # the first step of all lasts until it has seen every weight
+        late = most(self._weights_cycles() - self.chunks * matrix, 0.0)
+        begin = most(expand.matrix, expand.vector) * choose(chunks_first, self.down, self.chunks)
+        begin = begin + choose(chunks_first, 0.0, late)
+        moves = choose(chunks_first, chunks, self.steps)
         cycles = overlapped(*together) + begin + (ifm.cycles + ofm.cycles) / moves
         streamed = decode * self.chip.weight_buffer.decoder_bytes_per_cycle
         objective = self.emitter.choices.objective
         return plan_cost(objective, cycles, traffic, lambda: self._work(streamed))
 
-    def _work(self, streamed: float) -> Work:
+    def _work(self, streamed: Number) -> Work:
         """Return the work of the array and of requantization; so many weights are streamed."""
         cascade, plan = self.cascade, self.plan
         chunks, channels = self.steps * self.chunks, plan.channels
@@ -149,11 +157,11 @@ class _Case:
         """Cycles from the last pixel's operands to its last sum."""
         return self.chip.array.rows + self.chip.array.columns
 
-    def _requantize(self, node: Convolution, pixels: int, channels: int) -> float:
+    def _requantize(self, node: Convolution, pixels: Number, channels: Number) -> Number:
         parameters = parameters_of(node, channels) / self.chip.scratchpad.port_bytes
         return self._stream(pixels * channels) + parameters
 
-    def _stream(self, elements: int) -> float:
+    def _stream(self, elements: Number) -> Number:
         """Return the vector unit's cycles for so many packed elements."""
         return self.chip.vector.latency_cycles + elements / self.chip.vector.lanes
 
@@ -165,13 +173,18 @@ class _Case:
         ic, (_, width) = node.inputs[0].shape[3], node.window.kernel
         down, across = node.window.dilation
         pitch = down * self.extents.source[1] * ic
-        walk = Walk(ic * width, 1, 0, pitch) if across == 1 else Walk(ic, width, ic * across, pitch)
         reduction = math.prod(node.window.kernel) * ic
         distance = node.window.stride[1] * ic
-        product = Product(
-            reduction, channels, *size, walk, distance, channels, int(Stationary.BUFFER)
-        )
-        _, stream, _, _ = matmul_cost(self.chip.derived(cost_scalars), product)
+        scalars = self.chip.derived(cost_scalars)
+
+        def cycles(rows: int, columns: int, pitch: int, channels: int) -> int:
+            near = Walk(ic * width, 1, 0, pitch)
+            walk = near if across == 1 else Walk(ic, width, ic * across, pitch)
+            second = int(Stationary.BUFFER)
+            product = Product(reduction, channels, rows, columns, walk, distance, channels, second)
+            return matmul_cost(scalars, product)[1]
+
+        stream = by_rows(cycles, *size, pitch, channels)
         stream *= self.emitter.choices.packed.share(node)
         return _Work(stream, self._requantize(node, math.prod(size), channels))
 
@@ -179,9 +192,12 @@ class _Case:
         node, plan = self.cascade.depthwise, self.plan
         window, size = node.window, (plan.height, plan.width)
         scalars = self.chip.derived(cost_scalars)
-        stream, _ = depthwise_cycles(
-            scalars, window.kernel, window.stride[1], window.dilation[1], size, plan.channels
-        )
+
+        def cycles(rows: int, columns: int, channels: int) -> int:
+            strides = window.stride[1], window.dilation[1]
+            return depthwise_cycles(scalars, window.kernel, *strides, (rows, columns), channels)[0]
+
+        stream = by_rows(cycles, *size, plan.channels)
         vector = self._requantize(node, self.pixels, plan.channels)
         return _Work(stream + self.chip.array.issue_cycles, vector)
 
@@ -193,49 +209,53 @@ class _Case:
         oc = node.output.shape[3]
         scalars = self.chip.derived(cost_scalars)
         size = self.plan.height, self.plan.width
-        matrix = matmul_cycles(scalars, size, channels, oc, channels, channels)
+
+        def cycles(rows: int, columns: int, channels: int) -> int:
+            return matmul_cycles(scalars, (rows, columns), channels, oc, channels, channels)
+
+        matrix = by_rows(cycles, *size, channels)
         matrix *= self.emitter.choices.packed.share(node)
         vector = self._requantize(node, self.pixels, oc)
         if self.cascade.combine is not None:
             vector += self._stream(self.pixels * oc)
         return _Work(matrix, vector / self.chunks)
 
-    def _move(self) -> float:
+    def _move(self) -> Number:
         """Return the vector unit's cycles for rows that go to a plane's start."""
         extents, rows = self.extents, self.plan.rows
         kept = (extents.window[0] - extents.advance) * extents.window[1] * self.plan.channels
-        if kept <= 0 or rows in (0, self.cascade.depthwise.inputs[0].shape[1]):
-            return 0.0
-        return self._stream(kept) / (1 + (rows - extents.window[0]) // extents.advance)
+        height = self.cascade.depthwise.inputs[0].shape[1]
+        turn = 1 + (rows - extents.window[0]) // extents.advance
+        stays = (kept <= 0) | (rows == 0) | (rows == height)
+        return choose(stays, 0.0, self._stream(kept) / choose(stays, 1, turn))
 
-    def _chain(self, expand: _Work, depthwise: _Work, move: float) -> float:
+    def _chain(self, expand: _Work, depthwise: _Work, move: Number) -> Number:
         """Return the least cycles of a chunk by what must wait for what."""
         projected, *sums = step_sums(self.cascade, self.extents, self.plan)
         # sums are taken from the first cycle of their matmul to the last of their requantization
         taken = sums[0] * (depthwise.matrix + depthwise.vector + self._skew)
         taken += self.expansions * sums[1] * (expand.matrix + expand.vector + self._skew)
         chain = taken / (self.emitter.sums.size - self.plan.projections * projected)
-        if self.cascade.expand is None or self.plan.chunks_first:
+        if self.cascade.expand is None:
             return chain
         # a plane's rows are expanded when the step before has read it, and then read
         turn = expand.matrix + expand.vector + move + depthwise.matrix + 2 * self._skew
-        return max(chain, turn / self.chunks)
+        return choose(self.plan.chunks_first, chain, most(chain, turn / self.chunks))
 
-    def _exposed(self, expand: _Work, project: _Work, matrix: float) -> float:
+    def _exposed(self, expand: _Work, project: _Work, matrix: Number) -> Number:
         """Return for how long a chunk's share of a step waits for the sums of the step before."""
-        if self.plan.projections != 1:
-            return 0.0
         queued = expand.vector + self.chunks * project.vector
-        return max(queued + self._skew - matrix, 0.0) / self.chunks
+        late = most(queued + self._skew - matrix, 0.0) / self.chunks
+        return choose(self.plan.projections == 1, late, 0.0)
 
-    def _count_constants(self, traffic: Traffic) -> float:
+    def _count_constants(self, traffic: Traffic) -> Number:
         """Count weights, parameters and instructions; return decoder cycles."""
         cascade, chip, streams = self.cascade, self.chip, self.emitter.choices.streams
         memory = chip.memory_index(chip.placement.constants)
         total = sum(node.weights.size for node in cascade.convolutions)
         block = sum(weights_of(cascade, self.plan.channels))
         streamed = streamed_bytes(total, block, chip.weight_buffer.elements, self.sweeps)
-        again = self.sweeps if self.plan.chunks_first else 1
+        again = choose(self.plan.chunks_first, self.sweeps, 1)
         for node in cascade.convolutions:
             size = streams.part(node.weights, node.weights.size)
             traffic.read(memory, size, streamed / total)
@@ -270,11 +290,12 @@ class _Case:
     def _count_source(self, traffic: Traffic) -> None:
         """Count the input of all steps."""
         cascade, plan, source = self.cascade, self.plan, self.cascade.source
-        if plan.chunks_first:
-            count_tile(source, source.shape[1:], source.shape[0], traffic, is_write=False)
-        elif cascade.expand is None:
+        images = choose(plan.chunks_first, source.shape[0], 0)
+        count_tile(source, source.shape[1:], images, traffic, is_write=False)
+        if cascade.expand is None:
             size = plan.height, plan.width
             count_input(cascade.depthwise, size, source.shape[3], 1, (plan.input_bytes, traffic))
         else:
             box = (*self.extents.source, source.shape[3])
-            count_tile(source, box, self.steps * self.expansions, traffic, is_write=False)
+            times = choose(plan.chunks_first, 0, self.steps * self.expansions)
+            count_tile(source, box, times, traffic, is_write=False)

@@ -13,9 +13,11 @@ rows takes the next chunk's as the steps go down it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lepton.compiler.graph import Binary, Convolution, Tensor
 from lepton.compiler.lowering.tiling import halo
+from lepton.cost.elementwise import Number, choose, least
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
 __all__ = [
@@ -65,10 +67,7 @@ class Cascade:
     @property
     def other(self) -> Tensor | None:
         """The other operand of the element-wise function."""
-        if self.combine is None:
-            return None
-        left, right = self.combine.inputs
-        return right if left.name == self.convolutions[-1].output.name else left
+        return self.combine and self.combine.beside(self.convolutions[-1].output)
 
     @property
     def channels(self) -> int:
@@ -76,23 +75,22 @@ class Cascade:
         return self.depthwise.output.shape[3]
 
 
-@dataclass(frozen=True)
-class CascadePlan:
-    """Step and buffers of a cascade."""
+class CascadePlan(NamedTuple):
+    """Step and buffers of a cascade, or of many plans the numbers of all as arrays."""
 
-    height: int
-    width: int
-    channels: int
+    height: Number
+    width: Number
+    channels: Number
     """In a chunk."""
-    chunks_first: bool
+    chunks_first: Number
     """Whether all steps of a chunk come before the next chunk."""
-    rows: int = 0
+    rows: Number = 0
     """Of the expanded tensor in a plane, 0 without an expansion."""
-    input_bytes: int = 0
+    input_bytes: Number = 0
     """Of the buffer for input rows that steps share, 0 where each has its input to itself."""
-    projections: int = 0
+    projections: Number = 0
     """Steps whose projected sums are held at a time."""
-    cost: float = 0.0
+    cost: Number = 0.0
     """Estimated, of the whole cascade, in the objective's unit."""
 
 
@@ -100,33 +98,33 @@ class CascadePlan:
 class Extents:
     """What a step of a plan is, in pixels of each tensor."""
 
-    window: tuple[int, int]
+    window: tuple[Number, Number]
     """Rows and columns of the depthwise input."""
-    advance: int
+    advance: Number
     """Rows of it from one step to the next."""
-    source: tuple[int, int]
+    source: tuple[Number, Number]
     """Rows and columns of the cascade's input that a step brings, the overlap included."""
-    overlap: bool
+    overlap: Number
     """Whether steps share rows of the cascade's input."""
 
 
-def parameters_of(node: Convolution, channels: int) -> int:
+def parameters_of(node: Convolution, channels: Number) -> Number:
     """Return the bytes of the requantization parameters of so many channels."""
     return channels * REQUANTIZE_BYTES[node.mode]
 
 
-def weights_of(cascade: Cascade, channels: int) -> tuple[int, ...]:
+def weights_of(cascade: Cascade, channels: Number) -> tuple[Number, ...]:
     """Return the weights of each member for a chunk of channels."""
     total = cascade.channels
     return tuple(-(-node.weights.size * channels // total) for node in cascade.convolutions)
 
 
-def step_extents(cascade: Cascade, size: tuple[int, int]) -> Extents:
+def step_extents(cascade: Cascade, size: tuple[Number, Number]) -> Extents:
     """Return what a step of so many output pixels is."""
     window, expand = cascade.depthwise.window, cascade.expand
     shape = cascade.depthwise.inputs[0].shape
     seen = halo(window, 0, size[0], shape[1]), halo(window, 1, size[1], shape[2])
-    advance = min(size[0] * window.stride[0], seen[0])
+    advance = least(size[0] * window.stride[0], seen[0])
     if expand is None:
         return Extents(seen, advance, seen, seen[0] > advance)
     inner, ifm = expand.window, expand.inputs[0].shape
@@ -134,7 +132,9 @@ def step_extents(cascade: Cascade, size: tuple[int, int]) -> Extents:
     return Extents(seen, advance, source, source[0] > advance * inner.stride[0])
 
 
-def step_sums(cascade: Cascade, extents: Extents, plan: CascadePlan) -> tuple[int, int, int]:
+def step_sums(
+    cascade: Cascade, extents: Extents, plan: CascadePlan
+) -> tuple[Number, Number, Number]:
     """Return the sums of a step: projected, and of a chunk depthwise and expanded."""
     pixels = plan.height * plan.width
     projected = 0 if cascade.project is None else pixels * cascade.output.shape[3]
@@ -144,6 +144,6 @@ def step_sums(cascade: Cascade, extents: Extents, plan: CascadePlan) -> tuple[in
     return projected, pixels * plan.channels, expanded
 
 
-def output_channels(cascade: Cascade, plan: CascadePlan) -> int:
+def output_channels(cascade: Cascade, plan: CascadePlan) -> Number:
     """Return the channels of the output that are stored together."""
-    return plan.channels if plan.chunks_first else cascade.output.shape[3]
+    return choose(plan.chunks_first, plan.channels, cascade.output.shape[3])

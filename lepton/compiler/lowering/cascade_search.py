@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import replace
 
 from lepton.chip import Chip
 from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Emitter
 from lepton.compiler.lowering.cascade_buffers import buffer_bytes_of
-from lepton.compiler.lowering.cascade_cost import cascade_cost
+from lepton.compiler.lowering.cascade_cost import cascade_costs
 from lepton.compiler.lowering.cascade_plan import (
     Cascade,
     CascadePlan,
@@ -33,8 +32,12 @@ def choose_cascade(cascade: Cascade, emitter: Emitter) -> CascadePlan | None:
     """Return the plan with the least estimated cost, None if none fits."""
 
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, CascadePlan]]:
-        for plan in cascade_plans(cascade, emitter.on(chip)):
-            yield plan.cost, (plan.height, plan.width, plan.channels, plan.chunks_first), plan
+        seen = emitter.on(chip)
+        plans = list(cascade_plans(cascade, seen))
+        costs = cascade_costs(cascade, seen, plans).tolist() if plans else []
+        for cost, plan in zip(costs, plans, strict=True):
+            shape = plan.height, plan.width, plan.channels, plan.chunks_first
+            yield cost, shape, plan._replace(cost=cost)
 
     return emitter.choices.plan(cascade.members[0], _key(cascade, emitter), candidates)
 
@@ -90,15 +93,14 @@ def _plan(cascade: Cascade, emitter: Emitter, shape: CascadePlan) -> Iterator[Ca
     left = emitter.sums.size - sum(sums) - max(sums)
     if left < projected:
         return
-    plan = replace(shape, input_bytes=_input_bytes(cascade, emitter, extents, shape))
+    plan = shape._replace(input_bytes=_input_bytes(cascade, emitter, extents, shape))
     room = room_for_tiles(emitter) - plan.input_bytes - 2 * TILE_ALIGN
     rows = _plane_rows(cascade, extents, plan, room - _buffers(cascade, emitter, plan))
     if rows is None:
         return
     held = min(left // projected, 2) if projected else 0
     for projections in range(min(held, 1), held + 1):
-        plan = replace(plan, rows=rows, projections=projections)
-        yield replace(plan, cost=cascade_cost(cascade, emitter, plan))
+        yield plan._replace(rows=rows, projections=projections)
 
 
 def _buffers(cascade: Cascade, emitter: Emitter, plan: CascadePlan) -> int:

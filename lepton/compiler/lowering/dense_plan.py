@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lepton.compiler.graph import Convolution
+from lepton.cost.elementwise import Number
 
 __all__ = ["Counts", "Plan", "counts_of"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Tile of a convolution."""
+class Plan(NamedTuple):
+    """Tile of a convolution, or of many plans the numbers of all as arrays."""
 
-    height: int
-    width: int
-    columns: int
-    channels: int
+    height: Number
+    width: Number
+    columns: Number
+    channels: Number
     """Channels of the reduction in a weight block."""
-    kernel_rows: int
+    kernel_rows: Number
     """Kernel rows in a weight block."""
-    pixels_first: bool
+    pixels_first: Number
     """Whether all column blocks of a pixel tile come before the next pixel tile."""
-    loaded: int
+    loaded: Number
     """Input channels in the scratchpad at a time."""
-    parameter_bytes: int
+    parameter_bytes: Number
     """Room for the requantization parameters of several blocks of columns."""
-    buffer_bytes: int
+    buffer_bytes: Number
     """Of the buffer for input rows that tiles share, 0 where each has its input to itself."""
 
 
@@ -34,17 +35,17 @@ class Plan:
 class Counts:
     """How often the parts of a plan are done."""
 
-    tiles: int
+    tiles: Number
     """Tiles of pixels, of all images."""
-    blocks: int
+    blocks: Number
     """Blocks of columns."""
-    loads: int
+    loads: Number
     """Parts of the channels that are loaded one after the other."""
-    steps: int
+    steps: Number
     """Weight blocks of one tile and block of columns."""
 
     @property
-    def units(self) -> int:
+    def units(self) -> Number:
         return self.tiles * self.blocks
 
 

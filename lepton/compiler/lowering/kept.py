@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from lepton.cost.elementwise import Number, choose, most
 from lepton.errors import CompileError
 
 __all__ = ["KeptBlocks", "streamed_bytes"]
@@ -74,11 +75,10 @@ class KeptBlocks(Generic[K]):
         self._release(self._kept.pop(latest))
 
 
-def streamed_bytes(total: int, block: int, room: int, sweeps: int) -> int:
+def streamed_bytes(total: Number, block: Number, room: Number, sweeps: Number) -> Number:
     """Return the bytes streamed by `sweeps` over blocks of `total` bytes in a buffer of `room`.
 
     From the second sweep on what is not kept comes again; two blocks of room are on the move.
     """
-    if total <= room:
-        return total
-    return total + (sweeps - 1) * (total - max(room - 2 * block, 0))
+    again = (sweeps - 1) * (total - most(room - 2 * block, 0))
+    return choose(total <= room, total, total + again)

@@ -18,7 +18,7 @@ from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution
 from lepton.compiler.lowering.addition import PARAMETER_ROOM, joined, operands_of
 from lepton.compiler.lowering.dense_plan import Plan
-from lepton.compiler.lowering.plan_estimate import estimated_cost
+from lepton.compiler.lowering.plan_estimate import estimated_costs
 from lepton.compiler.lowering.rows import rows_of
 from lepton.errors import CompileError
 from lepton.isa.footprints import REQUANTIZE_BYTES
@@ -164,8 +164,9 @@ def choose_plan(
 
     def candidates(chip: Chip) -> Iterator[tuple[float, Hashable, Plan]]:
         seen = emitter.on(chip)
-        for plan in _plans(whole, seen, *extents):
-            cost = estimated_cost(whole, seen, plan, extents)
+        plans = list(_plans(whole, seen, *extents))
+        costs = estimated_costs(whole, seen, plans, extents).tolist() if plans else []
+        for cost, plan in zip(costs, plans, strict=True):
             yield cost, (plan.height, plan.width, plan.columns, plan.pixels_first), plan
 
     key = (likeness(whole, emitter), *extents, *memory_key(whole, emitter))
@@ -175,7 +176,8 @@ def choose_plan(
 
 def planned_cost(node: Convolution, emitter: Emitter, extents: tuple[int, int]) -> float:
     """Return the estimated cost of a dense convolution with the plan that it takes."""
-    return estimated_cost(node, emitter, choose_plan(node, emitter, extents), extents)
+    plan = choose_plan(node, emitter, extents)
+    return float(estimated_costs(node, emitter, [plan], extents)[0])
 
 
 def likeness(node: Convolution, emitter: Emitter) -> tuple[Hashable, ...]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lepton.chip import Chip
 from lepton.compiler.lowering.traffic import PACKED_BYTES, Traffic
 from lepton.cost.action_names import Action
+from lepton.cost.elementwise import Number
 from lepton.cost.energy_estimate import prices
 from lepton.program import Objective
 
@@ -26,10 +27,10 @@ _SLICES = 1.5
 class Products(NamedTuple):
     """Equal matmuls or depthwise products of `[pixels, reduction]` and `[reduction, columns]`."""
 
-    times: float
-    pixels: int
-    reduction: int
-    columns: int
+    times: Number
+    pixels: Number
+    reduction: Number
+    columns: Number
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class Work:
     """What a plan does that neither its cycles nor its traffic say."""
 
     products: Sequence[Products] = ()
-    requantized: float = 0.0
+    requantized: Number = 0.0
     """Elements."""
-    streamed: float = 0.0
+    streamed: Number = 0.0
     """Weights into their buffer."""
-    blocks: float = 0.0
+    blocks: Number = 0.0
     """Different blocks of weights and parameters, each stored by itself."""
 
 
 def plan_cost(
-    objective: Objective, cycles: float, traffic: Traffic, work: Callable[[], Work]
-) -> float:
+    objective: Objective, cycles: Number, traffic: Traffic, work: Callable[[], Work]
+) -> Number:
     """Return a plan's cost in the objective's unit, to be compared with other plans' only."""
     if objective is Objective.LATENCY:
         return cycles
@@ -59,7 +60,7 @@ def plan_cost(
     return idle + traffic.energy_pj + _work_pj(chip, work())
 
 
-def _work_pj(chip: Chip, work: Work) -> float:
+def _work_pj(chip: Chip, work: Work) -> Number:
     """Return the energy of the array, of what surrounds it, and of requantization."""
     each = chip.derived(prices).actions
     decoded = Action.ENTROPY_SYMBOL if chip.weight_buffer.entropy_lanes else Action.WEIGHT_SYMBOL
@@ -70,7 +71,7 @@ def _work_pj(chip: Chip, work: Work) -> float:
     return spent + sum(_products_pj(chip, item) for item in work.products)
 
 
-def _products_pj(chip: Chip, work: Products) -> float:
+def _products_pj(chip: Chip, work: Products) -> Number:
     """Return the energy of products in the array; docs/energy.md, section 2, has the counts.
 
     The sums' last read is that of their requantization.

@@ -1,8 +1,12 @@
-"""What a plan of a dense convolution is estimated to cost: arithmetic, traffic, and their chain."""
+"""What plans of a dense convolution are estimated to cost: arithmetic, traffic, and their chain."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.compiler.emit import Emitter
@@ -16,31 +20,39 @@ from lepton.compiler.lowering.traffic import Traffic
 from lepton.compiler.stored import stored_part
 from lepton.cost import cost_scalars
 from lepton.cost.dataflows import matmul_cycles
+from lepton.cost.elementwise import Number, by_rows, choose, least, most, side_by_side
 from lepton.isa.footprints import REQUANTIZE_BYTES
 
-__all__ = ["count_input", "count_tile", "estimated_cost", "overlapped"]
+__all__ = ["count_input", "count_tile", "estimated_costs", "overlapped"]
 
 
 def count_tile(
-    tensor: Tensor, size: tuple[int, int, int], times: float, traffic: Traffic, *, is_write: bool
+    tensor: Tensor,
+    size: tuple[Number, Number, Number],
+    times: Number,
+    traffic: Traffic,
+    *,
+    is_write: bool,
 ) -> None:
     """Count the transfers of `times` boxes `[h, w, c]` of a tensor that lives in a memory."""
     _, _, w, c = tensor.shape
     memory = traffic.chip.memory_index(traffic.chip.placement.activations[0])
     rows, cols, channels = size
-    run, runs, stride = channels, rows * cols, c
-    if channels == c:
-        run, runs, stride = (rows * w * c, 1, 0) if cols == w else (cols * c, rows, w * c)
+    has_rows = channels == c
+    is_whole = has_rows & (cols == w)
+    run = choose(is_whole, rows * w * c, choose(has_rows, cols * c, channels))
+    runs = choose(is_whole, 1, choose(has_rows, rows, rows * cols))
+    stride = choose(is_whole, 0, choose(has_rows, w * c, c))
     count = traffic.write if is_write else traffic.read
     count(memory, run, runs * times, stride)
 
 
 def count_input(
     node: Convolution,
-    size: tuple[int, int],
-    channels: int,
-    times: int,
-    buffer: tuple[int, Traffic],
+    size: tuple[Number, Number],
+    channels: Number,
+    times: Number,
+    buffer: tuple[Number, Traffic],
 ) -> None:
     """Count the transfers of the input of all tiles of `size` output pixels.
 
@@ -50,27 +62,25 @@ def count_input(
     ifm, (_, oh, ow, _) = node.inputs[0], node.output.shape
     rows = rows_of(node.window, size, ifm.shape[1:3], channels)
     down, across = -(-oh // size[0]), -(-ow // size[1])
-    brought = rows.brought(buffer[0], down) if buffer[0] else down * rows.window
-    if across == 1 and channels == ifm.shape[3] and buffer[0] >= rows.whole:
-        times = 1
-    stripes = ifm.shape[0] * across * times
+    brought = choose(buffer[0] > 0, rows.brought(buffer[0], down), down * rows.window)
+    has_all = channels == ifm.shape[3]
+    once = (across == 1) & has_all & (buffer[0] >= rows.whole)
+    stripes = ifm.shape[0] * across * choose(once, 1, times)
     columns = rows.pitch // channels
-    if columns == ifm.shape[2] and channels == ifm.shape[3]:
-        count_tile(
-            ifm, (brought // down, columns, channels), stripes * down, buffer[1], is_write=False
-        )
-    else:
-        count_tile(ifm, (brought, columns, channels), stripes, buffer[1], is_write=False)
+    by_rows = (columns == ifm.shape[2]) & has_all
+    height = choose(by_rows, brought // down, brought)
+    count = choose(by_rows, stripes * down, stripes)
+    count_tile(ifm, (height, columns, channels), count, buffer[1], is_write=False)
 
 
-def estimated_cost(
-    node: Convolution, emitter: Emitter, plan: Plan, extents: tuple[int, int]
-) -> float:
-    """Return the estimated cost of a plan.
+def estimated_costs(
+    node: Convolution, emitter: Emitter, plans: Sequence[Plan], extents: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the estimated costs of plans, `[plans]`.
 
-    Its cycles are the longest of arithmetic, traffic and their chain.
+    The cycles of one are the longest of arithmetic, traffic and their chain.
     """
-    chip = emitter.chip
+    chip, plan = emitter.chip, side_by_side(plans)
     n = counts_of(node, plan, extents)
     compute, vector = _unit_cycles(node, emitter, plan, n)
     constants, ifm, ofm = (Traffic(chip, emitter.choices.objective) for _ in range(3))
@@ -79,22 +89,21 @@ def estimated_cost(
     decode = _count_constants(node, plan, constants, n, (weights, share))
     _count_activations(node, emitter, plan, (ifm, ofm), n)
     constants.fetch(n.units * (n.steps + 2 + n.loads + 2 * len(operands_of(node))))
-    exposed = 0.0
-    if not plan.pixels_first:
-        block = weights // n.blocks
-        exposed = _exposed_weights(chip, (block, share), compute * n.tiles, n.tiles)
+    block = weights // n.blocks
+    late = _exposed_weights(chip, (block, share), compute * n.tiles, n.tiles)
+    exposed = choose(plan.pixels_first, 0.0, late)
     way_in, way_out = ifm.cycles / n.units, ofm.cycles / n.units
     # what is in flight at a time: sums of so many tiles, and two tiles of input and of output
     held = emitter.sums.size // (plan.height * plan.width * plan.columns)
-    chain = max(
+    chain = most(
         (compute + vector + chip.array.rows + chip.array.columns) / held,
         (way_in + compute + ifm.latency) / _inputs_held(node, plan),
         (vector + way_out + ofm.latency) / 2,
     )
-    arithmetic = n.units * max(compute, chain)
-    if _brings_once(node, plan) and not plan.pixels_first:
-        # all of the input comes with the first block of columns, none with the others
-        exposed += max(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
+    arithmetic = n.units * most(compute, chain)
+    # all of the input comes with the first block of columns, none with the others
+    first = most(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
+    exposed = exposed + choose(_brings_once(node, plan) & ~plan.pixels_first, first, 0.0)
     traffic = constants.with_others(ifm, ofm)
     together = (
         arithmetic + exposed * (n.blocks - 1),
@@ -111,7 +120,7 @@ def estimated_cost(
     return plan_cost(emitter.choices.objective, cycles, traffic, work)
 
 
-def _work(node: Convolution, plan: Plan, n: Counts, streamed: float) -> Work:
+def _work(node: Convolution, plan: Plan, n: Counts, streamed: Number) -> Work:
     """Return the work of a plan that streams so many weights."""
     size = plan.height * plan.width
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
@@ -119,48 +128,55 @@ def _work(node: Convolution, plan: Plan, n: Counts, streamed: float) -> Work:
     return Work([products], n.units * size * plan.columns, streamed, n.blocks * (n.steps + 1))
 
 
-def overlapped(*parts: float) -> float:
+def overlapped(*parts: Number) -> Number:
     """Return the cycles of work done side by side: the longest, and more if others are close.
 
     Units that are all busy most of the time get in each other's way: the 4-norm adds 19 % where
-    two take equally long, and 1.5 % where one takes half of the other's.
+    two take equally long, and 1.5 % where one takes half of the other's. One part is more than 0.
     """
-    longest = max(parts)
-    return longest * math.fsum((part / longest) ** 4 for part in parts) ** 0.25 if longest else 0.0
+    longest = most(*parts)
+    return longest * sum((part / longest) ** 4 for part in parts) ** 0.25
 
 
-def _inputs_held(node: Convolution, plan: Plan) -> int:
+def _inputs_held(node: Convolution, plan: Plan) -> Number:
     """Return the tiles whose inputs are in the scratchpad at a time."""
-    if not plan.buffer_bytes:
-        return 2
     size = plan.height, plan.width
     rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return max(rows.windows(plan.buffer_bytes), 2)
+    return choose(plan.buffer_bytes > 0, most(rows.windows(plan.buffer_bytes), 2), 2)
 
 
-def _brings_once(node: Convolution, plan: Plan) -> bool:
+def _brings_once(node: Convolution, plan: Plan) -> Number:
     """Return whether the buffer holds the whole input."""
     size = plan.height, plan.width
     rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return size[1] == node.output.shape[2] and plan.buffer_bytes >= rows.whole
+    return (size[1] == node.output.shape[2]) & (plan.buffer_bytes >= rows.whole)
 
 
-def _unit_cycles(node: Convolution, emitter: Emitter, plan: Plan, n: Counts) -> tuple[float, float]:
+def _unit_cycles(
+    node: Convolution, emitter: Emitter, plan: Plan, n: Counts
+) -> tuple[Number, Number]:
     """Return the matrix and the vector unit's cycles for one tile and block of columns."""
     chip = emitter.chip
-    size = plan.height, plan.width
-    dense = node.window.dilation[1] == 1 and node.inputs[0].shape[3] == plan.channels
-    run = plan.channels * (node.window.kernel[1] if dense else 1)
+    dense = (node.window.dilation[1] == 1) & (node.inputs[0].shape[3] == plan.channels)
+    run = plan.channels * choose(dense, node.window.kernel[1], 1)
     reduction = plan.kernel_rows * node.window.kernel[1] * plan.channels
     distance = node.window.stride[1] * node.inputs[0].shape[3]
-    stream = matmul_cycles(chip.derived(cost_scalars), size, reduction, plan.columns, run, distance)
+    scalars = chip.derived(cost_scalars)
+
+    def cycles(height: int, width: int, reduction: int, columns: int, run: int) -> int:
+        return matmul_cycles(scalars, (height, width), reduction, columns, run, distance)
+
+    stream = by_rows(cycles, plan.height, plan.width, reduction, plan.columns, run)
     stream *= emitter.choices.packed.share(node)
     compute = n.steps * (stream + chip.array.issue_cycles)
-    vector = -(-math.prod(size) * plan.columns // chip.vector.lanes) + chip.vector.latency_cycles
+    sums = plan.height * plan.width * plan.columns
+    vector = -(-sums // chip.vector.lanes) + chip.vector.latency_cycles
     return compute, vector * (1 + len(operands_of(node)))
 
 
-def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, tiles: int) -> float:
+def _exposed_weights(
+    chip: Chip, weights: tuple[Number, float], compute: Number, tiles: Number
+) -> Number:
     """Return the cycles for which the array waits for the next block of columns.
 
     What the buffer holds beside the block in use comes early; the rest, as the last tile of pixels
@@ -169,29 +185,31 @@ def _exposed_weights(chip: Chip, weights: tuple[int, float], compute: float, til
     block, share = weights
     rate = Traffic(chip)
     rate.read(chip.memory_index(chip.placement.constants), stored_part(block, share))
-    late = 1.0 - min(max(chip.weight_buffer.elements - block, 0) / block, 1.0)
-    return max(late * rate.cycles - compute / tiles, 0.0)
+    late = 1.0 - least(most(chip.weight_buffer.elements - block, 0) / block, 1.0)
+    return most(late * rate.cycles - compute / tiles, 0.0)
 
 
 def _count_constants(
     node: Convolution, plan: Plan, traffic: Traffic, n: Counts, size: tuple[int, float]
-) -> float:
+) -> Number:
     """Count the weights, bytes and share stored, and the parameters; return decoder cycles."""
     weights, share = size
     chip = traffic.chip
     buffer = chip.weight_buffer.elements
     block = plan.kernel_rows * node.window.kernel[1] * plan.channels * plan.columns
-    if plan.pixels_first or weights <= buffer:
-        streamed = streamed_bytes(weights, block, buffer, n.tiles)
-    else:
-        streamed = n.blocks * streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
+    part = streamed_bytes(weights // n.blocks, block, buffer, n.tiles)
+    streamed = choose(
+        plan.pixels_first | (weights <= buffer),
+        streamed_bytes(weights, block, buffer, n.tiles),
+        n.blocks * part,
+    )
     memory = chip.memory_index(chip.placement.constants)
     traffic.read(memory, stored_part(block, share), streamed / block)
     traffic.fetch(streamed / block)
     each = plan.columns * REQUANTIZE_BYTES[node.mode]
-    parameters = n.blocks * each
-    if plan.pixels_first:
-        parameters = streamed_bytes(parameters, each, plan.parameter_bytes, n.tiles)
+    every = n.blocks * each
+    kept = streamed_bytes(every, each, plan.parameter_bytes, n.tiles)
+    parameters = choose(plan.pixels_first, kept, every)
     traffic.read(memory, each, parameters / each)
     traffic.fetch(parameters / each)
     return streamed / chip.weight_buffer.decoder_bytes_per_cycle
@@ -203,7 +221,7 @@ def _count_activations(
     """Count the input and the output of a plan."""
     ifm = node.inputs[0]
     if ifm.name not in emitter.residents:
-        again = n.loads * (1 if plan.pixels_first and n.loads == 1 else n.blocks)
+        again = n.loads * choose(plan.pixels_first & (n.loads == 1), 1, n.blocks)
         size = (plan.height, plan.width)
         count_input(node, size, plan.loaded, again, (plan.buffer_bytes, traffic[0]))
     tile = (plan.height, plan.width, plan.columns)

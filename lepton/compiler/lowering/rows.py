@@ -14,6 +14,7 @@ from lepton.compiler.allocate import TILE_ALIGN
 from lepton.compiler.emit import Box, Emitter, Tile
 from lepton.compiler.graph import Tensor, Window
 from lepton.compiler.lowering.tiling import halo
+from lepton.cost.elementwise import Number, choose, least, most
 
 __all__ = ["RowBuffer", "Rows", "rows_of"]
 
@@ -23,28 +24,28 @@ _MOST_WINDOWS = 12
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that the windows of tiles read, in a buffer."""
+    """Rows that the windows of tiles read, in a buffer; of many plans, arrays."""
 
-    window: int
+    window: Number
     """Of one tile."""
-    advance: int
+    advance: Number
     """From one tile to the next below it."""
     extent: int
     """Of the tensor."""
-    pitch: int
+    pitch: Number
     """Bytes of a row of the stripe."""
 
     @property
-    def overlap(self) -> bool:
+    def overlap(self) -> Number:
         return self.window > self.advance
 
     @property
-    def least(self) -> int:
+    def least(self) -> Number:
         """Bytes for the rows of one window, and those that the next brings."""
-        return min(self.window + self.advance, self.extent) * self.pitch + TILE_ALIGN
+        return least(self.window + self.advance, self.extent) * self.pitch + TILE_ALIGN
 
     @property
-    def whole(self) -> int:
+    def whole(self) -> Number:
         """Bytes for all rows."""
         return self.extent * self.pitch + TILE_ALIGN
 
@@ -53,19 +54,20 @@ class Rows:
         rows = min(self.extent, self.window + _MOST_WINDOWS * self.advance)
         return min(rows * self.pitch + TILE_ALIGN, room)
 
-    def windows(self, size: int) -> int:
+    def windows(self, size: Number) -> Number:
         """Return the windows of a buffer of `size` bytes from one beginning to the next."""
-        return 1 + max((size - TILE_ALIGN) // self.pitch - self.window, 0) // self.advance
+        return 1 + most((size - TILE_ALIGN) // self.pitch - self.window, 0) // self.advance
 
-    def brought(self, size: int, tiles: int) -> int:
+    def brought(self, size: Number, tiles: Number) -> Number:
         """Return the rows that a stripe of so many tiles brings into a buffer of `size` bytes."""
-        if (size - TILE_ALIGN) // self.pitch >= self.extent:
-            return self.extent
         begun = -(-tiles // self.windows(size))
-        return begun * self.window + (tiles - begun) * self.advance
+        parts = begun * self.window + (tiles - begun) * self.advance
+        return choose((size - TILE_ALIGN) // self.pitch >= self.extent, self.extent, parts)
 
 
-def rows_of(window: Window, size: tuple[int, int], shape: tuple[int, int], channels: int) -> Rows:
+def rows_of(
+    window: Window, size: tuple[Number, Number], shape: tuple[int, int], channels: Number
+) -> Rows:
     """Return the rows that tiles of `size` output pixels read of an input of `shape`, in pixels."""
     return Rows(
         halo(window, 0, size[0], shape[0]),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lepton.compiler.emit import Box
 from lepton.compiler.graph import Window
+from lepton.cost.elementwise import Number, least
 
 __all__ = ["boxes", "halo", "input_box", "split", "stripes", "tiles_within"]
 
@@ -76,8 +77,8 @@ def input_box(
     return box, rows.pad, columns.pad
 
 
-def halo(window: Window, axis: int, out: int, extent: int) -> int:
+def halo(window: Window, axis: int, out: Number, extent: int) -> Number:
     """Return the input rows (or columns) that `out` output ones read at most."""
     reach = (out - 1) * window.stride[axis]
     reach += (window.kernel[axis] - 1) * window.dilation[axis] + 1
-    return min(reach, extent)
+    return least(reach, extent)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
-from math import gcd
 from typing import NamedTuple
+
+import numpy as np
 
 from lepton.chip import Chip, Dram
 from lepton.cost.action_names import Action
+from lepton.cost.elementwise import Number, common_divisor, least, most
 from lepton.cost.energy_estimate import prices
 from lepton.isa.declaration import WORD_BYTES
 from lepton.program import Objective
@@ -85,38 +87,43 @@ def _port(chip: Chip, number: int) -> _Port:
 
 
 class Traffic:
-    """What a piece of work asks of each memory of a chip, by the memory's number."""
+    """What a piece of work asks of each memory of a chip, by the memory's number.
+
+    Or what each of many pieces asks, where arrays are counted.
+    """
 
     def __init__(self, chip: Chip, objective: Objective = Objective.LATENCY) -> None:
         """Begin without any work; energy is counted only where it is minimized."""
         self.chip = chip
-        self.instructions: float = 0.0
+        self.instructions: Number = 0.0
         """That are fetched."""
         self._prices = chip.derived(prices) if objective is Objective.ENERGY else None
-        self._moved_pj = 0.0
+        self._moved_pj: Number = 0.0
         self._path = chip.derived(_path)
         count = len(self._path.ports)
         # cycles of each memory: all, those for reads, those for writes
-        self._sides = [[0.0] * count, [0.0] * count, [0.0] * count]
+        self._sides: list[list[Number]] = [[0.0] * count, [0.0] * count, [0.0] * count]
 
-    def read(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
+    def read(self, memory: int, run_bytes: Number, runs: Number = 1, stride: Number = 0) -> None:
         """Count reads of runs of contiguous bytes, `stride` bytes from one to the next."""
         self._count(memory, run_bytes, runs, stride, 0)
 
-    def write(self, memory: int, run_bytes: int, runs: float = 1, stride: int = 0) -> None:
+    def write(self, memory: int, run_bytes: Number, runs: Number = 1, stride: Number = 0) -> None:
         """Count writes of runs of contiguous bytes, `stride` bytes from one to the next."""
         self._count(memory, run_bytes, runs, stride, 1)
 
-    def fetch(self, instructions: float) -> None:
+    def fetch(self, instructions: Number) -> None:
         """Count the fetch of instructions."""
         self.instructions += instructions
         path = self._path
         block = path.fetch_bytes
         self._count(path.program, block, instructions * path.instruction_bytes / block, 0, 0)
 
-    def _count(self, memory: int, run_bytes: int, runs: float, stride: int, side: int) -> None:
+    def _count(
+        self, memory: int, run_bytes: Number, runs: Number, stride: Number, side: int
+    ) -> None:
         """Count reads (side 0) or writes (side 1)."""
-        if run_bytes <= 0 or runs <= 0:
+        if isinstance(run_bytes, int) and run_bytes <= 0:
             return
         if self._prices is not None:
             self._moved_pj += self._prices.moved_pj(
@@ -131,10 +138,10 @@ class Traffic:
         else:
             cycles = run_bytes / port.rate
             each = port.latencies[side] + run_bytes / requests / port.rate * port.ports
-            longest = max(cycles, requests * each / port.in_flight[side])
-        least = requests * -(-min(run_bytes, path.burst_bytes) // path.port_bytes)
+            longest = most(cycles, requests * each / port.in_flight[side])
+        fewest = requests * -(-least(run_bytes, path.burst_bytes) // path.port_bytes)
         self._sides[0][memory] += runs * cycles
-        self._sides[side + 1][memory] += runs * (least if least > longest else longest)
+        self._sides[side + 1][memory] += runs * most(fewest, longest)
 
     def with_others(self, *others: Traffic) -> Traffic:
         """Return the sum of this and other work."""
@@ -149,12 +156,12 @@ class Traffic:
         return total
 
     @property
-    def cycles(self) -> float:
+    def cycles(self) -> Number:
         """Cycles of the memory that is busy longest."""
-        return max(max(side) for side in self._sides)
+        return most(*(cycles for side in self._sides for cycles in side))
 
     @property
-    def energy_pj(self) -> float:
+    def energy_pj(self) -> Number:
         """What memories, their DMA channels and the scratchpad spend, and control on the fetch.
 
         0 unless energy is minimized.
@@ -167,14 +174,14 @@ class Traffic:
     def latency(self) -> float:
         """Cycles until the slowest of the memories answers."""
         used = zip(self._sides[0], self._path.ports, strict=True)
-        return max((port.answer for cycles, port in used if cycles), default=0.0)
+        return max((port.answer for cycles, port in used if np.any(cycles)), default=0.0)
 
 
-def _pieces(run_bytes: int, stride: int, burst: int) -> float:
+def _pieces(run_bytes: Number, stride: Number, burst: int) -> Number:
     """Return how many pieces a run is cut into, on average, where no piece crosses a burst's edge.
 
     Runs begin at all multiples of the greatest common divisor of stride and burst; 0 stands for
     runs that begin at edges.
     """
-    pieces, least = (run_bytes + burst - gcd(stride, burst)) / burst, -(-run_bytes // burst)
-    return pieces if pieces > least else least
+    pieces = (run_bytes + burst - common_divisor(stride, burst)) / burst
+    return most(pieces, -(-run_bytes // burst))
