@@ -1,11 +1,13 @@
 # `make demo` and `make test` do all of the set-up themselves, on any Linux with Python 3.11 or newer.
 # VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter, and
-# EXTRAS=test,train installs torch as well, without which the tests that need it skip.
+# EXTRAS=test,train installs torch as well, without which the tests that need it skip; WORKERS=1 is for
+# little memory: each process that runs tests takes up to 2 GB.
 
 VENV ?= .venv
 PYTHON ?= python3
 EXTRAS ?= test
 PYTEST_ARGS ?=
+WORKERS ?= auto
 CAMPAIGN_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -21,7 +23,7 @@ demo: $(VENV)/.stamp-core ## compile and simulate the default network, with pict
 	$(BIN)/lepton demo
 
 test: $(VENV)/.stamp-$(EXTRAS) ## all tests, the slow ones too
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-lint ## style and formatting
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from benchmarks.page import (
     page_parser,
     replace_part,
 )
-from lepton.models.light import light_network, light_samples
+from lepton.models.light import LIGHT_NETWORKS, light_network, light_samples
 from lepton.runtime.devices import CpuDevice, DeviceOptions, choose_devices
 from lepton.runtime.devices.library import drawn_inputs, piece_runner
 from lepton.runtime.devices.profile import Profile, best_ns
@@ -45,7 +45,7 @@ __all__ = ["Beside", "Graphs", "Placed", "Predicted", "brute_force_row", "limits
 
 PAGE = ROOT / "docs" / "placement.md"
 HEADING = "## Figures"
-CHIPS = ("edge", "nano")
+CHIPS = ("edge", "nano", "like-u55-256")
 STORED = (
     "mlperf_tiny_onnx/resnet.onnx",
     "mlperf_tiny_onnx/mobilenet_v1.onnx",
@@ -57,7 +57,7 @@ STORED = (
     "mlperf_tiny/kws_ref_model.tflite",
     "mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 )
-LIGHT = ("squeezenet", "shufflenet", "inception_v2")
+PREDICTED = ("squeezenet", "shufflenet", "inception_v2")
 LARGE = (60, 120, 240)
 
 
@@ -197,10 +197,11 @@ def networks(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files to predict, and those to place."""
     stored = [Path(os.environ["LEPTON_DATA"]) / name for name in STORED]
     light, mixed = [], []
-    for name in LIGHT:
+    for name in LIGHT_NETWORKS:
         path = folder / f"{name}.onnx"
         path.write_bytes(light_network(name).SerializeToString())
-        light.append(path)
+        if name in PREDICTED:
+            light.append(path)
         target = folder / f"{name}_mixed.onnx"
         _part_quantized(path, target, light_samples(2, seed=2))
         mixed.append(target)

@@ -31,6 +31,7 @@ from lepton.compiler.lifetimes import (
     with_replaced,
 )
 from lepton.compiler.lowering import lower
+from lepton.compiler.lowering.addition import Addition
 from lepton.compiler.lowering.grouping import Groups, find_groups, lower_group, replanned
 from lepton.compiler.memory_map import (
     ALIGN,
@@ -262,6 +263,10 @@ def _emit_best(
                 each for each in ranked if each in best and each.share != division.share
             )
             return memory
+    if Addition in emitter.choices.kinds and not emitter.choices.adds_apart:
+        # a tile of three tensors may be one too many where one of two fits
+        emitter.choices.adds_apart = True
+        return _emit_best(work, emitter, ends, turns)
     # where tiles may take most, what is missing is missing for good
     raise failures[max(failures)]
 

@@ -11,6 +11,7 @@ pytest.importorskip("ai_edge_litert", reason="LiteRT is the reference")
 
 from lepton.chip import load_chip
 from lepton.compiler import schedule
+from lepton.compiler.allocate import NoRoom
 from lepton.compiler.compile import CompileOptions, compile_model
 from lepton.compiler.emit import Emitter
 from lepton.compiler.graph import Binary, Convolution, Graph
@@ -93,6 +94,20 @@ def test_chosen_where_a_tensor_would_cross_or_the_array_would_wait(
     monkeypatch.setattr(schedule, "find_groups", lambda *_: {})
     apart = compile_bytes(model, chip)
     assert estimate_program(together).cycles < gain * estimate_program(apart).cycles
+
+
+def test_apart_where_there_is_no_room_for_both(monkeypatch: pytest.MonkeyPatch):
+    model, chip = bottleneck(8, 16), load_chip("nano")
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule, "find_groups", lambda *_: {})
+        apart = compile_bytes(model, chip)
+
+    def refuse(*_: object) -> None:
+        raise NoRoom("scratchpad", 2, 1)
+
+    assert any(operator.reason for operator in compile_bytes(model, chip).operators)
+    monkeypatch.setattr(schedule, "lower_group", refuse)
+    assert compile_bytes(model, chip).instructions == apart.instructions
 
 
 def test_a_result_that_others_read_is_made_as_a_whole():
