@@ -21,12 +21,14 @@ from lepton.simulator.dram_intrinsics import (
     delay_all,
     delay_few,
     key_at,
+    likely,
     put_few,
     put_many,
     renew_few,
     renew_many,
     search_few,
     search_many,
+    unlikely,
 )
 from lepton.simulator.dram_state import (
     ACT,
@@ -66,7 +68,7 @@ from lepton.simulator.dram_state import (
     WAITING,
 )
 
-__all__ = ["delay_gates", "first_of_others", "group_of", "key_of", "move_base", "next_of", "offer"]
+__all__ = ["delay_gates", "first_of_all", "group_of", "key_of", "move_base", "next_of", "offer"]
 __all__ += ["put", "renew", "since_base"]
 
 I64 = NDArray[np.int64]
@@ -82,7 +84,7 @@ def group_of(c: I64, local: int) -> int:
 def delay_gates(c: I64, m: I64, kind: int, gaps: int, t: int) -> None:
     """Delay a kind of command, in all bank groups, to `t` plus the gaps there."""
     gate = GATES + kind * MAX_GROUPS
-    if c[GROUPS] <= FEW_GROUPS:
+    if likely(c[GROUPS] <= FEW_GROUPS):
         delay_few(m, gate, c, gaps, t)
     else:
         delay_all(m, gate, c, gaps, t)
@@ -114,14 +116,14 @@ def renew(
     """Delay the banks' next commands, of two kinds, and set that of one bank to `own`.
 
     `command` and `other` are keys: the kind, and the cycle to which the gaps to the groups, which
-    begin at `gaps` and `other_gaps`, are added. Return the least key, of cycle `then` at least, of
-    the other banks, with their turns. All keys count from `BASE`.
+    begin at `gaps` and `other_gaps`, are added. Return the least key of all, of cycle `then` at
+    least, with its turn after that bank. All keys count from `BASE`.
     """
     gaps, other_gaps, then = _by_bank(gaps), _by_bank(other_gaps), since_base(m, then, 0)
     if c[BANKS] <= FEW_BANKS:
         return renew_few(m, NEXT, c, gaps, command, other_gaps, other, local, own, then)
     best = renew_many(m, NEXT, c, gaps, command, other_gaps, other, local, own, then)
-    if c[BANKS] > 2 * FEW_BANKS:
+    if unlikely(c[BANKS] > 2 * FEW_BANKS):
         best = min(best, renew_many(
             m, NEXT + FEW_BANKS, c, gaps + FEW_BANKS, command, other_gaps + FEW_BANKS,
             other, local - 2 * FEW_BANKS, own, then,
@@ -130,13 +132,13 @@ def renew(
 
 
 @njit(allocates=False, inlined=True)
-def first_of_others(c: I64, m: I64, local: int, then: int) -> int:
-    """Return the least key, of cycle `then` at least, of the banks but one, by turns after it."""
+def first_of_all(c: I64, m: I64, local: int, then: int) -> int:
+    """Return the least key of all banks, of cycle `then` at least, with its turn after one."""
     then = since_base(m, then, 0)
     if c[BANKS] <= FEW_BANKS:
         return search_few(m, NEXT, local, then)
     best = search_many(m, NEXT, local, then)
-    if c[BANKS] > 2 * FEW_BANKS:
+    if unlikely(c[BANKS] > 2 * FEW_BANKS):
         best = min(best, search_many(m, NEXT + FEW_BANKS, local - 2 * FEW_BANKS, then))
     return best
 
@@ -144,7 +146,7 @@ def first_of_others(c: I64, m: I64, local: int, then: int) -> int:
 @njit(allocates=False, inlined=True)
 def _has_choice(c: I64, m: I64, b: int, hit: int, reads: int) -> bool:
     """Tell if a bank with requests for its open row can go on with several kinds of command."""
-    if reads != 0 and reads != hit:
+    if unlikely(reads != 0 and reads != hit):
         return True
     return hit & m[b + WAITING] & -m[b + WAITING] == 0 and m[b + HIT_COUNT] >= c[HIT_LIMIT]
 
@@ -164,7 +166,7 @@ def next_of(c: I64, m: I64, local: int) -> int:
         reads = hit & m[b + READ]
         if hit == 0:
             at, kind = m[b + PRE], PRECHARGE
-        elif _has_choice(c, m, b, hit, reads):
+        elif unlikely(_has_choice(c, m, b, hit, reads)):
             m[CHOICES] |= 1 << local
             return key_of(NO_CYCLE, SEVERAL)
         else:

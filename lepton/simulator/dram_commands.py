@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lepton.jit import njit
 from lepton.simulator.dram_banks import (
     delay_gates,
-    first_of_others,
+    first_of_all,
     group_of,
     key_of,
     next_of,
@@ -24,8 +24,10 @@ from lepton.simulator.dram_intrinsics import (
     KIND_MASK,
     TURN_MASK,
     key_at,
+    likely,
     lowest,
     rotated,
+    unlikely,
 )
 from lepton.simulator.dram_queues import entries_of, position_of, remove, row_of
 from lepton.simulator.dram_state import (
@@ -154,9 +156,11 @@ def _access(
         m[b + PRE] = max(m[b + PRE], t + c[RTP])
         ticket = m[entries_of(c, local) + at * ENTRY_FIELDS + TICKET]
         m[DECIDED] = ticket
-        while ticket >= 0:
+        while True:
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]
+            if likely(ticket < 0):
+                break
     remove(c, m, f, local, at, is_write)
     m[HITS] += m[b + HIT_COUNT] > 0
     m[b + HIT_COUNT] += 1
@@ -201,7 +205,7 @@ def _first_of_several(c: I64, m: I64, local: int, t: int) -> tuple[int, int]:
 def _first_of_bank(c: I64, m: I64, local: int, t: int) -> int:
     """Return the key, counted from `BASE`, of the bank's next command from `t` on."""
     own = key_at(m, NEXT, local)
-    if own & KIND_MASK == SEVERAL:
+    if unlikely(own & KIND_MASK == SEVERAL):
         at, kind = _first_of_several(c, m, local, t)
         return since_base(m, at, kind)
     return max(own, since_base(m, t, own & KIND_MASK))
@@ -214,14 +218,13 @@ def _turn(m: I64, local: int) -> int:
 
 
 @njit(allocates=False, inlined=True)
-def _note_best(c: I64, m: I64, last: int, own: int, best: int, t: int) -> None:
+def _note_best(c: I64, m: I64, last: int, best: int, t: int) -> None:
     """Pick the first command from `t` on, by turns from the bank after the one served last.
 
-    `own` is that one's key, `best` the first of the others' but those that have a choice.
+    `best` is the first key of the banks but those that have a choice.
     """
-    best = min(best, max(own, since_base(m, t, own & KIND_MASK)) | (TURN_MASK << KIND_BITS))
     after = last + 1
-    if m[CHOICES]:
+    if unlikely(m[CHOICES] != 0):
         turn = rotated(m[CHOICES], after)
         while turn:
             place = lowest(turn)
@@ -237,7 +240,7 @@ def _note_best(c: I64, m: I64, last: int, own: int, best: int, t: int) -> None:
 @njit(allocates=False, inlined=True)
 def _issue(c: I64, m: I64, f: U32, k: I64, local: int, kind: int, t: int, then: int) -> None:
     """Issue the bank's next command; pick another from `then` on."""
-    if kind >= READ_COMMAND:
+    if likely(kind >= READ_COMMAND):
         gaps, by, other_gaps, other = _access(c, m, f, k, local, kind - READ_COMMAND, t)
     elif kind == ACTIVATE:
         gaps, by, other_gaps, other = _activate(c, m, local, t)
@@ -246,15 +249,15 @@ def _issue(c: I64, m: I64, f: U32, k: I64, local: int, kind: int, t: int, then: 
     own = next_of(c, m, local)
     best = renew(c, m, gaps, by, other_gaps, other, local, own, then)
     m[BEST] = STALE
-    if not c[SINGLE]:
-        _note_best(c, m, local, own, best, then)
+    if likely(c[SINGLE] == 0):
+        _note_best(c, m, local, best, then)
 
 
 @njit(allocates=False, inlined=True)
 def _pick_in_turn(c: I64, m: I64, t: int) -> None:
     """Find the first command from `t` on; banks take turns from the one after the last served."""
     last = int(m[POINTER] & (MAX_BANKS - 1))
-    _note_best(c, m, last, key_at(m, NEXT, last), first_of_others(c, m, last, t), t)
+    _note_best(c, m, last, first_of_all(c, m, last, t), t)
 
 
 @njit(allocates=False, inlined=True)
@@ -292,7 +295,7 @@ def _pick_oldest(c: I64, m: I64, t: int) -> None:
 @njit(allocates=False, inlined=True)
 def pick(c: I64, m: I64, t: int) -> None:
     """Find the first command that can be issued from `t` on."""
-    if c[SINGLE]:
+    if unlikely(c[SINGLE] != 0):
         _pick_oldest(c, m, t)
     else:
         _pick_in_turn(c, m, t)
@@ -302,10 +305,10 @@ def pick(c: I64, m: I64, t: int) -> None:
 def consider(c: I64, m: I64, local: int, t: int) -> None:
     """Take a bank's new request into account for the next command from `t` on."""
     best = m[BEST]
-    if best < 0:
+    if unlikely(best < 0):
         return
     turn = _turn(m, local)
-    if turn == best & (TURN_MASK << KIND_BITS) and best & KIND_MASK != NOTHING:
+    if unlikely(turn == best & (TURN_MASK << KIND_BITS) and best & KIND_MASK != NOTHING):
         m[BEST] = STALE
         return
     m[BEST] = min(best, m[BASE] + (_first_of_bank(c, m, local, t) | turn))

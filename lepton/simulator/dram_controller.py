@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lepton.jit import njit
 from lepton.simulator.dram_banks import group_of, move_base, offer, put, renew
 from lepton.simulator.dram_commands import command, consider, pick, precharge
-from lepton.simulator.dram_intrinsics import CYCLE_SHIFT
+from lepton.simulator.dram_intrinsics import CYCLE_SHIFT, likely, unlikely
 from lepton.simulator.dram_queues import enter, room, schedule, starts_drain
 from lepton.simulator.dram_state import (
     ACT,
@@ -145,7 +145,7 @@ def _moves(c: I64, m: I64) -> bool:
 @njit(allocates=False, inlined=True)
 def _refreshes(c: I64, m: I64, t: int) -> bool:
     """Begin a refresh that is due or go on with it; tell if that took the command bus."""
-    if t < m[REFRESH_AT]:
+    if likely(t < m[REFRESH_AT]):
         return False
     if t - (m[BASE] >> CYCLE_SHIFT) >= EPOCH // 2:
         move_base(c, m, t)
@@ -163,14 +163,14 @@ def run_cycle(c: I64, m: I64, f: U32, k: I64, t: int) -> None:
     """Do what the channel does in cycle `t`, before which nothing is left to do."""
     first = ACTIVATE if _refreshes(c, m, t) else NOTHING
     while first == NOTHING or c[DUAL]:
-        if m[BEST] < 0:
+        if unlikely(m[BEST] < 0):
             pick(c, m, t)
         if m[BEST] >> CYCLE_SHIFT > t:
             break
         before, first = first, command(c, m, f, k, first, t)
         if before != NOTHING or not c[DUAL]:
             break
-    if not c[SINGLE]:
+    if likely(c[SINGLE] == 0):
         local = schedule(c, m, f)
         if local >= 0:
             consider(c, m, local, t + 1)
@@ -201,7 +201,7 @@ def _when(c: I64, m: I64, clock: int) -> int:
 @njit(allocates=False, inlined=True)
 def _next_from(c: I64, m: I64, clock: int) -> int:
     """Return the first cycle from `clock` on in which anything happens."""
-    if m[BEST] < 0:
+    if unlikely(m[BEST] < 0):
         pick(c, m, clock)
     return _when(c, m, clock)
 

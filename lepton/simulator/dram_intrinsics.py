@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from lepton.simulator.dram_timing import MAX_GROUPS
 
 __all__ = ["CYCLE_SHIFT", "FEW_BANKS", "FEW_GROUPS", "KIND_BITS", "KIND_MASK", "TURN_MASK"]
-__all__ += ["count_of", "delay_all", "delay_few", "key_at", "length_of", "lowest", "put_few"]
+__all__ += [
+    "count_of",
+    "delay_all",
+    "delay_few",
+    "key_at",
+    "length_of",
+    "likely",
+    "unlikely",
+    "lowest",
+    "put_few",
+]
 __all__ += ["put_many", "renew_few", "renew_many", "rotated", "search_few", "search_many"]
 
 I64 = NDArray[np.int64]
@@ -68,6 +78,22 @@ def _rotated(typingcontext: Any, mask: Any, by: Any) -> Any:
         return builder.or_(builder.lshr(args[0], right), builder.shl(args[0], left))
 
     return types.int64(types.int64, types.int64), codegen
+
+
+def _expected(truth: int) -> Any:
+    """Return a function that tells the compiler what a condition most often is."""
+
+    def expected(typingcontext: Any, condition: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bit = ir.IntType(1)
+            expect = builder.module.declare_intrinsic(
+                "llvm.expect", [bit], ir.FunctionType(bit, [bit, bit])
+            )
+            return builder.call(expect, [args[0], ir.Constant(bit, truth)])
+
+        return types.boolean(types.boolean), codegen
+
+    return intrinsic(expected)
 
 
 def _splat(builder: Any, scalar: Any, count: int) -> Any:
@@ -164,12 +190,12 @@ class _Banks:
         """Return the kinds of command in keys."""
         return self.builder.and_(keys, self.all(KIND_MASK))
 
-    def delays(self, keys: Any, before: Any, gaps: Any, by: Any) -> Any:
-        """Return the later of `before` and a command plus gaps, where keys are of its kind."""
-        new = self.builder.add(gaps, self.all(by))
-        kind = self.kinds(self.all(by))
-        same = self.builder.icmp_signed("==", self.kinds(keys), kind)
-        return self.builder.select(same, _later(self.builder, before, new), before)
+    def delayed(self, keys: Any, gaps: Any, by: Any) -> Any:
+        """Return keys delayed to a command plus gaps, where they are of its kind."""
+        then = self.all(by)
+        same = self.builder.icmp_signed("==", self.kinds(keys), self.kinds(then))
+        later = _later(self.builder, keys, self.builder.add(gaps, then))
+        return self.builder.select(same, later, keys)
 
     def turns(self, bank: Any) -> Any:
         """Return each bank's place, in a key, in the order of turns after `bank`."""
@@ -177,20 +203,15 @@ class _Banks:
         turns = self.builder.sub(lanes, self.all(self.builder.shl(bank, _I64(KIND_BITS))))
         return self.builder.and_(turns, self.all(TURN_MASK << KIND_BITS))
 
-    def candidates(self, keys: Any, bank: Any, then: Any) -> Any:
-        """Return keys, `then` at least, with turns; that of `bank` later than any."""
+    def first(self, keys: Any, bank: Any, then: Any) -> Any:
+        """Return the least key, of cycle `then` at least, with its turn after `bank`."""
         now = self.builder.or_(self.kinds(keys), self.all(then))
-        late = self.builder.or_(_later(self.builder, keys, now), self.turns(bank))
-        return self.builder.select(self.own(bank), self.all((1 << 31) - 1), late)
-
-    def put(self, pointer: Any, keys: Any, bank: Any, own: Any) -> None:
-        """Store keys, that of a bank replaced."""
-        keys = self.builder.select(self.own(bank), self.all(own), keys)
-        self.builder.store(keys, pointer, align=4)
-
-    def first(self, keys: Any) -> Any:
-        """Return the least key in 64 bits."""
+        keys = self.builder.or_(_later(self.builder, keys, now), self.turns(bank))
         return self.builder.sext(_least(self.builder, keys, self.count), _I64)
+
+    def replaced(self, keys: Any, bank: Any, own: Any) -> Any:
+        """Return keys, that of a bank replaced."""
+        return self.builder.select(self.own(bank), self.all(own), keys)
 
 
 def _put(count: int) -> Put:
@@ -200,7 +221,7 @@ def _put(count: int) -> Put:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             code = _Banks(context, builder, count)
             target = code.at(m, args[0], args[1])
-            code.put(target, code.load(target), args[2], args[3])
+            builder.store(code.replaced(code.load(target), args[2], args[3]), target, align=4)
             return context.get_dummy_value()
 
         return types.none(m, *[types.int64] * 3), codegen
@@ -209,13 +230,13 @@ def _put(count: int) -> Put:
 
 
 def _search(count: int) -> Search:
-    """Return a kernel that finds the first of `count` banks but one."""
+    """Return a kernel that finds the first of `count` banks."""
 
     def search(typingcontext: Any, m: Any, first: Any, bank: Any, then: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             code = _Banks(context, builder, count)
             keys = code.load(code.at(m, args[0], args[1]))
-            return code.first(code.candidates(keys, args[2], args[3]))
+            return code.first(keys, args[2], args[3])
 
         return types.int64(m, *[types.int64] * 3), codegen
 
@@ -223,10 +244,7 @@ def _search(count: int) -> Search:
 
 
 def _renew(count: int) -> Renew:
-    """Return a kernel that delays `count` banks, sets one of them and finds the first other.
-
-    What does not wait for the gaps, which are loaded last, is computed apart from them.
-    """
+    """Return a kernel that delays `count` banks, sets one of them and finds the first."""
 
     def renew(
         typingcontext: Any, m: Any, first: Any, c: Any, gaps: Any, command: Any,
@@ -237,19 +255,22 @@ def _renew(count: int) -> Renew:
             code = _Banks(context, builder, count)
             target = code.at(m, values, first)
             keys = code.load(target)
-            candidates = code.candidates(keys, bank, then)
-            delays = code.all(-(1 << 31))
             for start, by in ((gaps, command), (other_gaps, other)):
-                row = code.load(code.at(c, gap_values, start))
-                delays = code.delays(keys, delays, row, by)
-            code.put(target, _later(builder, keys, delays), bank, own)
-            delays = builder.or_(delays, code.turns(bank))
-            return code.first(_later(builder, candidates, delays))
+                keys = code.delayed(keys, code.load(code.at(c, gap_values, start)), by)
+            keys = code.replaced(keys, bank, own)
+            builder.store(keys, target, align=4)
+            return code.first(keys, bank, then)
 
         return types.int64(m, types.int64, c, *[types.int64] * 7), codegen
 
     return cast(Renew, intrinsic(renew))
 
+
+likely = cast("Callable[[bool], bool]", _expected(1))
+"""A condition that mostly holds: the code for it lies in a straight line."""
+
+unlikely = cast("Callable[[bool], bool]", _expected(0))
+"""A condition that seldom holds: the code for it lies out of the way."""
 
 lowest = cast("Callable[[int], int]", intrinsic(_lowest))
 """Index of the lowest bit of a mask that is not zero."""
@@ -272,11 +293,11 @@ renew_few, renew_many = _renew(FEW_BANKS), _renew(2 * FEW_BANKS)
 """Renew `FEW_BANKS` banks, or twice as many, from `first` on, for a command that is issued.
 
 Delay those of two kinds, each to a key of a command plus the gaps there; set that of `bank`,
-counted from `first`, to `own`; return the others' least key, `then` at least and with its turn.
+counted from `first`, to `own`; return the least key, of cycle `then` at least, with its turn.
 """
 
 put_few, put_many = _put(FEW_BANKS), _put(2 * FEW_BANKS)
 """Set the bank of a number, counted from the first."""
 
 search_few, search_many = _search(FEW_BANKS), _search(2 * FEW_BANKS)
-"""Return the least key of the banks but one."""
+"""Return the least key, of a cycle at least, with its turn after a bank."""

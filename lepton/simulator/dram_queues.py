@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from lepton.jit import njit
 from lepton.simulator.dram_banks import offer
-from lepton.simulator.dram_intrinsics import KIND_MASK, count_of, key_at, length_of, lowest, rotated
+from lepton.simulator.dram_intrinsics import (
+    KIND_MASK,
+    count_of,
+    key_at,
+    length_of,
+    likely,
+    lowest,
+    rotated,
+    unlikely,
+)
 from lepton.simulator.dram_state import (
     ACTIVE,
     ALLOWED,
@@ -169,7 +178,7 @@ def _compact_bank(c: I64, m: I64, local: int) -> None:
         at = lowest(waiting)
         for field in range(ENTRY_FIELDS):
             m[entry + to * ENTRY_FIELDS + field] = m[entry + at * ENTRY_FIELDS + field]
-        if c[SINGLE]:
+        if unlikely(c[SINGLE] != 0):
             m[sequence + to] = m[sequence + at]
         hits |= (hit >> at & 1) << to
         reads |= (read >> at & 1) << to
@@ -186,12 +195,12 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
     While a refresh holds a bank back it offers nothing.
     """
     b = BANK_STATE + local * BANK_FIELDS
-    if length_of(m[b + WAITING]) >> c[POSITION_BITS]:
+    if unlikely(length_of(m[b + WAITING]) >> c[POSITION_BITS] != 0):
         _compact_bank(c, m, local)
     at = length_of(m[b + WAITING]) & (MAX_QUEUE - 1)
     entry = entries_of(c, local) + at * ENTRY_FIELDS
     m[entry + LINE], m[entry + TICKET] = line, ticket
-    if c[SINGLE]:
+    if unlikely(c[SINGLE] != 0):
         m[c[SEQUENCES] + position_of(c, local) + at] = m[SEQUENCE]
         m[SEQUENCE] += 1
     waiting, bit = m[b + WAITING], 1 << at
@@ -202,7 +211,7 @@ def _push(c: I64, m: I64, local: int, line: int, ticket: int, is_write: int) -> 
     if waiting != 0 and (not hits or key_at(m, NEXT, local) & KIND_MASK == READ_COMMAND + is_write):
         return False
     m[ACTIVE] |= 1 << local
-    if (m[ALLOWED] >> local) & 1:
+    if likely((m[ALLOWED] >> local) & 1 != 0):
         offer(c, m, local)
         return True
     return False
@@ -215,7 +224,7 @@ def remove(c: I64, m: I64, f: U32, local: int, at: int, is_write: int) -> None:
     Then there is room for all that wait for it; before, either for all or for none.
     """
     f[_hash(c, m[entries_of(c, local) + at * ENTRY_FIELDS + LINE])] -= _one(is_write)
-    if c[SINGLE]:
+    if unlikely(c[SINGLE] != 0):
         m[QUEUES + COUNT] -= 1
     else:
         m[QUEUES + ELIGIBLE] |= m[QUEUE_MASKS + local]
@@ -251,7 +260,7 @@ def _enqueue(c: I64, m: I64, line: int, ticket: int, is_write: int) -> None:
     The positions are a ring: from the next free one on, they are in order of age.
     """
     q = QUEUES + is_write * QUEUE_FIELDS
-    if (m[q + VALID] >> m[q + TAIL]) & 1:
+    if unlikely((m[q + VALID] >> m[q + TAIL]) & 1 != 0):
         _compact_queue(m, q, is_write)
     at = m[q + TAIL] & (MAX_QUEUE - 1)
     m[q + TAIL] = (at + 1) & (MAX_QUEUE - 1)
@@ -324,7 +333,7 @@ def schedule(c: I64, m: I64, f: U32) -> int:
 @njit(allocates=False, inlined=True)
 def room(c: I64, m: I64, f: U32, line: int, is_write: int) -> bool:
     """Tell if the channel takes a request now."""
-    if not c[SINGLE]:
+    if likely(c[SINGLE] == 0):
         return m[QUEUES + is_write * QUEUE_FIELDS + COUNT] < c[QUEUE]
     return m[QUEUES + COUNT] < c[QUEUE] and not (is_write and _find(c, m, f, line, 0) >= 0)
 
@@ -338,7 +347,7 @@ def enter(c: I64, m: I64, f: U32, k: I64, line: int, is_write: int, ticket: int)
     """
     k[ticket, LINK], k[ticket, DONE] = -1, m[CLOCK] + 1 if is_write else -1
     place = _hash(c, line)
-    if f[place] != 0:
+    if unlikely(f[place] != 0):
         if _find(c, m, f, line, 1) >= 0:
             m[MERGED] += 1
             k[ticket, DONE] = m[CLOCK] + 1
@@ -350,7 +359,7 @@ def enter(c: I64, m: I64, f: U32, k: I64, line: int, is_write: int, ticket: int)
             k[first, LINK] = ticket
             return
     f[place] += _one(is_write)
-    if c[SINGLE]:
+    if unlikely(c[SINGLE] != 0):
         m[QUEUES + COUNT] += 1
         _push(c, m, _bank_of(c, line), line, ticket, is_write)
         m[BEST] = STALE

@@ -18,13 +18,21 @@ from lepton.simulator.dram_controller import (
 from lepton.simulator.dram_queues import enter
 from lepton.simulator.dram_state import (
     ACTIVATES,
+    BANK_FIELDS,
+    BANK_STATE,
+    BANKS,
     CLOCK,
     COUNTERS,
+    DECIDED,
     DONE,
     HITS,
     LINE_MASK,
+    QUEUES,
+    READ,
     READS,
     REFRESHES,
+    VALID,
+    WAITING,
     WRITES,
     ControllerState,
     controller_state,
@@ -89,17 +97,29 @@ def _send(
     return signs
 
 
+@njit(allocates=False, inlined=True)
+def _reads_wait(c: I64, m: I64) -> bool:
+    """Tell if a read waits in a channel."""
+    reads = m[QUEUES + VALID]
+    for local in range(c[BANKS]):
+        b = BANK_STATE + local * BANK_FIELDS
+        reads |= m[b + WAITING] & m[b + READ]
+    return reads != 0
+
+
 @njit(allocates=False)
-def _finish(s: ControllerState, address: I64) -> int:
-    """Run until all requests are done; return the cycle after that."""
-    for i in range(len(address)):
-        if s.tickets[i, DONE] < 0:
-            ch = channel_of(s.configuration, address[i])
-            while s.tickets[i, DONE] < 0:
-                advance(s, ch, next_event(s, ch) + 1)
-    end = 0
-    for i in range(len(address)):
-        end = max(end, s.tickets[i, DONE])
+def _finish(s: ControllerState, sent: int) -> int:
+    """Run until all requests are done; return the cycle after that.
+
+    That is when the one sent last is done, or what the last read command of a channel answers.
+    """
+    end = s.tickets[sent - 1, DONE] if sent else 0
+    for ch in range(len(s.blocks)):
+        m = s.blocks[ch]
+        while _reads_wait(s.configuration, m):
+            advance(s, ch, next_event(s, ch) + 1)
+        if m[DECIDED] >= 0:
+            end = max(end, s.tickets[m[DECIDED], DONE])
     for ch in range(len(s.blocks)):
         advance(s, ch, end + 1)
     return end + 1
@@ -121,7 +141,7 @@ def replay(
     writes = np.ascontiguousarray(is_write, np.bool_).view(np.uint8)
     if _send(state, address, writes, earliest, timing.channels, accepted) < 0:
         raise InputError("DRAM trace: addresses must not be negative")
-    cycles = _finish(state, address)
+    cycles = _finish(state, count)
     total = state.blocks[:, :COUNTERS].sum(axis=0)
     return Replay(
         cycles,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import CYCLE_SHIFT
 from lepton.simulator.dram_timing import (
     FIELDS,
@@ -24,12 +25,21 @@ from lepton.simulator.dram_timing import (
     rules,
 )
 
-__all__ = ["ControllerState", "controller_state"]
+__all__ = ["ControllerState", "aligned_rows", "controller_state"]
 
 I64 = NDArray[np.int64]
 
 LATER = 1 << 50
 """The time of what does not happen."""
+
+_LINE = 8
+"""Elements of a cache line: a vector that lies in two of them takes twice as long."""
+
+
+def _whole_lines(elements: int) -> int:
+    """Return at least so many elements, a multiple of a cache line's."""
+    return elements + -elements % _LINE
+
 
 # configuration: scalars, shift and mask of each address field, then the gaps between commands
 (GROUPS, BANKS, RANKS, PER_RANK, SINGLE, QUEUE, BANK_QUEUE, DRAIN_ABOVE, HIT_LIMIT) = range(9)
@@ -37,7 +47,7 @@ LATER = 1 << 50
 (GROUP_BITS, BANK_BITS, POSITION_BITS, LINE_MASK, SEQUENCES, HASH_SHIFT, SHIFT) = range(19, 26)
 MASK = SHIFT + len(FIELDS)
 # a row of gaps per group: from a read (write) there to reads and writes, from a row command
-READ_GAPS = MASK + len(FIELDS)
+READ_GAPS = _whole_lines(MASK + len(FIELDS))
 WRITE_GAPS = READ_GAPS + 2 * MAX_GROUPS**2
 ACTIVATE_GAPS = WRITE_GAPS + 2 * MAX_GROUPS**2
 WINDOW_GAPS = ACTIVATE_GAPS + MAX_GROUPS**2
@@ -63,7 +73,7 @@ QUEUES = 24
 FAW_SLOT, FAW_FIELDS = 4, 5
 FAW_TIMES = QUEUES + 2 * QUEUE_FIELDS
 # per kind of command and group, the earliest cycle that other banks' commands allow
-GATES = FAW_TIMES + FAW_FIELDS * MAX_GROUPS
+GATES = _whole_lines(FAW_TIMES + FAW_FIELDS * MAX_GROUPS)
 # per bank; a bit of HIT (a request for the open row) or READ counts where WAITING has it too
 (OPEN, HIT_COUNT, COLUMN_RD, COLUMN_WR, PRE, ACT, WAITING, HIT, READ) = range(9)
 BANK_FIELDS = 16
@@ -101,9 +111,6 @@ FILTER_BITS = 16
 """Bits of a counter."""
 
 (LINK, DONE) = range(2)
-
-_LINE = 8
-"""Elements of a cache line."""
 
 
 class ControllerState(NamedTuple):
@@ -154,17 +161,20 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     fields = zip(FIELDS, bits.shifts, bits.masks, strict=True)
     within = [shift for name, shift, mask in fields if mask and name != "ch"]
     row[HASH_SHIFT] = min(within)
-    row[SHIFT:MASK], row[MASK:READ_GAPS] = bits.shifts, bits.masks
+    row[SHIFT:MASK], row[MASK : MASK + len(FIELDS)] = bits.shifts, bits.masks
     gaps = rules(timing)
     by_group = np.concatenate([table.ravel() for table in gaps])
-    return np.concatenate([row, by_group, _by_bank(timing, by_group)])
+    parts = np.concatenate([row, by_group, _by_bank(timing, by_group)])
+    made = aligned_rows(1, _whole_lines(len(parts)))[0]
+    made[: len(parts)] = parts
+    return made
 
 
-def _aligned(rows: int, columns: int) -> I64:
-    """Return zeros of at least so many columns, whose rows begin with a cache line."""
-    columns += -columns % _LINE
+@njit(inlined=True)
+def aligned_rows(rows: int, columns: int) -> I64:
+    """Return zeros; rows of as many elements as whole lines have begin with a cache line."""
     made = np.zeros(rows * columns + _LINE, np.int64)
-    first = -made.ctypes.data // made.itemsize % _LINE
+    first = -np.int64(made.ctypes.data) // made.itemsize % _LINE
     return made[first : first + rows * columns].reshape(rows, columns)
 
 
@@ -175,7 +185,8 @@ def controller_state(timing: DramTiming, arbitration: Arbitration, tickets: int)
     """
     configuration = _configuration(timing, arbitration)
     sequences = _positions(timing, configuration) if configuration[SINGLE] else 0
-    blocks = _aligned(timing.channels, int(configuration[SEQUENCES]) + sequences)
+    columns = _whole_lines(int(configuration[SEQUENCES]) + sequences)
+    blocks = aligned_rows(timing.channels, columns)
     blocks[:, ALLOWED], blocks[:, REFRESHING] = -1, -1
     blocks[:, BEST] = NO_COMMAND
     blocks[:, REFRESH_AT] = min(timing.refresh_interval - 1, EPOCH)

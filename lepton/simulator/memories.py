@@ -23,6 +23,7 @@ from lepton.simulator.dram_state import (
     HITS,
     PRECHARGES,
     REFRESHES,
+    aligned_rows,
     controller_state,
 )
 from lepton.simulator.dram_state import READS as DRAM_READS
@@ -53,7 +54,6 @@ CHANNEL_COLUMNS = 6
 (TOTAL_READ_BYTES, TOTAL_WRITE_BYTES, TOTAL_HITS, TOTAL_MISSES, TOTAL_ACTIVATES) = range(5)
 (TOTAL_PRECHARGES, TOTAL_REFRESHES, TOTAL_WRITES, TOTAL_BINS, TOTALS) = range(5, 10)
 
-_NONE = np.zeros((0, 1), np.int64)
 _NO_FILTERS = np.zeros((0, 1), np.uint32)
 
 
@@ -116,7 +116,7 @@ def _parts(chip: Chip) -> int:
 def _stacked(blocks: list[I64]) -> I64:
     """Return the blocks of all DRAMs' channels, the narrower ones filled up with zeros."""
     width = max((block.shape[1] for block in blocks), default=1)
-    made = np.zeros((sum(len(block) for block in blocks), width), np.int64)
+    made = aligned_rows(sum(len(block) for block in blocks), width)
     row = 0
     for block in blocks:
         made[row : row + len(block), : block.shape[1]] = block
@@ -151,7 +151,7 @@ def _cold_state(
         np.zeros((count, int(memories[:, PORTS].max(initial=1)) or 1), np.int64),
         np.zeros((count, 2, flight), np.int64),
         np.zeros((count, 2), np.int64),
-        np.stack([state.configuration for state in states]) if states else _NONE,
+        _stacked([state.configuration[None] for state in states]),
         _stacked([state.blocks for state in states]),
         np.concatenate([state.filters for state in states]) if states else _NO_FILTERS,
         np.zeros((tickets, 2), np.int64),
@@ -169,9 +169,11 @@ def cold_memories(chip: Chip) -> MemoryState:
 @njit(inlined=True)
 def copied(cold: MemoryState) -> MemoryState:
     """Return memories that can be changed; a ticket and its access mean nothing before its use."""
+    blocks = aligned_rows(*cold.blocks.shape)
+    blocks[:] = cold.blocks
     return MemoryState(
         cold.memories.copy(), cold.ports.copy(), cold.flight.copy(), cold.heads.copy(),
-        cold.configurations, cold.blocks.copy(), cold.filters.copy(),
+        cold.configurations, blocks, cold.filters.copy(),
         np.empty_like(cold.tickets), np.empty_like(cold.accesses), cold.channels.copy(), cold.parts,
     )  # fmt: skip
 
