@@ -140,12 +140,16 @@ def occupancy(program: Program, trace: Trace, core: int = 0) -> Occupancy:
     same = e["cell"][1:] == e["cell"][:-1]
     begins[1:] = ~same | ((e["write"][1:] == 1) & (e["write"][:-1] == 0))
     first = np.flatnonzero(begins)
-    cell = e["cell"][first]
+    cell, start = e["cell"][first], e["start"][first]
+    end = np.maximum.reduceat(e["end"], first)
+    # what is overwritten in place is not there twice
+    again = cell[1:] == cell[:-1]
+    end[:-1] = np.where(again, np.minimum(end[:-1], start[1:]), end[:-1])
     parts = (
         e["bounds"][cell],
         e["bounds"][cell + 1],
-        e["start"][first],
-        np.maximum.reduceat(e["end"], first),
+        start,
+        end,
         e["operator"][first],
         e["instruction"][first],
     )
