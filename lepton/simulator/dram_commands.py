@@ -97,6 +97,8 @@ __all__ = ["command", "consider", "pick", "precharge"]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
 
+_MAX_TICKET = (1 << 62) - 1
+
 
 @njit(allocates=False, inlined=True)
 def _activate(c: I64, m: I64, local: int, t: int) -> tuple[int, int, int, int]:
@@ -157,6 +159,7 @@ def _access(
         ticket = m[entries_of(c, local) + at * ENTRY_FIELDS + TICKET]
         m[DECIDED] = ticket
         while True:
+            ticket &= _MAX_TICKET
             k[ticket, DONE] = t + c[READ_DONE]
             ticket = k[ticket, LINK]
             if likely(ticket < 0):

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton.jit import njit
 from lepton.simulator.dram_intrinsics import CYCLE_SHIFT
 from lepton.simulator.dram_timing import (
     FIELDS,
@@ -170,11 +169,10 @@ def _configuration(timing: DramTiming, arbitration: Arbitration) -> I64:
     return made
 
 
-@njit(inlined=True)
 def aligned_rows(rows: int, columns: int) -> I64:
     """Return zeros; rows of as many elements as whole lines have begin with a cache line."""
     made = np.zeros(rows * columns + _LINE, np.int64)
-    first = -np.int64(made.ctypes.data) // made.itemsize % _LINE
+    first = -made.ctypes.data // made.itemsize % _LINE
     return made[first : first + rows * columns].reshape(rows, columns)
 
 

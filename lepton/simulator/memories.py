@@ -169,11 +169,9 @@ def cold_memories(chip: Chip) -> MemoryState:
 @njit(inlined=True)
 def copied(cold: MemoryState) -> MemoryState:
     """Return memories that can be changed; a ticket and its access mean nothing before its use."""
-    blocks = aligned_rows(*cold.blocks.shape)
-    blocks[:] = cold.blocks
     return MemoryState(
         cold.memories.copy(), cold.ports.copy(), cold.flight.copy(), cold.heads.copy(),
-        cold.configurations, blocks, cold.filters.copy(),
+        cold.configurations, cold.blocks.copy(), cold.filters.copy(),
         np.empty_like(cold.tickets), np.empty_like(cold.accesses), cold.channels.copy(), cold.parts,
     )  # fmt: skip
 
