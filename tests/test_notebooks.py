@@ -32,10 +32,12 @@ def outputs(notebook: NotebookNode) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.ipynb")))
-def test_notebook_runs(name: str, tmp_path: Path) -> None:
+def test_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in NEEDS_TORCH and find_spec("torch") is None:
         pytest.skip("the training extra is not installed")
     shutil.copy(FOLDER / name, tmp_path / name)
+    # a process among several that run tests has a terminal of 80 columns
+    monkeypatch.setenv("COLUMNS", "110")
     notebook = nbformat.read(tmp_path / name, as_version=4)
     stored = outputs(notebook)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
