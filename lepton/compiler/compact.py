@@ -36,6 +36,10 @@ _AIMS = ((1.1, 1.03), (1.1, 1.045), (1.0, 1.03), (0.75, 1.03), (0.5, 1.03), (0.0
 once, and the share of the lower bound at which a search for places ends."""
 _SLOWER = 1.001
 """Of the cycles, that a program may take whose blocks have moved."""
+_PHASES = 16
+"""Places of the edges of banks among the blocks that are tried if that is not to be had."""
+_SLOWER_FOR_ROOM = 1.01
+"""Of the cycles, that a program may take then: on fewer banks, more accesses meet in one."""
 _ROUNDS = 3
 """Times that blocks move at most: with their places, their times change."""
 
@@ -50,11 +54,14 @@ def compacted(program: Program, blocks: Sequence[Block]) -> Program:
         blocks: of its scratchpad.
     """
     held = _Held(program, Blocks.of(program.table, blocks), estimate_program(program))
-    limit = _SLOWER * held.estimate.cycles
+    cycles = held.estimate.cycles
     for _ in range(_ROUNDS):
+        if held.blocks.peak_bytes <= _CLOSE * held.bound_bytes:
+            break
         before = held
-        if held.blocks.peak_bytes > _CLOSE * held.bound_bytes:
-            held = _closer(held, limit)
+        held = _closer(held, _SLOWER * cycles, _candidates(held))
+        if held is before:
+            held = _closer(held, _SLOWER_FOR_ROOM * cycles, _phases(held))
         if held is before:
             break
     arena = Arena(SCRATCHPAD, held.blocks.peak_bytes, held.bound_bytes)
@@ -78,13 +85,13 @@ class _Held:
         return self.blocks.bound_bytes(self.lives)
 
 
-def _closer(held: _Held, limit: float) -> _Held:
+def _closer(held: _Held, limit: float, candidates: Iterator[I64]) -> _Held:
     """Return the fastest of the programs with other places that takes so many cycles at most.
 
     The first that is no slower than before is taken.
     """
     best = held
-    for addresses in _candidates(held.program, held.blocks, held.lives, held.bound_bytes):
+    for addresses in candidates:
         trial = _moved(held, addresses)
         if trial is None or trial.estimate.cycles > limit:
             continue
@@ -94,9 +101,10 @@ def _closer(held: _Held, limit: float) -> _Held:
     return best
 
 
-def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Iterator[I64]:
+def _candidates(held: _Held) -> Iterator[I64]:
     """Yield addresses for the blocks: with ever less room for parameters in banks of their own."""
-    scratchpad = program.chip.scratchpad
+    blocks, lives, bound = held.blocks, held.lives, held.bound_bytes
+    scratchpad = held.program.chip.scratchpad
     bank = scratchpad.size_bytes // scratchpad.banks
     apart = most_alive(blocks.sizes * blocks.are_parameters, lives[:, 2], lives[:, 3])
     for share, aim in _AIMS:
@@ -107,6 +115,20 @@ def _candidates(program: Program, blocks: Blocks, lives: F64, bound: int) -> Ite
         # the edge lies between two banks
         begin = -edge % bank
         if taken <= _CLOSE * bound and begin + taken <= scratchpad.size_bytes:
+            yield begin + addresses
+
+
+def _phases(held: _Held) -> Iterator[I64]:
+    """Yield addresses as close together as may be, with the banks' edges at several places."""
+    scratchpad = held.program.chip.scratchpad
+    floors, most = np.zeros_like(held.blocks.sizes), int(_CLOSE * held.bound_bytes)
+    goal = (held.bound_bytes, TILE_ALIGN)
+    addresses, taken = search_places(held.blocks.sizes, held.lives, floors, goal)
+    if taken > most:
+        return
+    step = scratchpad.size_bytes // scratchpad.banks // _PHASES // TILE_ALIGN * TILE_ALIGN
+    for begin in range(0, max(step, 1) * _PHASES, max(step, 1)):
+        if begin + taken <= scratchpad.size_bytes:
             yield begin + addresses
 
 

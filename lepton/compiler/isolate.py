@@ -29,6 +29,7 @@ from lepton.compiler.worker import MEMORY, Request
 from lepton.errors import ImportFailure, InputError, LeptonError
 from lepton.jit_ahead import package_environment
 from lepton.program import Program, load_program
+from lepton.program.files import temporary_folder
 
 __all__ = ["ADDRESS_BYTES", "compile_calibrated", "compile_file", "compile_file_explained"]
 __all__ += ["failure", "readable"]
@@ -72,8 +73,8 @@ def compile_calibrated(model: object, chip: Chip, options: CompileOptions) -> Pr
     """
     from lepton.compiler.to_onnx import write_onnx
 
-    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
-        path = Path(folder) / f"{type(model).__name__}.onnx"
+    with temporary_folder() as folder:
+        path = folder / f"{type(model).__name__}.onnx"
         write_onnx(model, path)
         return compile_file(path, chip, options)
 
@@ -96,28 +97,28 @@ def compile_file_explained(
     chosen = options or CompileOptions()
     model = Path(path)
     size = readable(model)
-    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
-        samples = _write_samples(chosen.calibration, Path(folder))
+    with temporary_folder() as folder:
+        samples = _write_samples(chosen.calibration, folder)
         size += samples.stat().st_size if samples else 0
         request = Request(
             model=str(model.absolute()),
             chip=chip_to_table(chip),
             shapes=plain_shapes(chosen.shapes),
             keep_all=chosen.keep_all,
-            output=os.path.join(folder, "program"),
-            reply=os.path.join(folder, "reply"),
+            output=str(folder / "program"),
+            reply=str(folder / "reply"),
             address_bytes=ADDRESS_BYTES,
             cpu_seconds=_cpu_seconds(size, chosen),
             calibration=str(samples or ""),
             effort=chosen.effort,
             dump=_dump_folder(chosen.dump),
-            schedules=os.path.join(folder, "schedules") if chosen.explain else "",
+            schedules=str(folder / "schedules") if chosen.explain else "",
             float_on_host=chosen.float_on_host,
             optimize=chosen.objective,
             activations=dataclasses.asdict(chosen.activations),
-            precision=os.path.join(folder, "precision"),
+            precision=str(folder / "precision"),
         )
-        status = _run(request, chosen, Path(folder))
+        status = _run(request, chosen, folder)
         fault = failure(request, model.name, status)
         if fault is not None:
             raise fault

@@ -65,7 +65,7 @@ def refined(
     if trials < _FEWEST_TRIALS:
         return [Finalist(program, choices.state)]
     left = _Trials(trials, progress)
-    if Addition not in choices.kinds:
+    if Addition not in choices.kinds or choices.adds_apart:
         return _descended(_Search(build, choices, judge, program, left), nodes, effort)
     apart = choices.state._replace(adds_apart=True)
     left.reserve(trials // 2)

@@ -56,7 +56,7 @@ def shortened(program: Program, streams: StoredWeights, build: Callable[[], Prog
     stored = sum(item.stream_bytes for item, _ in readers)
     limit = _SLOWER * estimate_program(program).cycles
     least = _LEAST_SAVED * stored
-    if sum(layer.saved_bytes for layer in layers) < least:
+    if not layers or sum(layer.saved_bytes for layer in layers) < least:
         return program
     chosen = _chosen(program, layers, limit)
     while sum(layer.saved_bytes for layer in chosen) >= least:

@@ -98,6 +98,12 @@ class FrontModel:
         return all(verdict.holds_for(chip) for verdict in self.verdicts)
 
     @property
+    def npu_macs(self) -> int:
+        """Multiply-accumulates of the NPU's regions."""
+        regions = [step.graph for step in self.steps if isinstance(step, NpuStep)]
+        return sum(node.macs for region in regions for node in region.nodes)
+
+    @property
     def constant_bytes(self) -> int:
         """Of the weights and the host's models."""
         total = 0

@@ -9,8 +9,8 @@ from lepton.chip import Chip
 from lepton.compiler.front_folder import FrontFolder, front_key
 from lepton.compiler.isolate import compile_file
 from lepton.compiler.options import CompileOptions, plain_shapes
-from lepton.compiler.steps import FrontModel
-from lepton.errors import ImportFailure
+from lepton.compiler.steps import FrontModel, NpuStep
+from lepton.errors import CompileError, ImportFailure
 from lepton.explore.space import Workload
 from lepton.jit import cache_folder
 
@@ -26,18 +26,22 @@ def load_front(workload: Workload, chip: Chip) -> FrontModel:
     Raises:
         ImportFailure: the model cannot be read.
         InputError: it is a float model, of which nothing could run on the NPU.
-        CompileError: the chip cannot hold it.
+        CompileError: the chip cannot hold it, or nothing of it runs on the NPU.
     """
     shapes = plain_shapes(workload.shapes)
     folder = FrontFolder(cache_folder() / "fronts")
     key = front_key(workload.model, shapes)
     if key is not None:
         found = folder.read(key)
-        if found is not None and found.suits(chip):
+        # with no MAC on the NPU it may be a float model's, kept by a run that wanted it so
+        if found is not None and found.suits(chip) and found.npu_macs:
             return found
     compile_file(workload.model, chip, CompileOptions(shapes=shapes or None, effort=0))
     made = None if key is None else folder.read(key)
-    return _imported(workload.model, shapes, chip) if made is None else made
+    made = _imported(workload.model, shapes, chip) if made is None else made
+    if not any(isinstance(step, NpuStep) for step in made.steps):
+        raise CompileError(f"{workload.model}: none of it runs on the NPU of this chip")
+    return made
 
 
 def _imported(model: Path, shapes: dict[str, list[int]], chip: Chip) -> FrontModel:

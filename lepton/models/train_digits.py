@@ -16,7 +16,6 @@ import json
 import platform
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from lepton.errors import LeptonError
 from lepton.models import PIXEL_MAXIMUM, digits_model_path
 from lepton.models.int8 import golden_session, quantize_int8, run_each
+from lepton.program.files import temporary_folder
 
 # torch, onnx and onnxruntime are typed in part only, and torch is an extra:
 # pyright: reportMissingImports=false, reportMissingTypeStubs=false, reportMissingModuleSource=false
@@ -310,8 +310,7 @@ def build(output: Path, settings: Settings) -> dict[str, object]:
     torch.use_deterministic_algorithms(True)
     digits, network = load_split(settings.seed), build_network()
     train(network, digits, settings)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         onnx.save(float_model(fold(network)), folder / "float.onnx")
         calibration = images(digits.train_pixels[: settings.calibration_images])
         quantize_int8(folder / "float.onnx", folder / "digits.onnx", {"image": calibration})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import stat
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lepton.errors import InputError, ProgramError
 
-__all__ = ["atomic_write", "made_folder", "read_file", "refuse_special"]
+__all__ = ["atomic_write", "made_folder", "read_file", "refuse_special", "temporary_folder"]
 
 
 def _special(path: Path) -> str:
@@ -64,6 +68,25 @@ def made_folder(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def temporary_folder() -> Generator[Path]:
+    """Make a folder for one block; it goes with all it holds, whatever ends the block.
+
+    Its name is known before it is made, so that a signal that arrives meanwhile leaves nothing, as
+    it can with the standard library's.
+    """
+    folder = Path(tempfile.gettempdir()) / f"lepton-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # a signal: first the rest of what is inside
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` to `path` through a neighbouring temporary file.
 
@@ -74,18 +97,13 @@ def atomic_write(path: Path, content: bytes) -> None:
     if kind:  # a device would be replaced by a file
         raise ProgramError(f"{path}: cannot be written: it is {kind}")
     target = Path(os.path.realpath(path))
-    temporary: str | None = None
+    temporary = target.parent / f".lepton-{secrets.token_hex(8)}"
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
-        temporary = None
     except OSError as error:
         raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):  # it has been renamed, or was never made
+            temporary.unlink()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lepton
 from lepton.cli.main import main
 from lepton.explore import load, parse_space
 from lepton.explore.curves import best_at
@@ -192,6 +193,8 @@ def test_float_models_are_quantized_with_samples(
     (tmp_path / "small.onnx").write_bytes(writer.finish([made]).SerializeToString())
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((2, 1, 3, 8, 8)))
     (tmp_path / "s.toml").write_text("base = 'nano'\n[parameters]\narray.rows = [8, 16]")
+    # the front that a run with the CPU leaves in the user's cache is no answer
+    lepton.compile(tmp_path / "small.onnx", "nano", float_on_host=True)
     arguments = ["sweep", str(tmp_path / "s.toml"), "--model", str(tmp_path / "small.onnx")]
     assert main(arguments) == 2
     assert "float" in capsys.readouterr().err
@@ -199,3 +202,14 @@ def test_float_models_are_quantized_with_samples(
     assert main([*arguments, "--sampler", "grid"]) == 0
     assert "2 points, 2 simulated" in capsys.readouterr().out
     assert list(load(tmp_path / "out")["small.cycles"] > 0) == [True, True]
+
+
+def test_models_of_which_nothing_is_on_the_npu_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = GraphWriter("sine", seed=1)
+    made = writer.add("Sin", "sine", writer.feed("x", (1, 4)))
+    (tmp_path / "sine.onnx").write_bytes(writer.finish([made]).SerializeToString())
+    (tmp_path / "s.toml").write_text("base = 'nano'\n[parameters]\narray.rows = [8, 16]")
+    assert main(["sweep", str(tmp_path / "s.toml"), "--model", str(tmp_path / "sine.onnx")]) == 2
+    assert "none of it runs on the NPU" in capsys.readouterr().err

@@ -67,9 +67,9 @@ def count_input(
     once = (across == 1) & has_all & (buffer[0] >= rows.whole)
     stripes = ifm.shape[0] * across * choose(once, 1, times)
     columns = rows.pitch // channels
-    by_rows = (columns == ifm.shape[2]) & has_all
-    height = choose(by_rows, brought // down, brought)
-    count = choose(by_rows, stripes * down, stripes)
+    in_rows = (columns == ifm.shape[2]) & has_all
+    height = choose(in_rows, brought // down, brought)
+    count = choose(in_rows, stripes * down, stripes)
     count_tile(ifm, (height, columns, channels), count, buffer[1], is_write=False)
 
 
@@ -94,16 +94,17 @@ def estimated_costs(
     exposed = choose(plan.pixels_first, 0.0, late)
     way_in, way_out = ifm.cycles / n.units, ofm.cycles / n.units
     # what is in flight at a time: sums of so many tiles, and two tiles of input and of output
-    held = emitter.sums.size // (plan.height * plan.width * plan.columns)
+    sums_held = emitter.sums.size // (plan.height * plan.width * plan.columns)
+    inputs_held, brings_once = _inputs(node, plan)
     chain = most(
-        (compute + vector + chip.array.rows + chip.array.columns) / held,
-        (way_in + compute + ifm.latency) / _inputs_held(node, plan),
+        (compute + vector + chip.array.rows + chip.array.columns) / sums_held,
+        (way_in + compute + ifm.latency) / inputs_held,
         (vector + way_out + ofm.latency) / 2,
     )
     arithmetic = n.units * most(compute, chain)
     # all of the input comes with the first block of columns, none with the others
     first = most(ifm.cycles / n.blocks - arithmetic / n.blocks**2, 0.0)
-    exposed = exposed + choose(_brings_once(node, plan) & ~plan.pixels_first, first, 0.0)
+    exposed = exposed + choose(brings_once & ~plan.pixels_first, first, 0.0)
     traffic = constants.with_others(ifm, ofm)
     together = (
         arithmetic + exposed * (n.blocks - 1),
@@ -138,18 +139,12 @@ def overlapped(*parts: Number) -> Number:
     return longest * sum((part / longest) ** 4 for part in parts) ** 0.25
 
 
-def _inputs_held(node: Convolution, plan: Plan) -> Number:
-    """Return the tiles whose inputs are in the scratchpad at a time."""
+def _inputs(node: Convolution, plan: Plan) -> tuple[Number, Number]:
+    """Return how many tiles' inputs the scratchpad holds at a time, and if it holds all of them."""
     size = plan.height, plan.width
     rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return choose(plan.buffer_bytes > 0, most(rows.windows(plan.buffer_bytes), 2), 2)
-
-
-def _brings_once(node: Convolution, plan: Plan) -> Number:
-    """Return whether the buffer holds the whole input."""
-    size = plan.height, plan.width
-    rows = rows_of(node.window, size, node.inputs[0].shape[1:3], plan.loaded)
-    return (size[1] == node.output.shape[2]) & (plan.buffer_bytes >= rows.whole)
+    held = choose(plan.buffer_bytes > 0, most(rows.windows(plan.buffer_bytes), 2), 2)
+    return held, (size[1] == node.output.shape[2]) & (plan.buffer_bytes >= rows.whole)
 
 
 def _unit_cycles(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.program.files import temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +40,8 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
     import onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "folded.onnx"
+    with temporary_folder() as folder:
+        file = folder / "folded.onnx"
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(file)

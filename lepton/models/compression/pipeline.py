@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
 from lepton.models.training.trainer import Hooks, score_of
 from lepton.models.zoo import Network, Task
-from lepton.program.files import atomic_write
+from lepton.program.files import atomic_write, temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -205,8 +204,8 @@ class _Run:
         )
 
     def _score(self, model: onnx.ModelProto, samples: Dataset) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.onnx"
+        with temporary_folder() as folder:
+            file = folder / "model.onnx"
             file.write_bytes(model.SerializeToString())
             made = run_each(golden_session(file), _named(model, samples))
         return score_of(made, self.task, samples)

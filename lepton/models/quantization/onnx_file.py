@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from lepton.models.quantization.onnx_weights import (
     weight_axes,
     weight_values,
 )
+from lepton.program.files import temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -95,8 +95,8 @@ def quantize_model(
 
     options = options or FileOptions()
     float_model, label = _float_model(model)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder, _quiet():
+        source, target = folder / "float.onnx", folder / "int8.onnx"
         try:
             in_float = _prepare(float_model, source, options)
         except LeptonError:

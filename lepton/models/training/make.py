@@ -15,7 +15,6 @@ import json
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from lepton.models.int8 import golden_session, quantize_int8, run_each
 from lepton.models.training.recipes import RECIPES, Recipe, Split
 from lepton.models.training.trainer import Trained, score, score_of, train
 from lepton.models.zoo import Network, network_named
+from lepton.program.files import temporary_folder
 
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -74,8 +74,8 @@ def make(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     network, split = network_named(recipe.network), recipe.load(data)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) if work is None else work
+    with temporary_folder() as temporary:
+        folder = temporary if work is None else work
         folder.mkdir(parents=True, exist_ok=True)
         results = [_one_seed(name, seed, recipe, split, folder) for seed in recipe.seeds]
         output.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from lepton.chip import Chip
 from lepton.errors import CompileError, ImportFailure
 from lepton.program import Program
+from lepton.program.files import temporary_folder
 from lepton.runtime.devices.protocol import Arrays, Clock, Port, Progress, Ran, silent
 from lepton.runtime.split import Network
 
@@ -109,8 +109,8 @@ def _compiled(network: Network, units: Sequence[int], chip: Chip, effort: int) -
     from lepton.compiler.isolate import compile_file
     from lepton.compiler.options import CompileOptions
 
-    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
-        path = Path(folder) / f"{Path(network.name).stem or 'model'}.{network.format}"
+    with temporary_folder() as folder:
+        path = folder / f"{Path(network.name).stem or 'model'}.{network.format}"
         path.write_bytes(network.piece(units))
         try:
             return compile_file(path, chip, CompileOptions(effort=effort, float_on_host=True))
