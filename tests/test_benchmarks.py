@@ -314,6 +314,10 @@ def test_limits_of_placement_count_mixed_networks_only() -> None:
     found = placement.limits(graphs, cpu, npu, placement.Beside("resnet", 2, 125, 100))
     assert [item.measured for item in found] == pytest.approx([1, 0.2, 1.0, 1.1, 1.25])
     assert [item.is_met for item in found][:3] == [False, False, True]
+    table = placement.mean_ratios([*npu, replace(npu[0], npu_first=100, cpu_first=100)])
+    assert [line.split("|")[1:-1] for line in table.splitlines()[2:]] == [
+        [" edge ", " 2 ", " 1 ", " 1.1 "], [" nano ", " 1 ", " 1 ", " 1 "],
+    ]  # fmt: skip
 
 
 def test_limits_of_pipelining_count_balanced_networks_and_wrong_results() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from lepton.chip import load_chip
@@ -23,6 +24,7 @@ from lepton.runtime.devices.profile import Profile, load_profile
 from lepton.runtime.devices.rates import Rates
 from lepton.runtime.golden import GoldenModel
 from lepton.runtime.split import Network, read_network
+from tests.compiler.test_onnx_unroll import recurrence
 
 GPU = """
 name = "small"
@@ -113,6 +115,15 @@ def test_the_shares_of_units_are_the_estimate_of_the_whole(digits: Network) -> N
     assert 0.9 * estimate.cycles <= taken <= estimate.cycles + len(digits.units)
     power = device.power_mw(digits)
     assert power is not None and power > 0
+
+
+def test_an_unrolled_recurrence_in_float_is_not_for_the_npu(tmp_path: Path) -> None:
+    model = recurrence(scan_input_axes=[1], name="scan")
+    del model.graph.output[1:]  # a counter of the steps is constant
+    onnx.save(model, tmp_path / "recurrence.onnx")
+    network = read_network(tmp_path / "recurrence.onnx")
+    assert [unit.kind for unit in network.units] == ["Scan"]
+    assert all(NpuDevice(load_chip("nano")).supports(network))
 
 
 def test_what_the_compiler_cannot_read_is_not_for_the_npu(

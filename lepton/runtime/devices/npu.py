@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def _survey(network: Network, chip: Chip, effort: int) -> _Survey:
         taken_ns += estimate.cycles * each
         shares = _shares(made, estimate.times)
         for operator, share in zip(made.operators, shares.tolist(), strict=True):
-            number = unit_of.get(operator.name)
+            number = _unit(operator.name, unit_of)
             if number is None:
                 continue
             cycles[number] += share
@@ -149,6 +149,13 @@ def _survey(network: Network, chip: Chip, effort: int) -> _Survey:
         tuple(round(cycle * each) for cycle in cycles.tolist()),
         round(spent_pj / taken_ns) if taken_ns else 0,
     )
+
+
+def _unit(name: str, unit_of: Mapping[str, int]) -> int | None:
+    """Return the unit of an operator's name, or of what it is an unrolled part of: `NAME/part`."""
+    while name not in unit_of and "/" in name:
+        name = name.rpartition("/")[0]
+    return unit_of.get(name)
 
 
 def _parts(
