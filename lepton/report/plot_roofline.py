@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from lepton.program import Program
 from lepton.report.names import shorten, tidy_names
-from lepton.report.style import GREY, OKABE_ITO, Picture, clean, picture, plain
+from lepton.report.style import GREY, MARKERS, OKABE_ITO, Picture, clean, picture, plain
 from lepton.report.summary import Layer, summarize
 from lepton.trace import Trace
 
@@ -24,7 +24,6 @@ __all__ = ["Point", "roofline", "roofline_points"]
 
 Spot = tuple[float, ...]
 _NAMED = 10
-_MARKERS = "os^Dv"
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _scatter(axes: Axes, points: list[Point], program: Program) -> None:
                     [p.performance for p in mine],
                     [_area(p, total) for p in mine],
                     color=OKABE_ITO[kind_number % len(OKABE_ITO)],
-                    marker=_MARKERS[memory % len(_MARKERS)],
+                    marker=MARKERS[memory % len(MARKERS)],
                     alpha=0.8, edgecolors="black", linewidths=0.4, zorder=3,
                     label=plain(f"{kind}, {described.name}" if several else kind),
                 )  # fmt: skip
