@@ -28,6 +28,7 @@ from benchmarks.page import (
     replace_part,
 )
 from benchmarks.vela import vela_cycles, vela_note, vela_parser
+from lepton.chip import load_chip
 from lepton.report.summary import Layer, Summary, summarize
 from lepton.simulator.timing import simulate_timing
 
@@ -137,12 +138,20 @@ def table(rows: list[Row]) -> str:
 
 
 def compute_bound(dense: Summary, sparse: Summary) -> list[tuple[Layer, Layer]]:
-    """Return the layers, dense and sparse, in which the array works nearly all the dense time."""
+    """Return the layers, dense and sparse, in which the array works nearly all the dense time.
+
+    Left out are those whose sparse bytes take a memory longer than the array: no pattern of zeros
+    makes them so much faster.
+    """
+    rates = load_chip(SPARSE).memory_bytes_per_cycle
     pairs = zip(dense.layers, sparse.layers, strict=True)
     return [
         (before, after)
         for before, after in pairs
-        if before.macs and before.busy.get("matrix", 0) >= _BOUND_SHARE * (before.cycles or 1)
+        if before.macs
+        and before.busy.get("matrix", 0) >= _BOUND_SHARE * (before.cycles or 1)
+        and after.busy.get("matrix", 0)
+        >= max(size / rate for size, rate in zip(after.dram_bytes, rates, strict=True))
     ]
 
 
@@ -182,11 +191,13 @@ def limits(rows: list[Row]) -> list[Limit]:
     dense, half, tenth = (_found(rows, RESNET, edit, SPARSE) for edit in ("dense", "2:4", "90 %"))
     layers = compute_bound(dense.summary, half.summary)
     least = min((before.cycles or 0) / (after.cycles or 1) for before, after in layers)
+    whole = [sum(layer.cycles or 0 for layer in side) for side in zip(*layers, strict=True)]
     mobile = [_found(rows, MOBILENET, edit, "like-u55-256").cycles for edit in ("dense", "90 %")]
     vela = min(row.vela / row.cycles for row in rows if row.chip != "like-u85-1024")
     return [
         Limit("ResNet-large, 2:4: dense / cycles", 1.6, dense.cycles / half.cycles, True),
-        Limit("the same of each compute-bound layer, the least", 1.8, least, True),
+        Limit("the same of the compute-bound layers together", 1.8, whole[0] / whole[1], True),
+        Limit("the same of each of them, the least", 1.8, least, True),
         Limit("ResNet-large, 90 %: cycles", 66_659, tenth.cycles),
         Limit("the same over bound_cycles", 1.25, tenth.cycles / tenth.summary.bound_cycles),
         Limit("MobileNetV2, 90 %, like-u55-256: dense / cycles", 1.5, mobile[0] / mobile[1], True),

@@ -300,6 +300,8 @@ def test_compute_bound_layers_are_those_in_which_the_array_works() -> None:
     busy = replace(whole, layers=(replace(layer, cycles=100, busy={"matrix": 96}),))
     idle = replace(whole, layers=(replace(layer, cycles=100, busy={"matrix": 90}),))
     assert sparse_speed.compute_bound(busy, idle) == [(*busy.layers, *idle.layers)]
+    slow = replace(whole, layers=(replace(layer, busy={"matrix": 90}, dram_bytes=(0, 12 * 91)),))
+    assert sparse_speed.compute_bound(busy, slow) == []
     assert sparse_speed.compute_bound(idle, busy) == []
 
 
