@@ -179,6 +179,8 @@ class _Run:
         made: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = []
         if self.recipe.prunes:
             made.append(("prune", self._prune))
+        if self.recipe.factorize:
+            made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
         made.append(("share" if self.recipe.share is not None else "quantize", self._quantize))
@@ -270,6 +272,20 @@ class _Run:
             schedule=PruningSchedule(kind, steps, recipe.prune_epochs or self._epochs),
         ).model
 
+    def _factorize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        import torch
+
+        from lepton.models.torch_factorization import factorize_model
+
+        few = self.split.train.batch(slice(0, _PRODUCTS))
+        epochs = self.recipe.factorize_epochs or self._epochs
+        return factorize_model(
+            folded(source),
+            self.recipe.factorize or {},
+            tuple(map(torch.from_numpy, few)),
+            lambda module: self._train(module, epochs, "factorize"),
+        )
+
     def _distil(self, source: onnx.ModelProto) -> onnx.ModelProto:
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
@@ -287,13 +303,16 @@ class _Run:
         from lepton.models.sharing import SharingOptions, share_weights
 
         recipe = self.recipe
+        if recipe.quantize_epochs == 0:
+            return quantized(folded(source), self.split)
+        epochs = recipe.quantize_epochs or self._epochs
         module = from_onnx(folded(source))
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
             codes = share_weights(
                 module,
                 SharingOptions(recipe.share, seed=recipe.seed),
-                fine_tune=lambda network: self._train(network, self._epochs, "share"),
+                fine_tune=lambda network: self._train(network, epochs, "share"),
             )
         else:
             import torch
@@ -303,7 +322,7 @@ class _Run:
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    lambda network: self._train(network, self._epochs, "quantize"),
+                    lambda network: self._train(network, epochs, "quantize"),
                     recipe.aware(
                         [weight.name for weight in weights_of(module)], self._steps(module)
                     ),
