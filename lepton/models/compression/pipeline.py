@@ -246,7 +246,7 @@ class _Run:
             (self.split.train, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(self._loss),
+            hooks=Hooks(self._loss, keeps_last=self.recipe.keeps_last),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -303,9 +303,8 @@ class _Run:
         from lepton.models.sharing import SharingOptions, share_weights
 
         recipe = self.recipe
-        if recipe.quantize_epochs == 0:
-            return quantized(folded(source), self.split)
-        epochs = recipe.quantize_epochs or self._epochs
+        given = recipe.quantize_epochs
+        epochs = self._epochs if given is None else given
         module = from_onnx(folded(source))
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
@@ -322,7 +321,7 @@ class _Run:
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    lambda network: self._train(network, epochs, "quantize"),
+                    lambda network: self._train(network, epochs, "quantize") if epochs else None,
                     recipe.aware(
                         [weight.name for weight in weights_of(module)], self._steps(module)
                     ),
@@ -330,20 +329,25 @@ class _Run:
         return quantized(to_onnx(module), self.split, codes)
 
     def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
-        """Round the weights of a recipe that goes by entropy, and return their steps."""
+        """Round the weights, for entropy or not to be trained with it, and return their steps."""
         import torch
 
         from lepton.models.quantization.torch_feedback import input_products
-        from lepton.models.quantization.torch_steps import channel_curvatures, round_to_entropy
+        from lepton.models.quantization.torch_steps import (
+            channel_curvatures,
+            round_finely,
+            round_to_entropy,
+        )
 
         bits, part = self.recipe.entropy_bits, self.split.train
+        few = tuple(map(torch.from_numpy, part.batch(slice(0, _PRODUCTS))))
         if bits is None:
-            return None
+            rounds = self.recipe.quantize_epochs == 0
+            return round_finely(module, input_products(module, [few])) if rounds else None
         if self.task is not Task.CLASSES:
             raise InputError("entropy_bits needs a network that tells classes apart")
         inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
         curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
-        few = tuple(item[:_PRODUCTS] for item in inputs)
         return round_to_entropy(module, curvatures, bits, input_products(module, [few]))
 
     def _batches(self) -> list[tuple[Any, Any]] | None:

@@ -54,7 +54,7 @@ class CompressionRecipe:
             (`round_to_entropy`), in place of those of `bits`. Of networks that tell classes apart.
         rounds_activations: train with the rounding of activations as well; the file rounds them.
         quantize_epochs: of training with the rounding; None for `epochs`, 0 for none: weights of 8
-            bits then, rounded as they are.
+            bits or some entropy are then rounded with feedback, and stay so.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
         learning_rate: at its peak.
@@ -62,6 +62,9 @@ class CompressionRecipe:
         shift: training images move by up to so many pixels.
         repeat_edges: what moves in repeats the edge of the image, and is not zeros.
         flip: half of the training images are mirrored.
+        keeps_last: a training ends with the weights of its last epoch, not of that with the best
+            validation score: where the float network has learned from the validation images, what
+            has moved least scores best.
         seed: of everything drawn.
 
     Raises:
@@ -92,6 +95,7 @@ class CompressionRecipe:
     shift: int = 0
     repeat_edges: bool = False
     flip: bool = False
+    keeps_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -115,9 +119,11 @@ class CompressionRecipe:
             epochs = getattr(self, name)
             if epochs is not None and epochs < least:
                 raise InputError(f"{name} must be at least {least}, not {epochs}")
-        is_whole = (self.bits, self.edge_bits, self.share, self.entropy_bits) == (8,) + 3 * (None,)
-        if self.quantize_epochs == 0 and not is_whole:
-            raise InputError("quantize_epochs is 0 with weights of 8 bits only: others are trained")
+        if self.quantize_epochs == 0 and (self.bits, self.edge_bits, self.share) != (8, None, None):
+            raise InputError(
+                "quantize_epochs is 0 with weights of 8 bits or of some entropy only: others are "
+                "trained with their rounding"
+            )
 
     def _check_entropy(self, bits: float) -> None:
         if not 0 < bits < 8:

@@ -157,7 +157,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         CompressionRecipe(
             factorize=_RANKS, factorize_epochs=10, quantize_epochs=0, rounds_activations=False,
             mirror_pairs=True, distil_epochs=0, shift=3, repeat_edges=True, learning_rate=1e-3,
-            batch=64,
+            batch=64, keeps_last=True,
         ),
         _CIFAR10,
         threads=1,
