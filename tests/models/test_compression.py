@@ -137,6 +137,29 @@ def test_codes_have_the_entropy_asked_for(tmp_path: Path) -> None:
         compress_model(made.source, few(), recipe, tmp_path / "other", task=Task.SCORE)
 
 
+def test_a_convolution_becomes_two_and_weights_of_8_bits_need_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_named("digits_cnn")
+    source = float_model(network.build(0), network.inputs, "y")
+    (name,) = (item.name for item in source.graph.initializer if list(item.dims) == [32, 16, 3, 3])
+    recipe = CompressionRecipe(factorize={name: 3}, factorize_epochs=2, quantize_epochs=0)
+    trained: list[int] = []
+
+    def noting(module: Any, _task: Task, _samples: Any, options: Any, **_: Any) -> None:
+        trained.append(options.epochs)
+        module.eval()
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    made = compress_model(source, few(), recipe, tmp_path / "steps")
+    assert [stage.name for stage in made.stages] == ["float", "factorize", "quantize"]
+    assert trained == [2]
+    whole, *fewer = (stage.weights for stage in made.stages)
+    assert fewer == [whole - 32 * 16 * 9 + 3 * 16 * (9 + 32)] * 2
+    shapes = {array.shape for array in codes_of(made.model)}
+    assert (48, 1, 3, 3) in shapes and (32, 48, 1, 1) in shapes
+
+
 def test_a_wrong_rate_is_refused_before_anything_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +217,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         ({"entropy_bits": 2.0, "bits": 3}, "takes the place of bits, edge_bits and share"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"prune_epochs": 0}, "prune_epochs must be at least 1, not 0"),
+        ({"factorize_epochs": 0}, "factorize_epochs must be at least 1, not 0"),
+        ({"quantize_epochs": 0, "bits": 5}, "quantize_epochs is 0 with weights of 8 bits or"),
         ({"distil_epochs": -1}, "distil_epochs must be at least 0, not -1"),
         ({"prune": 2.0}, "a pruning rate is from 0 to 1, not 2.0"),
         ({"prune": 0.3, "pattern": "2:4"}, "2:4 prunes 0.5: the rate cannot be 0.3"),

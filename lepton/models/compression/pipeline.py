@@ -178,6 +178,8 @@ class _Run:
         made: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = []
         if self.recipe.prunes:
             made.append(("prune", self._prune))
+        if self.recipe.factorize:
+            made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
         made.append(("share" if self.recipe.share is not None else "quantize", self._quantize))
@@ -243,7 +245,7 @@ class _Run:
             (self.split.train, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(self._loss),
+            hooks=Hooks(self._loss, keeps_last=self.recipe.keeps_last),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -269,6 +271,20 @@ class _Run:
             schedule=PruningSchedule(kind, steps, recipe.prune_epochs or self._epochs),
         ).model
 
+    def _factorize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        import torch
+
+        from lepton.models.torch_factorization import factorize_model
+
+        few = self.split.train.batch(slice(0, _PRODUCTS))
+        epochs = self.recipe.factorize_epochs or self._epochs
+        return factorize_model(
+            folded(source),
+            self.recipe.factorize or {},
+            tuple(map(torch.from_numpy, few)),
+            lambda module: self._train(module, epochs, "factorize"),
+        )
+
     def _distil(self, source: onnx.ModelProto) -> onnx.ModelProto:
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
@@ -286,13 +302,15 @@ class _Run:
         from lepton.models.sharing import SharingOptions, share_weights
 
         recipe = self.recipe
+        given = recipe.quantize_epochs
+        epochs = self._epochs if given is None else given
         module = from_onnx(folded(source))
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
             codes = share_weights(
                 module,
                 SharingOptions(recipe.share, seed=recipe.seed),
-                fine_tune=lambda network: self._train(network, self._epochs, "share"),
+                fine_tune=lambda network: self._train(network, epochs, "share"),
             )
         else:
             import torch
@@ -302,7 +320,7 @@ class _Run:
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    lambda network: self._train(network, self._epochs, "quantize"),
+                    lambda network: self._train(network, epochs, "quantize") if epochs else None,
                     recipe.aware(
                         [weight.name for weight in weights_of(module)], self._steps(module)
                     ),
@@ -310,20 +328,25 @@ class _Run:
         return quantized(to_onnx(module), self.split, codes)
 
     def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
-        """Round the weights of a recipe that goes by entropy, and return their steps."""
+        """Round the weights, for entropy or not to be trained with it, and return their steps."""
         import torch
 
         from lepton.models.quantization.torch_feedback import input_products
-        from lepton.models.quantization.torch_steps import channel_curvatures, round_to_entropy
+        from lepton.models.quantization.torch_steps import (
+            channel_curvatures,
+            round_finely,
+            round_to_entropy,
+        )
 
         bits, part = self.recipe.entropy_bits, self.split.train
+        few = tuple(map(torch.from_numpy, part.batch(slice(0, _PRODUCTS))))
         if bits is None:
-            return None
+            rounds = self.recipe.quantize_epochs == 0
+            return round_finely(module, input_products(module, [few])) if rounds else None
         if self.task is not Task.CLASSES:
             raise InputError("entropy_bits needs a network that tells classes apart")
         inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
         curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
-        few = tuple(item[:_PRODUCTS] for item in inputs)
         return round_to_entropy(module, curvatures, bits, input_products(module, [few]))
 
     def _batches(self) -> list[tuple[Any, Any]] | None:

@@ -16,6 +16,13 @@ __all__ = ["CompressionRecipe"]
 
 _EPOCHS, _STEPS = 3, 400
 """Of a training, at least."""
+_LEAST_EPOCHS = {
+    "epochs": 1,
+    "prune_epochs": 1,
+    "factorize_epochs": 1,
+    "distil_epochs": 0,
+    "quantize_epochs": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class CompressionRecipe:
         scope: `layer` or `global`.
         prune_steps: of the cubic schedule.
         prune_epochs: of training after each of them; None for `epochs`.
+        factorize: name of a convolution's weights -> rank of the two convolutions that take its
+            place (`factors_of`); a step that trains the factors and all else.
+        factorize_epochs: of that step; None for `epochs`.
         temperature: of distillation, where there is a teacher.
         mirror_pairs: with a teacher, a training step takes images and their mirror images, and
             both learn the mean of the teacher's answers (`loss_of_pairs`).
@@ -43,6 +53,8 @@ class CompressionRecipe:
             weights are rounded to multiples of steps that put more bits where the loss curves more
             (`round_to_entropy`), in place of those of `bits`. Of networks that tell classes apart.
         rounds_activations: train with the rounding of activations as well; the file rounds them.
+        quantize_epochs: of training with the rounding; None for `epochs`, 0 for none: weights of 8
+            bits or some entropy are then rounded with feedback, and stay so.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
         learning_rate: at its peak.
@@ -50,6 +62,9 @@ class CompressionRecipe:
         shift: training images move by up to so many pixels.
         repeat_edges: what moves in repeats the edge of the image, and is not zeros.
         flip: half of the training images are mirrored.
+        keeps_last: a training ends with the weights of its last epoch, not of that with the best
+            validation score: where the float network has learned from the validation images, what
+            has moved least scores best.
         seed: of everything drawn.
 
     Raises:
@@ -62,6 +77,8 @@ class CompressionRecipe:
     scope: str = "global"
     prune_steps: int = 3
     prune_epochs: int | None = None
+    factorize: Mapping[str, int] | None = None
+    factorize_epochs: int | None = None
     temperature: float = 4.0
     mirror_pairs: bool = False
     distil_epochs: int | None = None
@@ -71,12 +88,14 @@ class CompressionRecipe:
     learned_scales: bool = False
     entropy_bits: float | None = None
     rounds_activations: bool = True
+    quantize_epochs: int | None = None
     epochs: int | None = None
     learning_rate: float = 5e-3
     batch: int = 64
     shift: int = 0
     repeat_edges: bool = False
     flip: bool = False
+    keeps_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,13 +109,21 @@ class CompressionRecipe:
         for bits in (self.bits, self.edge_bits or 8):
             if not 1 <= bits <= 8:
                 raise InputError(f"weights have 1 to 8 bits, not {bits}")
-        for name, least in (("epochs", 1), ("prune_epochs", 1), ("distil_epochs", 0)):
-            epochs = getattr(self, name)
-            if epochs is not None and epochs < least:
-                raise InputError(f"{name} must be at least {least}, not {epochs}")
+        self._check_epochs()
         if self.prunes:
             check_criterion(self.criterion)
             with_rate(Selection(self.criterion, self.pattern or "weights", self.scope), self.prune)
+
+    def _check_epochs(self) -> None:
+        for name, least in _LEAST_EPOCHS.items():
+            epochs = getattr(self, name)
+            if epochs is not None and epochs < least:
+                raise InputError(f"{name} must be at least {least}, not {epochs}")
+        if self.quantize_epochs == 0 and (self.bits, self.edge_bits, self.share) != (8, None, None):
+            raise InputError(
+                "quantize_epochs is 0 with weights of 8 bits or of some entropy only: others are "
+                "trained with their rounding"
+            )
 
     def _check_entropy(self, bits: float) -> None:
         if not 0 < bits < 8:

@@ -24,7 +24,7 @@ from lepton.models.quantization.torch_weights import Weight, weights_of
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 
-__all__ = ["channel_curvatures", "entropy_bits", "round_to_entropy"]
+__all__ = ["channel_curvatures", "entropy_bits", "round_finely", "round_to_entropy"]
 
 _WIDEST, _HALVINGS = 1e9, 60
 """The common factor of the steps is looked for within such a factor of 1, so many times."""
@@ -111,11 +111,35 @@ def round_to_entropy(
     factor = _least(partial(is_enough, known={}), 1.0, _WIDEST, _HALVINGS)
     factor = _least(partial(is_enough, known=products), factor, _NEAR, _FINE_HALVINGS)
     chosen, made = steps(factor), codes(factor, products)
-    with torch.no_grad():
-        for weight in weights:
-            rows = (made[weight.name] * chosen[weight.name][:, None]).astype(np.float32)
-            weight.value.copy_(_of_channels(rows, weight))
+    for weight in weights:
+        _write(weight, made[weight.name], chosen[weight.name])
     return chosen
+
+
+def round_finely(network: nn.Module, products: Products) -> dict[str, Floats]:
+    """Round all weights, in place, to codes of 8 bits: multiples of max|w| / 127 of each channel.
+
+    Args:
+        network: of float weights.
+        products: `input_products`, for `feedback_codes`; weights that are not in it are rounded to
+            the nearest.
+
+    Returns:
+        The steps by the weight's name, `[channels]`.
+    """
+    chosen: dict[str, Floats] = {}
+    for weight in weights_of(network):
+        values = _by_channel(weight.value, weight.axis)
+        steps = chosen[weight.name] = _finest(values)
+        _write(weight, rounded_rows(values, steps, products.get(weight.name)), steps)
+    return chosen
+
+
+def _write(weight: Weight, codes: NDArray[np.float64], steps: Floats) -> None:
+    """Let a weight be what codes `[channels, …]` of some steps stand for."""
+    rows = (codes * steps[:, None]).astype(np.float32)
+    with torch.no_grad():
+        weight.value.copy_(_of_channels(rows, weight))
 
 
 def _least(is_enough: Callable[[float], bool], middle: float, width: float, halvings: int) -> float:

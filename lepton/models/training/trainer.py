@@ -67,10 +67,12 @@ class Hooks:
     Attributes:
         loss: of the network, a batch's inputs and labels; None for the task's own.
         after_step: called after each step of the optimizer, to keep pruned weights zero, say.
+        keeps_last: the network ends with the weights of the last epoch, not of the best.
     """
 
     loss: Loss | None = None
     after_step: Callable[[], None] = field(default=_nothing)
+    keeps_last: bool = False
 
 
 def task_loss(task: Task, smoothing: float = 0.0) -> Loss:
@@ -101,7 +103,8 @@ def train(
 ) -> Trained:
     """Fit a network in place with AdamW; it gets the weights of the best epoch, in eval mode.
 
-    The best epoch is the first with the highest validation score.
+    The best epoch is the first with the highest validation score, or the last one if the hooks say
+    so.
 
     Args:
         network: takes the data set's inputs.
@@ -175,7 +178,10 @@ class _Run:
                 self._epoch(bar)
                 if kept is not None:
                     kept.save(self.state())
-        self.network.load_state_dict(self.best_weights)
+        if self.hooks.keeps_last:
+            self.best = len(self.epochs) - 1
+        else:
+            self.network.load_state_dict(self.best_weights)
         self.network.eval()
 
     def _epoch(self, bar: Any) -> None:

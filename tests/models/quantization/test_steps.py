@@ -21,8 +21,11 @@ from lepton.models.quantization.torch_feedback import (  # noqa: E402 (it import
 from lepton.models.quantization.torch_steps import (  # noqa: E402 (it imports torch)
     channel_curvatures,
     entropy_bits,
+    round_finely,
     round_to_entropy,
 )
+
+WEIGHTS = ("0.weight", "3.weight")
 
 
 def small() -> Any:
@@ -48,6 +51,27 @@ def test_curvatures_are_those_of_a_softmax() -> None:
     each = (chances * (1 - chances))[:, :, None] * x.square()[:, None, :]
     np.testing.assert_allclose(found, each.mean((0, 2)), rtol=0.15)
     np.testing.assert_array_equal(channel_curvatures(layer, batches, 0)["weight"], found)
+
+
+def test_8_bits_with_feedback_keep_the_outputs_better() -> None:
+    network, nearest = small(), small()
+    before = {name: network.get_parameter(name).detach().numpy().copy() for name in WEIGHTS}
+    x = torch.rand(64, 2, 6, 6, generator=torch.Generator().manual_seed(5))
+    wanted = network(x).detach()
+    steps = round_finely(network, input_products(network, [(x,)]))
+    assert round_finely(nearest, {}).keys() == steps.keys() == set(WEIGHTS)
+    for name, values in before.items():
+        rows = values.reshape(len(values), -1)
+        np.testing.assert_allclose(steps[name], np.abs(rows).max(1) / 127, rtol=1e-6)
+        codes = np.rint(rows / steps[name][:, None])
+        found = nearest.get_parameter(name).detach().numpy().reshape(rows.shape)
+        np.testing.assert_allclose(found, codes * steps[name][:, None], rtol=1e-5, atol=1e-8)
+        made = network.get_parameter(name).detach().numpy().reshape(rows.shape)
+        parts = made / steps[name][:, None]
+        np.testing.assert_allclose(parts, np.rint(parts), atol=1e-3)
+        assert np.abs(parts).max() < 127.5 and not np.array_equal(made, found)
+    errors = [float((item(x) - wanted).square().mean().detach()) for item in (network, nearest)]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_steps_reach_the_entropy_and_follow_the_curvatures() -> None:

@@ -73,6 +73,12 @@ def test_validation_picks_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(made, Task.CLASSES, SAMPLES, OPTIONS).best == 1
     assert not made.training
     assert all(torch.equal(value, weights[1][key]) for key, value in made.state_dict().items())
+    given = iter([0.2, 0.7, 0.7, 0.1])
+    weights.clear()
+    hooks = Hooks(keeps_last=True)
+    assert train(made, Task.CLASSES, SAMPLES, OPTIONS, hooks=hooks).best == 3
+    assert not made.training
+    assert all(torch.equal(value, weights[3][key]) for key, value in made.state_dict().items())
 
 
 class Cut(Exception):
