@@ -8,20 +8,15 @@ other. Parameters stay in banks of their own, so that the vector unit reads them
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton.compiler.allocate import TILE_ALIGN, Block
 from lepton.compiler.blocks import Blocks, beside_bytes, most_alive
-from lepton.compiler.memory_map import check_room
+from lepton.compiler.held import Held
 from lepton.compiler.placement import search_places
-from lepton.compiler.synchronize import semaphores
-from lepton.cost.estimate import Estimate, estimate_program
-from lepton.errors import CompileError
-from lepton.isa import COLUMNS, encode_table
 from lepton.program import SCRATCHPAD, Arena, Program
 
 __all__ = ["compacted"]
@@ -53,7 +48,7 @@ def compacted(program: Program, blocks: Sequence[Block]) -> Program:
         program: the program.
         blocks: of its scratchpad.
     """
-    held = _Held(program, Blocks.of(program.table, blocks), estimate_program(program))
+    held = Held.of(program, blocks)
     cycles = held.estimate.cycles
     for _ in range(_ROUNDS):
         if held.blocks.peak_bytes <= _CLOSE * held.bound_bytes:
@@ -68,31 +63,14 @@ def compacted(program: Program, blocks: Sequence[Block]) -> Program:
     return replace(held.program, arenas=(arena, *program.arenas))
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A program, the blocks of its scratchpad, and its times."""
-
-    program: Program
-    blocks: Blocks
-    estimate: Estimate
-
-    @cached_property
-    def lives(self) -> F64:
-        return self.blocks.lives(self.estimate)
-
-    @cached_property
-    def bound_bytes(self) -> int:
-        return self.blocks.bound_bytes(self.lives)
-
-
-def _closer(held: _Held, limit: float, candidates: Iterator[I64]) -> _Held:
+def _closer(held: Held, limit: float, candidates: Iterator[I64]) -> Held:
     """Return the fastest of the programs with other places that takes so many cycles at most.
 
     The first that is no slower than before is taken.
     """
     best = held
     for addresses in candidates:
-        trial = _moved(held, addresses)
+        trial = held.moved(addresses)
         if trial is None or trial.estimate.cycles > limit:
             continue
         best, limit = trial, trial.estimate.cycles - 1
@@ -101,7 +79,7 @@ def _closer(held: _Held, limit: float, candidates: Iterator[I64]) -> _Held:
     return best
 
 
-def _candidates(held: _Held) -> Iterator[I64]:
+def _candidates(held: Held) -> Iterator[I64]:
     """Yield addresses for the blocks: with ever less room for parameters in banks of their own."""
     blocks, lives, bound = held.blocks, held.lives, held.bound_bytes
     scratchpad = held.program.chip.scratchpad
@@ -118,7 +96,7 @@ def _candidates(held: _Held) -> Iterator[I64]:
             yield begin + addresses
 
 
-def _phases(held: _Held) -> Iterator[I64]:
+def _phases(held: Held) -> Iterator[I64]:
     """Yield addresses as close together as may be, with the banks' edges at several places."""
     scratchpad = held.program.chip.scratchpad
     floors, most = np.zeros_like(held.blocks.sizes), int(_CLOSE * held.bound_bytes)
@@ -126,8 +104,9 @@ def _phases(held: _Held) -> Iterator[I64]:
     addresses, taken = search_places(held.blocks.sizes, held.lives, floors, goal)
     if taken > most:
         return
-    step = scratchpad.size_bytes // scratchpad.banks // _PHASES // TILE_ALIGN * TILE_ALIGN
-    for begin in range(0, max(step, 1) * _PHASES, max(step, 1)):
+    bank = scratchpad.size_bytes // scratchpad.banks
+    step = max(bank // _PHASES // TILE_ALIGN, 1) * TILE_ALIGN
+    for begin in range(0, min(bank, step * _PHASES), step):
         if begin + taken <= scratchpad.size_bytes:
             yield begin + addresses
 
@@ -141,22 +120,3 @@ def _floors(blocks: Blocks, lives: F64, edge: int, aim: int) -> I64:
     beside = beside_bytes(blocks.sizes * others, lives[:, 2], lives[:, 3])
     floors = np.clip(aim - beside, 0, edge) // TILE_ALIGN * TILE_ALIGN
     return np.where(others, floors, 0)
-
-
-def _moved(held: _Held, addresses: I64) -> _Held | None:
-    """Return the program with its blocks at new addresses; none if it has no room any more."""
-    program = held.program
-    table, blocks = held.blocks.moved(program.table, addresses)
-    numbers: dict[tuple[int, int], int] = {}
-    try:
-        for region in program.regions:
-            if region.device == "npu":
-                part = table[region.start : region.stop]
-                wait, signal = semaphores(part, program.chip, numbers)
-                part[:, COLUMNS["wait"]], part[:, COLUMNS["signal"]] = wait, signal
-        made = replace(program, instructions=encode_table(table))
-        end = program.program_address + len(made.stream)
-        check_room(program.chip, program.program_memory, end)
-    except CompileError:
-        return None
-    return _Held(made, blocks, estimate_program(made))

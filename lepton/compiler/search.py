@@ -19,11 +19,15 @@ from lepton.compiler.refine import Finalist, refined
 from lepton.compiler.schedule import Emission, RegionWork
 from lepton.compiler.shard import core_of
 from lepton.compiler.shorten import shortened
+from lepton.compiler.sooner import sooner
 from lepton.compiler.stage import can_stage, staged
 from lepton.errors import CompileError
 from lepton.program import Objective, Program
 
 __all__ = ["Back", "Made", "best_program"]
+
+_SOONER_EFFORT = 2
+"""From which blocks move so that loads begin sooner."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,13 @@ def _searched(
     if search[0] and objective == Objective.LATENCY:
         program = shortened(program, choices.streams, lambda: build(staging))
     if search[0] and back.works and back.chip.cores == 1:
-        program = compacted(program, blocks[program.instructions])
+        places = blocks[program.instructions]
+        tried = [(program, places)]
+        if search[0] >= _SOONER_EFFORT and objective == Objective.LATENCY:
+            moved = sooner(program, places)
+            tried += [] if moved is None else [moved]
+        found = [compacted(*each) for each in tried]
+        program = found[0] if len(found) == 1 else min(found, key=judge.score)
     return Made(program, choices, staging, back)
 
 

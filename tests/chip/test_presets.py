@@ -39,7 +39,7 @@ PINNED = {
         256, 500, (16, 16, 1), 16, 24, 12, 12, {"sram": Fraction(8), "flash": Fraction(1)}, 8
     ),
     "like-u85-1024": Pinned(
-        1024, 1000, (32, 32, 1), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}, 16
+        1024, 1000, (32, 16, 2), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}, 16
     ),
 }
 
@@ -79,16 +79,17 @@ def test_figures(chip: Chip) -> None:
     assert found == PINNED[chip.name]
 
 
-def test_only_the_server_has_idle_arrays_to_deal_pixels_to(chip: Chip) -> None:
+def test_several_arrays_deal_pixels(chip: Chip) -> None:
     assert chip.array.deals_pixels == (chip.array.count > 1)
-    assert chip.array.deals_pixels == (chip.name in ("server", "server-sparse"))
+    assert chip.array.deals_pixels == chip.name.startswith(("server", "like-u85-1024"))
 
 
 @pytest.mark.parametrize("name", ["edge", "server", "like-u85-1024"])
 def test_sparse_presets_differ_in_what_they_skip(name: str) -> None:
     plain, sparse = load_chip(name), load_chip(f"{name}-sparse")
     assert plain.sparsity is None
-    assert sparse.sparsity == Sparsity(lanes=8, window=6, zero_blocks=True, feed_words=8)
+    window, words = (12, 12) if name == "like-u85-1024" else (6, 8)
+    assert sparse.sparsity == Sparsity(lanes=8, window=window, zero_blocks=True, feed_words=words)
     names = {"name": plain.name, "description": plain.description}
     sources = {key: text for key, text in sparse.sources.items() if key != "sparsity"}
     same = dataclasses.replace(sparse, **names, sources=sources, sparsity=None)
