@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.torch_networks import calibrated_cnn, quantized_cnn
+from lepton.models.light import LIGHT_NETWORKS, light_network, light_samples
 
 __all__ = ["NETWORKS", "Network"]
 
@@ -50,6 +51,16 @@ class Network:
         """The first package that is needed and not installed, or ""."""
         return next((name for name in self.needs if find_spec(name) is None), "")
 
+    def shapes(self, model: Path) -> dict[str, tuple[int, ...]]:
+        """Return the shape of a model's only input, where the model leaves it open."""
+        if self.shape is None:
+            return {}
+        import onnx
+
+        graph = onnx.load(str(model)).graph
+        constants = {item.name for item in graph.initializer}
+        return {i.name: self.shape for i in graph.input if i.name not in constants}
+
 
 def _saved(model: Any, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
@@ -58,8 +69,6 @@ def _saved(model: Any, path: Path) -> Path:
 
 def _light(name: str) -> Network:
     def write(folder: Path) -> tuple[Path, Array]:
-        from lepton.models.light import light_network, light_samples
-
         return _saved(light_network(name), folder / f"{name}.onnx"), light_samples(8, seed=2)
 
     return Network(name, "onnx, light (seeded)", write)
@@ -137,11 +146,8 @@ def _drawn(shape: Sequence[int], dtype: str, count: int = 10) -> Callable[[], Ar
     return draw
 
 
-LIGHT = ("alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet")
-LIGHT += ("squeezenet", "vgg19", "zfnet512")
-
 NETWORKS = (
-    *(_light(name) for name in LIGHT),
+    *(_light(name) for name in LIGHT_NETWORKS),
     Network("BERT-base encoder, 128 tokens", "lepton.models (seeded)", _encoder, decisions=-1),
     _spotter("LSTM_S", (1, 25, 10)),
     _spotter("GRU_S", (1, 25, 10)),

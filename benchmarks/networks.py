@@ -92,18 +92,7 @@ def _calibrate(network: Network, model: Path, folder: Path) -> None:
 
     samples = plain_samples(np.load(folder / "samples.npy"))
     file = written(model, folder)
-    quantize_model(file, samples, folder / "copy.onnx", _shapes(network, file))
-
-
-def _shapes(network: Network, model: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of the model's only input, where the model leaves it open."""
-    if network.shape is None:
-        return {}
-    import onnx
-
-    graph = onnx.load(str(model)).graph
-    constants = {item.name for item in graph.initializer}
-    return {i.name: network.shape for i in graph.input if i.name not in constants}
+    quantize_model(file, samples, folder / "copy.onnx", network.shapes(file))
 
 
 def _compile(quantized: Path, folder: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import ROOT
+from benchmarks.network_list import NETWORKS
 from benchmarks.page import (
     Limit,
     limits_table,
@@ -58,13 +59,8 @@ STORED = (
     "mlperf_tiny/kws_ref_model.tflite",
     "mobilenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 )
-SPOTTERS = {
-    "kws_onnx/DS_CNN_S.onnx": (1, 49, 10),
-    "kws_onnx/GRU_S.onnx": (1, 25, 10),
-    "kws_onnx/LSTM_S.onnx": (1, 25, 10),
-    "mnist_onnx/mnist_quantized_conr.onnx": None,
-}
-"""More files to place, and the shape of their only input where the file leaves it open."""
+SPOTTERS = ("DS_CNN_S", "GRU_S", "LSTM_S")
+"""Of `benchmarks.network_list`, which knows the shapes that the files leave open."""
 PREDICTED = ("squeezenet", "shufflenet", "inception_v2")
 LARGE = (60, 120, 240)
 
@@ -203,14 +199,17 @@ def _part_quantized(source: Path, target: Path, samples: Any) -> None:
 
 def _own_networks() -> list[Path]:
     """Return the files of the package's trained networks, and of more that are stored."""
-    data = Path(os.environ["LEPTON_DATA"])
-    return [*map(model_path, trained_networks()), *(data / name for name in SPOTTERS)]
+    folder = Path(os.environ["LEPTON_DATA"])
+    spotters = [folder / f"kws_onnx/{name}.onnx" for name in SPOTTERS]
+    more = folder / "mnist_onnx/mnist_quantized_conr.onnx"
+    return [*map(model_path, trained_networks()), *spotters, more]
 
 
 def _read(path: Path) -> Network:
     """Return a file's network."""
-    shape = next((each for name, each in SPOTTERS.items() if path.match(name)), None)
-    return read_network(path, {"Mfcc:0": shape} if shape else {})
+    listed = {item.name: item for item in NETWORKS if item.name in SPOTTERS}
+    known = listed.get(path.stem)
+    return read_network(path, known.shapes(path) if known else {})
 
 
 def networks(folder: Path) -> tuple[list[Path], list[Path]]:
