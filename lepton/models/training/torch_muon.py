@@ -45,9 +45,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": learning_rate, "is_matrix": False, "ratio": 1.0})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Make a step by the slopes that the parameters have; a closure is not called."""
-        del closure
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (takes no closure)
+        """Make a step by the slopes that the parameters have."""
         for group in self.param_groups:
             rate = group["lr"] * group["ratio"]
             move = _muon_step if group["is_matrix"] else _adam_step

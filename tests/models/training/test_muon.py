@@ -165,9 +165,8 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path, epoch: 
 
 def test_bytes_are_the_same_with_kernels_channels_last(tmp_path: Path) -> None:
     def made() -> Any:
-        return build_network("digits_cnn", seed=1, width=4, classes=2).to(
-            memory_format=torch.channels_last
-        )
+        body: Any = build_network("digits_cnn", seed=1, width=4, classes=2)
+        return body.to(memory_format=torch.channels_last)
 
     whole, path = made(), tmp_path / "state.pt"
     train(whole, Task.CLASSES, SAMPLES, OPTIONS)
