@@ -35,7 +35,9 @@ __all__ = [
 VIEW_FILES = ("views.npy", "answers.npy")
 """In the folder of a run."""
 
-_BATCH = 125
+_BATCH, _ANSWERED = 125, 32
+"""Images changed at once, and answered for at once: with their mirror images these are 64, each of
+which took a teacher like ResNet-8 0.6 of its time among 250."""
 _ROUND_SEEDS = 1_000_003
 """A round's seed is that of the options times this plus its number."""
 _TURNED, _RELIT, _MIXED = 0.35, 0.3, 0.5
@@ -109,10 +111,10 @@ def _write(
             stored = (made * 255).round().to(torch.uint8)
             place = number * count + start
             views[place : place + len(stored)] = stored.numpy()
-            rows.append(mirror_mean(teacher, stored / 255).numpy())
+            rows += [mirror_mean(teacher, part) for part in (stored / 255).split(_ANSWERED)]
     views.flush()
     part = files[1].with_suffix(".part.npy")
-    np.save(part, np.concatenate(rows))
+    np.save(part, torch.cat(rows).numpy())
     os.replace(part, files[1])
 
 
