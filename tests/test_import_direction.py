@@ -34,7 +34,7 @@ EARLY = {
     "tvm": ("compiler/", "tvm_backend.py"),
     "torch": (
         *("torch_backend.py", "torch_graph.py", "torch_quantizer.py", "models/onnx_module/"),
-        *("models/torch_", "models/quantization/torch_", "models/zoo/"),
+        *("models/torch_", "models/quantization/torch_", "models/training/torch_", "models/zoo/"),
     ),
     "onnx": ("compiler/importers",),
 }

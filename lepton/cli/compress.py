@@ -27,6 +27,7 @@ _DATA = (
     "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
 )
+_OPTIMIZER = "of the trainings: default adamw; muon makes the steps of kernels orthogonal"
 
 
 def add_commands(commands: Any) -> None:
@@ -56,6 +57,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--epochs", type=natural, help="of training in each step; default 3, on few samples more"
     )
+    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"), help=_OPTIMIZER)
     parser.add_argument("--learning-rate", type=float, default=5e-3, help="default 0.005")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("-o", "--output", type=file_path, required=True, metavar="OUT.onnx")
@@ -71,6 +73,7 @@ def add_commands(commands: Any) -> None:
 def _compress(options: argparse.Namespace) -> None:
     """Run `lepton compress`."""
     from lepton.models.compression import CompressionRecipe, compress_model, quantized
+    from lepton.models.training import Optimizer
     from lepton.models.training.named import named_split
     from lepton.models.zoo import NETWORKS
 
@@ -87,6 +90,7 @@ def _compress(options: argparse.Namespace) -> None:
         share=options.share,
         bits=options.bits,
         epochs=options.epochs,
+        optimizer=Optimizer(options.optimizer),
         learning_rate=options.learning_rate,
         seed=options.seed,
     )

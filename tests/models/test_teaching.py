@@ -62,4 +62,4 @@ def test_pairs_need_images(tmp_path: Path) -> None:
     recipe = CompressionRecipe(mirror_pairs=True, epochs=1)
     run = pipeline._Run(Task.CLASSES, flat, recipe, model, tmp_path)  # pyright: ignore[reportPrivateUsage] (scoring would refuse them first)
     with pytest.raises(InputError, match="mirror_pairs needs samples that are one image"):
-        _ = run._loss  # pyright: ignore[reportPrivateUsage] (as above)
+        _ = run._lessons  # pyright: ignore[reportPrivateUsage] (as above)

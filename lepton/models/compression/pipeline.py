@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
-from lepton.models.compression.teaching import loss_of_pairs, loss_of_teacher
+from lepton.models.compression.teaching import Lessons, lessons_of
+from lepton.models.compression.views import VIEW_FILES
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
@@ -111,6 +112,8 @@ def compress_model(
     task = model.task if isinstance(model, Network) else task
     if learned is not None and task is not Task.CLASSES:
         raise InputError("distillation needs a network that tells classes apart")
+    if learned is None and recipe.views:
+        raise InputError("views are what a teacher answers for: name one, or set views to 0")
     run = _Run(task, split, recipe, learned, folder)
     if isinstance(model, Network):
         run.claim(model.name.encode())
@@ -123,6 +126,7 @@ def compress_model(
         before = source
         source = run.once(name, lambda step=step, before=before: step(before))
         stages.append(run.stage(name, source))
+    run.tidy()
     return Compressed(first, source, tuple(stages))
 
 
@@ -138,7 +142,7 @@ class _Run:
 
     @property
     def _epochs(self) -> int:
-        return self.recipe.epochs_of(len(self.split.train))
+        return self.recipe.epochs_of(len(self.split.train) * max(1, self.recipe.views))
 
     @property
     def _distil_epochs(self) -> int:
@@ -194,6 +198,11 @@ class _Run:
         atomic_write(file, made.SerializeToString())
         return made
 
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs, and is large."""
+        for name in VIEW_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
     def stage(self, name: str, model: onnx.ModelProto) -> Stage:
         """Return how good a model is, and how many of its weights are zero."""
         arrays = layer_arrays(model)
@@ -213,39 +222,35 @@ class _Run:
         return score_of(made, self.task, samples)
 
     @cached_property
-    def _loss(self) -> Any:
-        """The loss of all trainings: of the teacher's probabilities, if there is one."""
-        if self.teacher is None:
-            return None
+    def _lessons(self) -> Lessons:
+        """What all trainings learn from."""
         from lepton.models.onnx_module import from_onnx
 
-        teacher = _channels_last(from_onnx(self.teacher).eval())
-        if not self.recipe.mirror_pairs:
-            return loss_of_teacher(teacher, self.recipe.temperature)
-        if [array.ndim for array in self.split.train.inputs] != [4]:
-            raise InputError("mirror_pairs needs samples that are one image [c, h, w] each")
-        return loss_of_pairs(teacher, self.recipe.temperature)
+        teacher = None if self.teacher is None else _channels_last(from_onnx(self.teacher).eval())
+        return lessons_of(teacher, self.split.train, self.recipe, self.folder)
 
     def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
+        recipe, lessons = self.recipe, self._lessons
         options = TrainingOptions(
-            seed=self.recipe.seed,
+            seed=recipe.seed,
             epochs=epochs,
-            batch=self.recipe.batch,
-            learning_rate=self.recipe.learning_rate,
+            batch=recipe.batch,
+            optimizer=recipe.optimizer,
+            learning_rate=recipe.learning_rate,
             weight_decay=0.0,
             schedule=Schedule.COSINE,
-            shift=self.recipe.shift,
-            repeat_edges=self.recipe.repeat_edges,
-            flip=self.recipe.flip,
+            shift=0 if recipe.views else recipe.shift,
+            repeat_edges=recipe.repeat_edges,
+            flip=recipe.flip,
         )
         train(
             _channels_last(module),
             self.task,
-            (self.split.train, self.split.validation),
+            (lessons.samples, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(self._loss, keeps_last=self.recipe.keeps_last),
+            hooks=Hooks(lessons.loss, keeps_last=recipe.keeps_last),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from lepton.models.pruning.criteria import check_criterion
 from lepton.models.pruning.selection import Selection, with_rate
 from lepton.models.quantization.aware import AwareOptions
 from lepton.models.quantization.quantizers import Floats
+from lepton.models.training.options import Optimizer
 
 __all__ = ["CompressionRecipe"]
 
@@ -43,6 +44,9 @@ class CompressionRecipe:
         temperature: of distillation, where there is a teacher.
         mirror_pairs: with a teacher, a training step takes images and their mirror images, and
             both learn the mean of the teacher's answers (`loss_of_pairs`).
+        views: with a teacher, so many changed images of each training image, for which it answers
+            in advance (`teacher_views`); an epoch goes over all of them. 0 for its answers in
+            every step. `shift` is then of the views, and `flip` of the steps.
         distil_epochs: of the step that is distillation alone; None for `epochs`, 0 for no such
             step.
         share: levels of each weight, found by k-means and trained; not with `bits` below 8.
@@ -57,6 +61,7 @@ class CompressionRecipe:
             bits or some entropy are then rounded with feedback, and stay so.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
+        optimizer: of the steps of every training.
         learning_rate: at its peak.
         batch: samples of a training step.
         shift: training images move by up to so many pixels.
@@ -81,6 +86,7 @@ class CompressionRecipe:
     factorize_epochs: int | None = None
     temperature: float = 4.0
     mirror_pairs: bool = False
+    views: int = 0
     distil_epochs: int | None = None
     share: int | None = None
     bits: int = 8
@@ -90,6 +96,7 @@ class CompressionRecipe:
     rounds_activations: bool = True
     quantize_epochs: int | None = None
     epochs: int | None = None
+    optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float = 5e-3
     batch: int = 64
     shift: int = 0
@@ -106,6 +113,8 @@ class CompressionRecipe:
             )
         if self.entropy_bits is not None:
             self._check_entropy(self.entropy_bits)
+        if self.views < 0 or (self.views and self.mirror_pairs):
+            raise InputError("views are 0 or more, and never beside mirror_pairs: give one")
         for bits in (self.bits, self.edge_bits or 8):
             if not 1 <= bits <= 8:
                 raise InputError(f"weights have 1 to 8 bits, not {bits}")

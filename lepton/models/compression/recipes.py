@@ -15,6 +15,7 @@ import numpy as np
 from lepton.errors import InputError
 from lepton.models.compression.recipe import CompressionRecipe
 from lepton.models.datasets import hold_out, load_cifar10
+from lepton.models.training.options import Optimizer
 from lepton.models.training.recipes import RECIPES, SPLIT_SEED, Recipe, Split
 
 if TYPE_CHECKING:
@@ -155,9 +156,9 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
     "resnet8_student": CompressedNetwork(
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
-            factorize=_RANKS, factorize_epochs=10, quantize_epochs=0, rounds_activations=False,
-            mirror_pairs=True, distil_epochs=0, shift=3, repeat_edges=True, learning_rate=1e-3,
-            batch=64, keeps_last=True,
+            factorize=_RANKS, factorize_epochs=4, quantize_epochs=0, rounds_activations=False,
+            views=10, distil_epochs=0, shift=4, flip=True, optimizer=Optimizer.MUON,
+            learning_rate=3e-3, batch=128, keeps_last=True,
         ),
         _CIFAR10,
         threads=1,

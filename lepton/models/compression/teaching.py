@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lepton.errors import InputError
+from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.views import (
+    ViewOptions,
+    loss_of_views,
+    mirror_mean,
+    teacher_views,
+)
+from lepton.models.datasets import Dataset
 from lepton.models.training.trainer import Loss
 
 if TYPE_CHECKING:
@@ -13,10 +24,45 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-__all__ = ["loss_of_pairs", "loss_of_teacher"]
+__all__ = ["Lessons", "lessons_of", "loss_of_pairs", "loss_of_teacher"]
 
 _HARD_SHARE = 0.1
 """Of the labels' own cross-entropy in the loss of a distillation."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What trainings learn from: samples, and a loss in place of the task's own."""
+
+    samples: Dataset
+    loss: Loss | None
+
+
+def lessons_of(
+    teacher: torch.nn.Module | None, samples: Dataset, recipe: CompressionRecipe, folder: Path
+) -> Lessons:
+    """Return what the trainings of a recipe learn from.
+
+    Args:
+        teacher: in eval mode; None for the labels.
+        samples: to train on.
+        recipe: says how its answers are taken.
+        folder: keeps the views, if there are any.
+
+    Raises:
+        InputError: the samples are none that a teacher can be shown in that way.
+    """
+    if teacher is None:
+        return Lessons(samples, None)
+    if recipe.views:
+        options = ViewOptions(recipe.views, recipe.shift, recipe.seed)
+        views, answers = teacher_views(teacher, samples, options, folder)
+        return Lessons(views, loss_of_views(answers, recipe.temperature))
+    if not recipe.mirror_pairs:
+        return Lessons(samples, loss_of_teacher(teacher, recipe.temperature))
+    if [array.ndim for array in samples.inputs] != [4]:
+        raise InputError("mirror_pairs needs samples that are one image [c, h, w] each")
+    return Lessons(samples, loss_of_pairs(teacher, recipe.temperature))
 
 
 def loss_of_teacher(teacher: torch.nn.Module, temperature: float) -> Loss:
@@ -38,8 +84,7 @@ def loss_of_pairs(teacher: torch.nn.Module, temperature: float) -> Loss:
 
     For both it learns the mean of the teacher's two answers, which is right more often than either.
 
-    Source: Radosavovic et al., Data Distillation, CVPR 2018, section 3 (a teacher's answers for
-    several transformed inputs, averaged); Hinton et al., arXiv:1503.02531 (the loss).
+    Source: Hinton et al., arXiv:1503.02531 (the loss); `mirror_mean`.
     """
     from lepton.models.torch_distillation import distillation_loss
 
@@ -47,10 +92,8 @@ def loss_of_pairs(teacher: torch.nn.Module, temperature: float) -> Loss:
         import torch
 
         (images,) = inputs
-        pairs = torch.cat([images, images.flip(3)])
-        with torch.no_grad():
-            wanted = torch.stack(teacher(pairs).chunk(2)).mean(0).repeat(2, 1)
-        logits = (wanted, network(pairs))
+        wanted = mirror_mean(teacher, images).repeat(2, 1)
+        logits = (wanted, network(torch.cat([images, images.flip(3)])))
         return distillation_loss(logits, labels.repeat(2), temperature, _HARD_SHARE)
 
     return loss

@@ -8,10 +8,19 @@ from enum import StrEnum
 
 from lepton.errors import InputError
 
-__all__ = ["Schedule", "TrainingOptions", "rate_at"]
+__all__ = ["Optimizer", "Schedule", "TrainingOptions", "rate_at"]
 
 WARM_UP = 0.2
 """Part of the steps in which the rate rises."""
+
+
+class Optimizer(StrEnum):
+    """How a step follows from the slopes."""
+
+    ADAMW = "adamw"
+    """Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization, ICLR 2019."""
+    MUON = "muon"
+    """Orthogonalized for the kernels of hidden layers, Adam for the rest: `torch_muon.Muon`."""
 
 
 class Schedule(StrEnum):
@@ -33,8 +42,9 @@ class TrainingOptions:
         seed: of the order of samples, augmentation and dropout.
         epochs: passes over the training samples.
         batch: samples of a step.
-        learning_rate: of AdamW, at its peak.
-        weight_decay: of AdamW.
+        optimizer: of the steps.
+        learning_rate: of AdamW, or of Muon's matrices, at its peak.
+        weight_decay: of AdamW; Muon has none.
         schedule: of the learning rate.
         label_smoothing: for classes, 0..1.
         shift: images move by up to so many pixels on both axes.
@@ -45,6 +55,7 @@ class TrainingOptions:
     seed: int = 0
     epochs: int = 10
     batch: int = 128
+    optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     schedule: Schedule = Schedule.WARM_UP_COSINE

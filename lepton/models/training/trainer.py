@@ -21,7 +21,7 @@ from lepton.errors import InputError
 from lepton.models.checkpoint import Checkpoint
 from lepton.models.datasets.dataset import Dataset
 from lepton.models.extras import require
-from lepton.models.training.options import TrainingOptions, rate_at
+from lepton.models.training.options import Optimizer, TrainingOptions, rate_at
 from lepton.models.zoo.registry import Task
 
 # torch is an extra, and typed in part only:
@@ -101,7 +101,7 @@ def train(
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
 ) -> Trained:
-    """Fit a network in place with AdamW; it gets the weights of the best epoch, in eval mode.
+    """Fit a network in place; it gets the weights of the best epoch, in eval mode.
 
     The best epoch is the first with the highest validation score, or the last one if the hooks say
     so.
@@ -134,7 +134,22 @@ def train(
 def _checkpoint(path: Path, options: TrainingOptions, network: torch.nn.Module) -> Checkpoint:
     """Return the file of a training: of these options, with a network of these tensors."""
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    return Checkpoint(path, json.dumps({"options": asdict(options), "tensors": shapes}))
+    decisive = asdict(options)
+    if options.optimizer == Optimizer.ADAMW:
+        del decisive["optimizer"]  # files of before there was another
+    return Checkpoint(path, json.dumps({"options": decisive, "tensors": shapes}))
+
+
+def _optimizer(network: torch.nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    import torch
+
+    if options.optimizer == Optimizer.MUON:
+        from lepton.models.training.torch_muon import muon_of
+
+        return muon_of(network, options.learning_rate)
+    return torch.optim.AdamW(
+        network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+    )
 
 
 class _Run:
@@ -148,15 +163,11 @@ class _Run:
         options: TrainingOptions,
         hooks: Hooks,
     ) -> None:
-        import torch
-
         self.network, self.task, self.options = network, task, options
         self.samples, self.validation = samples
         self.hooks = hooks
         self.loss = hooks.loss or task_loss(task, options.label_smoothing)
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), options.learning_rate, weight_decay=options.weight_decay
-        )
+        self.optimizer = _optimizer(network, options)
         self.epochs: list[Epoch] = []
         self.best = -1
         self.best_weights: dict[str, Any] = {}
