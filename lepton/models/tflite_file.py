@@ -124,7 +124,10 @@ class TfliteFile:
             along = [-1 if at == axis else 1 for at in range(codes.ndim)]
             scales = scales.reshape(along)
             points = points.reshape(along) if points.size > 1 else points
-        return ((codes - points) * scales).astype(np.float32)
+        made = (codes - points) * scales
+        if not np.all(np.abs(made) <= np.finfo(np.float32).max):
+            raise InputError(f"{self._place(number)} stands for numbers that float32 does not have")
+        return made.astype(np.float32)
 
     @cached_property
     def operators(self) -> tuple[TfliteOperator, ...]:

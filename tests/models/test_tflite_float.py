@@ -239,6 +239,16 @@ def test_unsigned_codes_have_their_zero_point() -> None:
     assert found.item() == 3 * 0.5 - 5 * 0.75
 
 
+def test_numbers_beyond_float32_are_refused() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", [1, 1], "int8", 1.0, 0)
+    w = b.constant("w", np.array([[127]], np.int8), 1e37, 0)
+    y = b.tensor("y", [1, 1], "int8", 1e37, 0)
+    b.operator("FULLY_CONNECTED", [x, w, None], [y])
+    with pytest.raises(InputError, match="constant 'w' of the model stands for numbers that float"):
+        float_tflite(b.build([x], [y]))
+
+
 def one_operator(kind: str, shape: list[int], made: list[int], **options: Any) -> bytes:
     b = TfliteBuilder()
     x, y = b.input("x", shape, "float32"), b.tensor("y", made, "float32")
