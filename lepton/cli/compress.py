@@ -37,7 +37,10 @@ def add_commands(commands: Any) -> None:
         epilog="example: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx",
     )  # fmt: skip
     parser.add_argument(
-        "model", metavar="MODEL", help="float .onnx, or a network of lepton.models.zoo to train"
+        "model",
+        metavar="MODEL",
+        help="float .onnx, .tflite (an int8 one as the float network that it stands for), or a "
+        "network of lepton.models.zoo to train",
     )
     parser.add_argument("--data", required=True, metavar="SAMPLES", help=_DATA)
     parser.add_argument("--prune", type=float, metavar="RATE", help="pruned / total, 0 to 1")
@@ -52,7 +55,10 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
     parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
     parser.add_argument(
-        "--distil", type=file_path, metavar="TEACHER.onnx", help="float network to learn from"
+        "--distil",
+        type=file_path,
+        metavar="TEACHER",
+        help="network to learn from, .onnx or .tflite as for MODEL",
     )
     parser.add_argument(
         "--epochs", type=natural, help="of training in each step; default 3, on few samples more"
@@ -73,6 +79,7 @@ def add_commands(commands: Any) -> None:
 def _compress(options: argparse.Namespace) -> None:
     """Run `lepton compress`."""
     from lepton.models.compression import CompressionRecipe, compress_model, quantized
+    from lepton.models.tflite_float import float_network
     from lepton.models.training import Optimizer
     from lepton.models.training.named import named_split
     from lepton.models.zoo import NETWORKS
@@ -96,7 +103,9 @@ def _compress(options: argparse.Namespace) -> None:
     )
     folder = options.work or options.output.with_suffix(".steps")
     split = named_split(options.data)
-    made = compress_model(model, split, recipe, folder, teacher=options.distil)
+    source = float_network(model) if isinstance(model, Path) else model
+    teacher = options.distil and float_network(options.distil)
+    made = compress_model(source, split, recipe, folder, teacher=teacher)
     write_file(options.output, made.model.SerializeToString())
     costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
     costs[made.stages[-1].name] = _cost(made.model, chip)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lepton.cli.main import main
+from tests.tflite_builder import TfliteBuilder
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
 
@@ -36,6 +37,42 @@ def test_a_network_becomes_smaller(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*text.split(), "--chip", "nano"]) == 0
     table = capsys.readouterr().out
     assert "prune" in table and f"{small['stored_bytes']:,}" in table and "validation" in table
+
+
+def classifier(path: Path, seed: int) -> Path:
+    """Write a float TFLite classifier of 10 kinds of 8 x 8 images."""
+    rng = np.random.default_rng(seed)
+    b = TfliteBuilder()
+    x = b.input("x", [1, 8, 8, 1], "float32")
+    w = b.constant("w", rng.standard_normal((4, 3, 3, 1)).astype(np.float32))
+    h = b.tensor("h", [1, 4, 4, 4], "float32")
+    window: dict[str, Any] = {"padding": "SAME", "stride_h": 2, "stride_w": 2}
+    zeros = b.constant("zeros", np.zeros(4, np.float32))
+    b.operator("CONV_2D", [x, w, zeros], [h], fused_activation_function="RELU", **window)
+    m = b.constant("m", rng.standard_normal((10, 64)).astype(np.float32))
+    flat = b.tensor("flat", [1, 64], "float32")
+    shape = b.constant("shape", np.array([1, 64], np.int32))
+    b.operator("RESHAPE", [h, shape], [flat], new_shape=[1, 64])
+    y = b.tensor("y", [1, 10], "float32")
+    b.operator("FULLY_CONNECTED", [flat, m, None], [y])
+    path.write_bytes(b.build([x], [y]))
+    return path
+
+
+def test_tflite_files_are_models_and_teachers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, teacher = classifier(tmp_path / "m.tflite", 0), classifier(tmp_path / "t.tflite", 1)
+    out = tmp_path / "small.onnx"
+    text = f"compress {model} --data {arrays(tmp_path)} --distil {teacher} --epochs 1 -o {out}"
+    assert main([*text.split(), "--chip", "nano", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [stage["name"] for stage in printed["stages"]] == ["float", "distil", "quantize"]
+    assert out.exists()
+    teacher.write_bytes(teacher.read_bytes()[:400])
+    assert main([*text.split(), "--chip", "nano", "--work", str(tmp_path / "again")]) == 2
+    error = capsys.readouterr().err
+    assert "t.tflite is no sound TFLite model" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def make_compressed(
     shutil.copyfile(work / f"{name}_{row.seeds[0]}.onnx", shipped)
     made = {
         "source": row.source,
+        **({"teacher": row.teacher_source} if row.teacher_source else {}),
         "recipe": {key: value for key, value in asdict(row.recipe).items() if key != "seed"},
         "samples": {part: len(getattr(split, part)) for part in Split._fields},
         "results": results,
@@ -89,7 +90,8 @@ def _one_seed(
     work.mkdir(parents=True, exist_ok=True)
     source = row.start(data, work, seed)
     recipe = replace(row.recipe, seed=seed)
-    made = compress_model(source, split, recipe, work / f"{name}_{seed}", teacher=source)
+    teacher = source if row.teacher is None else row.teacher(data, source)
+    made = compress_model(source, split, recipe, work / f"{name}_{seed}", teacher=teacher)
     file = work / f"{name}_{seed}.onnx"
     atomic_write(file, made.model.SerializeToString())
     return {"seed": seed} | _figures(made) | dict(cost(file))

@@ -28,12 +28,13 @@ __all__ = ["COMPRESSED", "CompressedNetwork", "classifier_of_pixels"]
 
 VALIDATION_IMAGES = 2_000
 """Of CIFAR-10's training images."""
+_LARGE_RESNET = "mlperf_tiny/pretrainedResnet_large_int8.tflite"
 _FLOAT_RESNET8 = "mlperf_tiny_onnx/pretrainedResnet_float.onnx"
 
 
 @dataclass(frozen=True)
 class CompressedNetwork:
-    """How a compressed network is made of a float one, which is its teacher too.
+    """How a compressed network is made of a float one, which is its teacher too by default.
 
     Attributes:
         source: the float network, in words.
@@ -44,6 +45,9 @@ class CompressedNetwork:
         data: what the samples are, from where and under which licence.
         seeds: compressed and measured, all of them; the first one ships.
         threads: of PyTorch, on which the bytes depend.
+        teacher: gives what the network learns from; takes the folder of the models and data sets,
+            and the float network. None for the float network itself.
+        teacher_source: the teacher, in words; "" for the float network itself.
     """
 
     source: str
@@ -53,20 +57,23 @@ class CompressedNetwork:
     data: str
     seeds: tuple[int, ...] = (0, 1, 2)
     threads: int = 2
+    teacher: Callable[[Path, onnx.ModelProto], onnx.ModelProto] | None = None
+    teacher_source: str = ""
 
 
 def classifier_of_pixels(path: Path, brightest: float) -> onnx.ModelProto:
     """Return a classifier of pixels 0 to `brightest` as one of pixels 0 to 1 that gives logits.
 
     Args:
-        path: float ONNX whose first node is a convolution and whose last is a softmax.
+        path: float ONNX or TFLite whose first node is a convolution and whose last is a softmax;
+            an int8 TFLite file is read as the float network that it stands for.
         brightest: value of a white pixel.
     """
     from onnx import numpy_helper
 
-    from lepton.models.onnx_module.reading import read_float_model
+    from lepton.models.tflite_float import float_network
 
-    model = read_float_model(path)
+    model = float_network(path)
     first, last = model.graph.node[0], model.graph.node[-1]
     if (first.op_type, last.op_type) != ("Conv", "Softmax"):
         raise InputError(f"{path}: must begin with a Conv and end with a Softmax")
@@ -96,6 +103,13 @@ def _trained(name: str, recipe: Recipe) -> Callable[[Path, Path, int], onnx.Mode
 def _resnet8(data: Path, work: Path, seed: int) -> onnx.ModelProto:
     del work, seed
     return classifier_of_pixels(data / _FLOAT_RESNET8, 255)
+
+
+def _with_large_resnet(data: Path, source: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the mean of a float network and of MLPerf's large ResNet."""
+    from lepton.models.compression.teachers import mean_teacher
+
+    return mean_teacher([source, classifier_of_pixels(data / _LARGE_RESNET, 255)])
 
 
 def _cifar10(data: Path) -> Split:
@@ -162,5 +176,10 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         ),
         _CIFAR10,
         threads=1,
+        teacher=_with_large_resnet,
+        teacher_source=(
+            "the mean of the float network's logits and those of MLPerf Tiny's large ResNet, its "
+            "int8 file in float (mlcommons/tiny, Apache-2.0)"
+        ),
     ),
 }  # fmt: skip
