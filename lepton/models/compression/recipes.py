@@ -171,7 +171,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         _RESNET8, _resnet8, _cifar10,
         CompressionRecipe(
             factorize=_RANKS, factorize_epochs=4, quantize_epochs=0, rounds_activations=False,
-            views=10, distil_epochs=0, shift=4, flip=True, optimizer=Optimizer.MUON,
+            views=8, distil_epochs=0, shift=4, flip=True, optimizer=Optimizer.MUON,
             learning_rate=3e-3, batch=128, keeps_last=True,
         ),
         _CIFAR10,
