@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lepton.errors import InputError
 from lepton.models import model_path
 from lepton.models.compression.files import layer_arrays
 from lepton.models.compression.make import make_compressed
-from lepton.models.compression.recipes import COMPRESSED, classifier_of_pixels
+from lepton.models.compression.recipes import COMPRESSED, CompressedNetwork, classifier_of_pixels
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.training.recipes import Split
 from lepton.models.training.trainer import score_of
@@ -28,7 +29,7 @@ from lepton.models.zoo import Task
 from lepton.runtime.evaluate import evaluate
 from tests.conftest import data_path
 
-SHIPPED = ("mnist_compressed", "lenet_compressed")
+SHIPPED = ("mnist_compressed", "lenet_compressed", "resnet8_student")
 SAMPLED = 1_000
 """Test images that run on the simulator; the benchmark runs all of them."""
 
@@ -97,32 +98,59 @@ def test_the_simulator_gives_the_bytes_of_the_golden(name: str) -> None:
     assert report.same_bytes == report.samples == min(SAMPLED, len(test))
 
 
-@pytest.mark.slow
-def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
+def few_of(name: str, count: int) -> Callable[[Path], Split]:
+    """Return what loads some of a recipe's samples, and all for the test."""
+
+    def load(folder: Path) -> Split:
+        train, validation, test = COMPRESSED[name].load(folder)
+        return Split(train.take(slice(0, count)), validation.take(slice(0, 500)), test)
+
+    return load
+
+
+def made_shortly(row: CompressedNetwork, folder: Path) -> tuple[dict[str, Any], onnx.ModelProto]:
+    """Return what a recipe's file says, and its network."""
     pytest.importorskip("torch", reason="the training extra is not installed")
-    from lepton.models.quantization.torch_steps import entropy_bits
-
-    shipped = COMPRESSED["resnet8_compressed"]
-    recipe = dataclasses.replace(shipped.recipe, epochs=1)
-
-    def few(folder: Path) -> Split:
-        train, validation, test = shipped.load(folder)
-        return Split(train.take(slice(0, 2_000)), validation.take(slice(0, 500)), test)
-
-    row = dataclasses.replace(shipped, load=few, recipe=recipe, seeds=(4,))
-    folders = (data_path("."), tmp_path / "work", tmp_path / "out")
+    folders = (data_path("."), folder / "work", folder / "out")
     made = make_compressed("mine", row, folders, lambda path: {"bytes": path.stat().st_size})
-    assert sorted(os.listdir(tmp_path / "out")) == ["mine.onnx", "mine_recipe.json"]
-    text = (tmp_path / "out" / "mine_recipe.json").read_text(encoding="utf-8")
+    assert sorted(os.listdir(folder / "out")) == ["mine.onnx", "mine_recipe.json"]
+    text = (folder / "out" / "mine_recipe.json").read_text(encoding="utf-8")
     assert json.loads(text) == made
     (result,) = made["results"]
-    assert result["bytes"] == (tmp_path / "out" / "mine.onnx").stat().st_size
+    assert result["bytes"] == (folder / "out" / "mine.onnx").stat().st_size
+    return made, onnx.load(str(folder / "out" / "mine.onnx"))
+
+
+@pytest.mark.slow
+def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
+    shipped = COMPRESSED["resnet8_compressed"]
+    recipe = dataclasses.replace(shipped.recipe, epochs=1)
+    load = few_of("resnet8_compressed", 2_000)
+    row = dataclasses.replace(shipped, load=load, recipe=recipe, seeds=(4,))
+    made, model = made_shortly(row, tmp_path)
+    (result,) = made["results"]
     assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.6
-    codes = layer_arrays(onnx.load(str(tmp_path / "out" / "mine.onnx")))
+    from lepton.models.quantization.torch_steps import entropy_bits
+
+    codes = layer_arrays(model)
     bits = sum(entropy_bits(array) * array.size for array in codes)
     wanted = shipped.recipe.entropy_bits
     assert wanted is not None
     assert bits / sum(array.size for array in codes) == pytest.approx(wanted, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_shortened_recipe_makes_the_student(tmp_path: Path) -> None:
+    shipped = COMPRESSED["resnet8_student"]
+    recipe = dataclasses.replace(shipped.recipe, views=1, factorize_epochs=2)
+    load = few_of("resnet8_student", 2_000)
+    row = dataclasses.replace(shipped, load=load, recipe=recipe, seeds=(4,))
+    made, model = made_shortly(row, tmp_path)
+    (result,) = made["results"]
+    assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.8
+    assert result["weights"] <= result["float_weights"] / 2
+    assert sum(array.size for array in layer_arrays(model)) == result["weights"]
+    assert "large ResNet" in made["teacher"]
 
 
 def classifier(path: Path, last: str) -> Path:

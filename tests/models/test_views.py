@@ -187,10 +187,11 @@ def test_an_epoch_goes_over_all_views(tmp_path: Path, monkeypatch: pytest.Monkey
     assert options.optimizer is Optimizer.MUON
 
 
-def test_views_need_a_teacher(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, CompressionRecipe(mirror_pairs=True)])
+def test_views_and_pairs_need_a_teacher(recipe: CompressionRecipe, tmp_path: Path) -> None:
     model, split = small_model()
-    with pytest.raises(InputError, match="views are what a teacher answers for: name one"):
-        compress_model(model, split, RECIPE, tmp_path / "steps")
+    with pytest.raises(InputError, match="are what a teacher answers for: name one"):
+        compress_model(model, split, recipe, tmp_path / "steps")
     assert not (tmp_path / "steps").exists()
 
 

@@ -112,8 +112,8 @@ def compress_model(
     task = model.task if isinstance(model, Network) else task
     if learned is not None and task is not Task.CLASSES:
         raise InputError("distillation needs a network that tells classes apart")
-    if learned is None and recipe.views:
-        raise InputError("views are what a teacher answers for: name one, or set views to 0")
+    if learned is None and (recipe.views or recipe.mirror_pairs):
+        raise InputError("views and mirror_pairs are what a teacher answers for: name one")
     run = _Run(task, split, recipe, learned, folder)
     if isinstance(model, Network):
         run.claim(model.name.encode())
