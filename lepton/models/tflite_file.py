@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.litert import tflite_interpreter
 
 __all__ = ["TfliteFile", "TfliteOperator", "read_tflite"]
 
@@ -164,17 +163,33 @@ def read_tflite(content: bytes, name: str) -> TfliteFile:
     """
     from ai_edge_litert.schema_py_generated import ModelT
 
-    # a file that it accepts is sound, and may be taken apart
+    # a file that LiteRT accepts is sound, and may be taken apart
     try:
-        details = tflite_interpreter(content).get_tensor_details()
-    except (InputError, UnicodeDecodeError) as error:
-        raise InputError(f"{name} is no sound TFLite model: {error}") from None
+        details = _tensor_details(content)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name} is no sound TFLite model: {reason}") from None
     model: Any = ModelT.InitFromPackedBuf(content, 0)
     if len(model.subgraphs) != 1:
         raise InputError(f"{name} has several subgraphs, which are not read")
     shapes = {int(row["index"]): tuple(int(n) for n in row["shape"]) for row in details}
     missing = set(range(len(model.subgraphs[0].tensors))) - shapes.keys()
     return TfliteFile(model, shapes | dict.fromkeys(missing, ()), name)
+
+
+def _tensor_details(content: bytes) -> list[dict[str, Any]]:
+    """Return what LiteRT says of the tensors of a file that it accepts, shapes among it."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    made: Any = Interpreter
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    engine = made(model_content=content, experimental_op_resolver_type=plain)
+    engine.allocate_tensors()
+    return engine.get_tensor_details()
 
 
 def _numbers(found: Any) -> tuple[int, ...]:

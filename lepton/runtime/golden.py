@@ -6,6 +6,7 @@ keeps int8 graphs in integers). TFLite models: LiteRT's reference kernels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.litert import tflite_interpreter
 from lepton.program import Program
 
 __all__ = ["GoldenModel", "drawn", "onnx_session", "random_inputs", "reason_of"]
@@ -115,6 +115,30 @@ class GoldenModel:
             except ValueError:
                 continue  # a temporary that the library has not allocated
         return outputs
+
+
+def tflite_interpreter(content: bytes, keep_all: bool = False, threads: int = 1) -> Any:
+    """Return a LiteRT interpreter with reference kernels.
+
+    Raises:
+        InputError: LiteRT refuses the model.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    made: Any = Interpreter
+    try:
+        engine = made(
+            model_content=content,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_preserve_all_tensors=keep_all,
+            num_threads=threads,
+        )
+        engine.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"LiteRT refuses the model: {str(error).splitlines()[0]}") from None
+    return engine
 
 
 def _with_all_outputs(content: bytes) -> bytes:

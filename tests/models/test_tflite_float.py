@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.compression.recipes import classifier_of_pixels
-from lepton.models.litert import tflite_interpreter
 from lepton.models.tflite_float import float_network, float_tflite
+from lepton.runtime.golden import tflite_interpreter
 from tests.conftest import data_path
 from tests.tflite_builder import Tensor, TfliteBuilder, run_reference
 
