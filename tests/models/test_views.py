@@ -18,6 +18,7 @@ from lepton.models.export import float_model
 from lepton.models.training import Optimizer
 from lepton.models.training.recipes import Split
 from lepton.models.zoo import network_named
+from tests.models.training.test_trainer import Cut
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
 
@@ -130,10 +131,6 @@ RECIPE = CompressionRecipe(
     views=2, shift=1, flip=True, optimizer=Optimizer.MUON, quantize_epochs=0, distil_epochs=2,
     rounds_activations=False, learning_rate=1e-2, batch=24, keeps_last=True,
 )  # fmt: skip
-
-
-class Cut(Exception):
-    """Stands for a kill."""
 
 
 def test_a_compression_that_was_cut_off_goes_on_with_its_views(

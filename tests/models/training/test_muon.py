@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from lepton.models.training import Optimizer, TrainingOptions, score, train
-from lepton.models.training.trainer import Hooks
 from lepton.models.zoo import Task, build_network
-from tests.models.training.test_trainer import SAMPLES, Cut, network, same
+from tests.models.training.test_trainer import SAMPLES, network, resumed, same
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
 
@@ -146,38 +145,12 @@ def test_a_network_learns_by_muon_and_another_optimizer_differs() -> None:
     assert not same(made, other)
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
-    whole, cut, path = network(0.3), network(0.3), tmp_path / "state.pt"
-    expected = train(whole, Task.CLASSES, SAMPLES, OPTIONS)
-    steps = iter(range(100))
-
-    def stop() -> None:
-        if next(steps) == 5 * epoch + 2:  # amid an epoch of 5 steps
-            raise Cut
-
-    with pytest.raises(Cut):
-        train(cut, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path, hooks=Hooks(after_step=stop))
-    resumed = network(0.3)
-    assert train(resumed, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path) == expected
-    assert same(resumed, whole)
-
-
 def test_bytes_are_the_same_with_kernels_channels_last(tmp_path: Path) -> None:
     def made() -> Any:
         body: Any = build_network("digits_cnn", seed=1, width=4, classes=2)
         return body.to(memory_format=torch.channels_last)
 
-    whole, path = made(), tmp_path / "state.pt"
+    whole = made()
     train(whole, Task.CLASSES, SAMPLES, OPTIONS)
-    steps = iter(range(100))
-
-    def stop() -> None:
-        if next(steps) == 12:
-            raise Cut
-
-    with pytest.raises(Cut):
-        train(made(), Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path, hooks=Hooks(after_step=stop))
-    resumed = made()
-    train(resumed, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path)
-    assert same(resumed, whole)
+    again, _ = resumed(made, OPTIONS, tmp_path / "state.pt", 12)
+    assert same(again, whole)

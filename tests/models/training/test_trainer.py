@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import pytest
 
 from lepton.errors import InputError
 from lepton.models.datasets import Dataset, generate_clicks
-from lepton.models.training import Schedule, TrainingOptions, predict, score, train
+from lepton.models.training import (
+    Optimizer,
+    Schedule,
+    Trained,
+    TrainingOptions,
+    predict,
+    score,
+    train,
+)
 from lepton.models.training.options import rate_at
 from lepton.models.training.trainer import Hooks, score_of
 from lepton.models.zoo import NETWORKS, Task, build_network
@@ -85,23 +94,36 @@ class Cut(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path, epoch: int) -> None:
-    whole, cut, path = network(0.3), network(0.3), tmp_path / "state.pt"
-    expected = train(whole, Task.CLASSES, SAMPLES, OPTIONS)
+def resumed(
+    made: Callable[[], Any], options: TrainingOptions, path: Path, step: int
+) -> tuple[Any, Trained]:
+    """Return a network whose training was cut off at a step and went on, and how it went."""
     steps = iter(range(100))
 
     def stop() -> None:
-        if next(steps) == 5 * epoch + 2:  # amid an epoch of 5 steps
+        if next(steps) == step:
             raise Cut
 
     with pytest.raises(Cut):
-        train(cut, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path, hooks=Hooks(after_step=stop))
-    resumed = network(0.3)
-    assert train(resumed, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path) == expected
-    assert same(resumed, whole)
+        train(made(), Task.CLASSES, SAMPLES, options, checkpoint=path, hooks=Hooks(after_step=stop))
+    again = made()
+    return again, train(again, Task.CLASSES, SAMPLES, options, checkpoint=path)
+
+
+@pytest.mark.parametrize("optimizer", Optimizer)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_resumed_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, epoch: int, optimizer: Optimizer
+) -> None:
+    options = dataclasses.replace(OPTIONS, optimizer=optimizer)
+    whole, path = network(0.3), tmp_path / "state.pt"
+    expected = train(whole, Task.CLASSES, SAMPLES, options)
+    # amid an epoch of 5 steps
+    made, trained = resumed(lambda: network(0.3), options, path, 5 * epoch + 2)
+    assert trained == expected
+    assert same(made, whole)
     again = network(0.3)
-    assert train(again, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path) == expected
+    assert train(again, Task.CLASSES, SAMPLES, options, checkpoint=path) == expected
     assert same(again, whole)
     assert [item.name for item in tmp_path.iterdir()] == ["state.pt"]
 
