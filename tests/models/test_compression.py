@@ -15,6 +15,7 @@ from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
 from lepton.models.export import float_model
+from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module import from_onnx
 from lepton.models.pruning import filter_graph
 from lepton.models.quantization import AwareOptions
@@ -160,6 +161,52 @@ def test_a_convolution_becomes_two_and_weights_of_8_bits_need_no_training(
     assert (48, 1, 3, 3) in shapes and (32, 48, 1, 1) in shapes
 
 
+def test_a_mirrored_network_answers_for_both_images(tmp_path: Path) -> None:
+    plain, both = (
+        compressed(tmp_path / f"{mirrored}", replace(RECIPE, prune=None, mirrored=mirrored))
+        for mirrored in (False, True)
+    )
+    for one, other in zip(codes_of(plain.model), codes_of(both.model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    (images,) = few().test.batch(slice(0, 8))
+    (name,) = (item.name for item in both.model.graph.input)
+    answers = [
+        run_each(golden_session(made.model.SerializeToString()), {name: given})
+        for made, given in ((both, images), (plain, images), (plain, images[..., ::-1].copy()))
+    ]
+    scale = np.abs(answers[1]).max() / 127
+    np.testing.assert_allclose(answers[0], (answers[1] + answers[2]) / 2, atol=4 * scale)
+    assert np.abs(answers[1] - answers[2]).max() > 16 * scale
+
+
+def test_only_classifiers_of_images_are_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains"))
+    recipe = replace(RECIPE, mirrored=True)
+    with pytest.raises(InputError, match="a mirrored answer needs a network of one image"):
+        compress_model(network_named("intent_transformer"), few(), recipe, tmp_path / "text")
+    network = network_named("digits_cnn")
+    source = float_model(network.build(0), network.inputs, "y")
+    with pytest.raises(InputError, match="mirrored needs a network that tells classes apart"):
+        compress_model(source, few(), recipe, tmp_path / "score", task=Task.SCORE)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_training_with_rounded_weights_may_have_a_rate_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def noting(module: Any, _task: Task, _samples: Any, options: Any, **_: Any) -> None:
+        rates.append(options.learning_rate)
+        module.eval()
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    compressed(tmp_path / "steps", replace(RECIPE, prune_steps=1, quantize_rate=1e-4))
+    assert rates == [RECIPE.learning_rate] * 2 + [1e-4]
+
+
 def test_a_wrong_rate_is_refused_before_anything_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +266,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         ({"prune_epochs": 0}, "prune_epochs must be at least 1, not 0"),
         ({"factorize_epochs": 0}, "factorize_epochs must be at least 1, not 0"),
         ({"quantize_epochs": 0, "bits": 5}, "quantize_epochs is 0 with weights of 8 bits or"),
+        ({"quantize_rate": 0.0}, "quantize_rate must be above 0, not 0.0"),
         ({"distil_epochs": -1}, "distil_epochs must be at least 0, not -1"),
         ({"prune": 2.0}, "a pruning rate is from 0 to 1, not 2.0"),
         ({"prune": 0.3, "pattern": "2:4"}, "2:4 prunes 0.5: the rate cannot be 0.3"),

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.rounding import PRODUCTS, rounded
 from lepton.models.compression.teaching import Lessons, lessons_of
 from lepton.models.compression.views import VIEW_FILES
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
+from lepton.models.mirroring import mirrored_model
 from lepton.models.onnx_module.reading import runtime_inputs
 from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     import torch
 
     from lepton.models.quantization import IntegerWeights
-    from lepton.models.quantization.quantizers import Floats
 
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -50,8 +51,6 @@ _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
-_CURVATURES, _PRODUCTS = 4096, 512
-"""Samples that the loss's curvatures are taken from, and the products of layers' inputs."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,7 @@ def compress_model(
         InputError: the options contradict each other, or the folder is another run's.
     """
     require("torch", "onnxruntime")
+    from lepton.models.export import float_model
     from lepton.models.onnx_module import read_float_model
 
     learned = None if teacher is None else read_float_model(teacher)
@@ -114,12 +114,19 @@ def compress_model(
         raise InputError("distillation needs a network that tells classes apart")
     if learned is None and (recipe.views or recipe.mirror_pairs):
         raise InputError("views and mirror_pairs are what a teacher answers for: name one")
+    for field in ("entropy_bits", "mirrored"):
+        if task is not Task.CLASSES and getattr(recipe, field):
+            raise InputError(f"{field} needs a network that tells classes apart")
     run = _Run(task, split, recipe, learned, folder)
     if isinstance(model, Network):
+        if recipe.mirrored:
+            mirrored_model(float_model(model.build(recipe.seed), model.inputs, model.output))
         run.claim(model.name.encode())
         source = run.once("float", lambda: run.trained(model))
     else:
         source = read_float_model(model)
+        if recipe.mirrored:
+            mirrored_model(source)
         run.claim(source.SerializeToString(deterministic=True))
     first, stages = source, [run.stage("float", source)]
     for name, step in run.steps():
@@ -229,7 +236,9 @@ class _Run:
         teacher = None if self.teacher is None else _channels_last(from_onnx(self.teacher).eval())
         return lessons_of(teacher, self.split.train, self.recipe, self.folder)
 
-    def _train(self, module: torch.nn.Module, epochs: int, name: str) -> None:
+    def _train(
+        self, module: torch.nn.Module, epochs: int, name: str, rate: float | None = None
+    ) -> None:
         """Train a module; the training is kept in the folder until its step is done."""
         recipe, lessons = self.recipe, self._lessons
         options = TrainingOptions(
@@ -237,7 +246,7 @@ class _Run:
             epochs=epochs,
             batch=recipe.batch,
             optimizer=recipe.optimizer,
-            learning_rate=recipe.learning_rate,
+            learning_rate=rate or recipe.learning_rate,
             weight_decay=0.0,
             schedule=Schedule.COSINE,
             shift=0 if recipe.views else recipe.shift,
@@ -281,7 +290,7 @@ class _Run:
 
         from lepton.models.torch_factorization import factorize_model
 
-        few = self.split.train.batch(slice(0, _PRODUCTS))
+        few = self.split.train.batch(slice(0, PRODUCTS))
         epochs = self.recipe.factorize_epochs or self._epochs
         return factorize_model(
             folded(source),
@@ -321,38 +330,23 @@ class _Run:
             import torch
 
             first = self.split.train.batch(slice(0, 1))
+
+            def train_rounding(network: torch.nn.Module) -> None:
+                if epochs:
+                    self._train(network, epochs, "quantize", recipe.quantize_rate)
+
             with hold(module, _masks(module)):
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    lambda network: self._train(network, epochs, "quantize") if epochs else None,
+                    train_rounding,
                     recipe.aware(
-                        [weight.name for weight in weights_of(module)], self._steps(module)
+                        [weight.name for weight in weights_of(module)],
+                        rounded(module, self.split.train, recipe),
                     ),
                 ).weights
-        return quantized(to_onnx(module), self.split, codes)
-
-    def _steps(self, module: torch.nn.Module) -> dict[str, Floats] | None:
-        """Round the weights, for entropy or not to be trained with it, and return their steps."""
-        import torch
-
-        from lepton.models.quantization.torch_feedback import input_products
-        from lepton.models.quantization.torch_steps import (
-            channel_curvatures,
-            round_finely,
-            round_to_entropy,
-        )
-
-        bits, part = self.recipe.entropy_bits, self.split.train
-        few = tuple(map(torch.from_numpy, part.batch(slice(0, _PRODUCTS))))
-        if bits is None:
-            rounds = self.recipe.quantize_epochs == 0
-            return round_finely(module, input_products(module, [few])) if rounds else None
-        if self.task is not Task.CLASSES:
-            raise InputError("entropy_bits needs a network that tells classes apart")
-        inputs = tuple(map(torch.from_numpy, part.batch(slice(0, _CURVATURES))))
-        curvatures = channel_curvatures(module, [inputs], self.recipe.seed)
-        return round_to_entropy(module, curvatures, bits, input_products(module, [few]))
+        made = to_onnx(module)
+        return quantized(mirrored_model(made) if recipe.mirrored else made, self.split, codes)
 
     def _batches(self) -> list[tuple[Any, Any]] | None:
         """Return some training samples for criteria that measure slopes; None for others."""

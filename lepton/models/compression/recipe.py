@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,10 @@ class CompressionRecipe:
         rounds_activations: train with the rounding of activations as well; the file rounds them.
         quantize_epochs: of training with the rounding; None for `epochs`, 0 for none: weights of 8
             bits or some entropy are then rounded with feedback, and stay so.
+        quantize_rate: learning rate of that training at its peak; None for `learning_rate`.
+        mirrored: the network that is stored answers with the mean for an image and its mirror
+            image, both taken through the same weights (`mirrored_model`): for no more stored bytes,
+            and twice the multiplications.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
         optimizer: of the steps of every training.
@@ -95,6 +100,8 @@ class CompressionRecipe:
     entropy_bits: float | None = None
     rounds_activations: bool = True
     quantize_epochs: int | None = None
+    quantize_rate: float | None = None
+    mirrored: bool = False
     epochs: int | None = None
     optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float = 5e-3
@@ -113,6 +120,8 @@ class CompressionRecipe:
             )
         if self.entropy_bits is not None:
             self._check_entropy(self.entropy_bits)
+        if self.quantize_rate is not None and not 0 < self.quantize_rate < math.inf:
+            raise InputError(f"quantize_rate must be above 0, not {self.quantize_rate}")
         if self.views < 0 or (self.views and self.mirror_pairs):
             raise InputError("views are 0 or more, and never beside mirror_pairs: give one")
         for bits in (self.bits, self.edge_bits or 8):

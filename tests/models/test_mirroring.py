@@ -1,0 +1,108 @@
+"""Mirrored answers: their values, what the chip stores and computes for them, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+import lepton
+from lepton.errors import InputError
+from lepton.models.int8 import golden_session
+from lepton.models.mirroring import mirrored_model
+
+PIXELS = 2 * 6 * 6
+"""Of the convolution's output."""
+
+
+def network(
+    opset: int = 13, batch: int | str = 1, rows: int = -1, images: int = 1
+) -> onnx.ModelProto:
+    """Return a convolution, a Reshape to so many rows and a product, or a sum of several images."""
+    draw = np.random.default_rng(0)
+    constants = {
+        "w": draw.standard_normal((2, 3, 3, 3)).astype(np.float32) / 3,
+        "shape": np.array([rows, PIXELS], np.int64),
+        "v": draw.standard_normal((PIXELS, 4)).astype(np.float32) / 8,
+    }
+    names = [f"x{number}" for number in range(images)]
+    nodes = [
+        helper.make_node("Sum", names, ["x"]),
+        helper.make_node("Conv", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Reshape", ["r", "shape"], ["f"]),
+        helper.make_node("MatMul", ["f", "v"], ["y"]),
+    ]
+    if images == 1:
+        del nodes[0]
+        nodes[0].input[0] = "x0"
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (batch, 3, 8, 8)) for name in names]
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, (batch, 4))
+    stored = [numpy_helper.from_array(item, name) for name, item in constants.items()]
+    graph = helper.make_graph(nodes, "net", given, [made], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def computed(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    (made,) = ReferenceEvaluator(model).run(None, {"x0": image})
+    return np.asarray(made)
+
+
+def drawn(count: int = 1) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 21])
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_the_answer_is_the_mean_of_both(opset: int, batch: int | str) -> None:
+    model, image = network(opset, batch), drawn()
+    before = model.SerializeToString()
+    made = mirrored_model(model)
+    wanted = (computed(model, image) + computed(model, image[..., ::-1])) / 2
+    np.testing.assert_allclose(computed(made, image), wanted, atol=1e-6)
+    assert np.abs(wanted - computed(model, image)).max() > 0.01
+    ends = (made.graph.input[0], made.graph.output[0])
+    dims = [[dim.dim_value for dim in end.type.tensor_type.shape.dim] for end in ends]
+    assert dims == [[1, 3, 8, 8], [1, 4]]
+    assert model.SerializeToString() == before
+
+
+def test_the_chip_stores_the_weights_once_and_gives_the_bytes_of_the_golden() -> None:
+    from lepton.models.quantization import quantize_model
+
+    model, samples = network(), {"x0": drawn(16)}
+    stored: list[int] = []
+    for plain in (model, mirrored_model(model)):
+        int8 = quantize_model(plain, samples)
+        program = lepton.compile(int8, "edge", optimize="size")
+        stored.append(sum(item.stored_bytes for item in program.operators if item.weight_bytes))
+        given = {"x0": samples["x0"][:1]}
+        made = lepton.simulate(program, given).outputs
+        (wanted,) = golden_session(int8.SerializeToString()).run(None, given)
+        np.testing.assert_array_equal(next(iter(made.values())), wanted)
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (network(images=2), "not 2 inputs and 1 outputs"),
+        (network(batch=4), "one image at a time, not of 4"),
+        (network(rows=1), "take two images at once"),
+    ],
+)
+def test_other_networks_are_refused(model: onnx.ModelProto, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        mirrored_model(model)
+
+
+def test_a_network_of_rows_is_refused() -> None:
+    model = network()
+    del model.graph.node[:3]
+    model.graph.node[0].input[0] = "x0"
+    row = helper.make_tensor_value_info("x0", TensorProto.FLOAT, (1, PIXELS))
+    model.graph.input[0].CopyFrom(row)
+    with pytest.raises(InputError, match=r"with \[2, 2\] dimensions"):
+        mirrored_model(model)
