@@ -5,34 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.onnx_module.reading import default_opset, read_float_model, runtime_inputs
+from lepton.models.onnx_module.reading import (
+    default_opset,
+    in_opset,
+    read_float_model,
+    runtime_inputs,
+    stored_array,
+)
 
 if TYPE_CHECKING:
     import onnx
 
-# onnx is typed in part only:
-# pyright: reportUnknownMemberType=false
+# onnx and onnxruntime are typed in part only:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 __all__ = ["mirrored_model"]
 
-_PAIR, _BOTH = "mirror/pair", "mirror/both"
-_AXES_ARE_INPUTS = 18
-"""The opset from which ReduceMean takes its axes as an input."""
+_OWN = "mirror/"
+_PAIR, _BOTH, _MEAN = f"{_OWN}pair", f"{_OWN}both", f"{_OWN}mean"
+_OLDEST_OPSET, _AXES_ARE_INPUTS = 13, 18
+"""Older models are brought to the first; from the second on ReduceMean takes its axes as an input.
+"""
+_TOLERANCE = 1e-3
+"""Of the greatest logit, between the answer and the mean of two answers, in float32."""
 
 
 def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a classifier that looks at an image and its mirror image, and gives the mean answer.
 
-    The layers take both as a batch of two. Their weights are stored once, so that the answers get
-    better for no bytes, and for twice the multiplications.
+    The layers take both as a batch of two; a Reshape to a batch of one becomes one to two. Weights
+    are stored once, so that the answers get better for no bytes, and for twice the multiplications.
 
     Source: Krizhevsky et al., ImageNet classification with deep convolutional neural networks,
     NIPS 2012, section 4.1 (predictions averaged over an image's crops and their reflections).
 
     Args:
-        model: float ONNX, one image `[1, c, h, w]` (or of any batch) to `[1, classes]`.
+        model: float ONNX, one image `[1, c, h, w]` (or any batch of them) to `[1, classes]`.
 
     Returns:
         Float ONNX of the same input, with a batch of 1, and the same output.
@@ -43,26 +54,26 @@ def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import helper, numpy_helper
 
     made = read_float_model(model)
+    made = in_opset(made, max(default_opset(made), _OLDEST_OPSET), "the network")
     graph = made.graph
     given, answer = _ends(graph)
     nodes = list(graph.node)
     for node in nodes:
         node.input[:] = [_PAIR if name == given.name else name for name in node.input]
         node.output[:] = [_BOTH if name == answer.name else name for name in node.output]
+    graph.initializer.extend(_doubled(graph, nodes))
     spans = {"start": -1, "end": np.iinfo(np.int32).min, "axis": 3, "step": -1, "images": 0}
-    stored = {key: f"mirror/{key}" for key in spans}
+    stored = {key: f"{_OWN}{key}" for key in spans}
     flip = ["Slice", [given.name, *(stored[key] for key in ("start", "end", "axis", "step"))]]
     before = [
-        helper.make_node(*flip, ["mirror/image"], "mirror/flip"),
-        helper.make_node("Concat", [given.name, "mirror/image"], [_PAIR], _PAIR, axis=0),
+        helper.make_node(*flip, [f"{_OWN}image"], f"{_OWN}flip"),
+        helper.make_node("Concat", [given.name, f"{_OWN}image"], [_PAIR], _PAIR, axis=0),
     ]
     axes: dict[str, Any] = {"axes": [0]}
     averaged = [_BOTH]
     if default_opset(made) >= _AXES_ARE_INPUTS:
         axes, averaged = {}, [_BOTH, stored["images"]]
-    mean = helper.make_node(
-        "ReduceMean", averaged, [answer.name], "mirror/mean", keepdims=1, **axes
-    )
+    mean = helper.make_node("ReduceMean", averaged, [answer.name], _MEAN, keepdims=1, **axes)
     used = {name for node in (*before, mean) for name in node.input}
     graph.initializer.extend(
         numpy_helper.from_array(np.array([value], np.int64), stored[key])
@@ -73,8 +84,8 @@ def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend([*before, *nodes, mean])
     for end in (given, answer):
         end.type.tensor_type.shape.dim[0].dim_value = 1
-    _refuse_single(made)
-    return read_float_model(made)
+    _refuse_mixed(model, made)
+    return made
 
 
 def _ends(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
@@ -86,7 +97,9 @@ def _ends(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoPr
             "a mirrored answer needs a network of one image [1, c, h, w] and one answer "
             f"[1, classes], not {len(given)} inputs and {len(made)} outputs with {ranks} dimensions"
         )
-    (image, answer) = given[0], made[0]
+    if any(node.name == _MEAN for node in graph.node):
+        raise InputError("the network answers for mirror images already")
+    image, answer = given[0], made[0]
     batch = image.type.tensor_type.shape.dim[0].dim_value
     if batch > 1:
         raise InputError(
@@ -95,23 +108,56 @@ def _ends(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoPr
     return image, answer
 
 
-def _refuse_single(model: onnx.ModelProto) -> None:
-    """Refuse a network whose layers do not take a batch of two."""
-    from onnx import shape_inference
+def _doubled(graph: onnx.GraphProto, nodes: list[Any]) -> list[onnx.TensorProto]:
+    """Let each Reshape to a batch of one make a batch of two; return the new shapes."""
+    from onnx import numpy_helper
 
+    stored = {item.name: item for item in graph.initializer}
+    for node in nodes:
+        values = [item.t for item in node.attribute if item.name == "value"]
+        if node.op_type == "Constant" and values:
+            stored[node.output[0]] = values[0]
+    made: list[onnx.TensorProto] = []
+    for node in nodes:
+        if node.op_type != "Reshape" or node.input[1] not in stored:
+            continue
+        shape = stored_array(stored[node.input[1]], node.input[1])
+        if shape.size and shape[0] == 1:
+            name = f"{_OWN}shape{len(made)}"
+            made.append(numpy_helper.from_array(np.concatenate([shape[:1] + 1, shape[1:]]), name))
+            node.input[1] = name
+    return made
+
+
+def _refuse_mixed(model: onnx.ModelProto, mirrored: onnx.ModelProto) -> None:
+    """Refuse a network whose layers do not take a batch of two as they take two images."""
+    (given,) = runtime_inputs(mirrored.graph)
+    shape = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
+    if not all(shape):
+        raise InputError(f"a mirrored answer needs images of one size, not of {shape} (0: open)")
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    wanted = (_answer(model, image) + _answer(model, image[..., ::-1].copy())) / 2
+    found = _answer(mirrored, image)
+    most = _TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=0, atol=most):
+        raise InputError("a mirrored answer needs layers that keep two images of a batch apart")
+
+
+def _answer(model: onnx.ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what ONNX Runtime computes of an image."""
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    providers = ["CPUExecutionProvider"]
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
+        session: Any = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=providers
+        )
+        (made,) = session.run(None, {session.get_inputs()[0].name: image})
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"a mirrored answer needs layers that take two images at once: {reason}"
         ) from None
-    shapes = {
-        item.name: [dim.dim_value for dim in item.type.tensor_type.shape.dim]
-        for item in inferred.graph.value_info
-    }
-    if (found := shapes.get(_BOTH, [2])) and found[0] not in (0, 2):
-        raise InputError(
-            "a mirrored answer needs layers that take two images at once, and the network's answer "
-            f"for two has the shape {found}"
-        )
+    return np.asarray(made, np.float32)

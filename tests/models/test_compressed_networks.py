@@ -29,7 +29,7 @@ from lepton.models.zoo import Task
 from lepton.runtime.evaluate import evaluate
 from tests.conftest import data_path
 
-SHIPPED = ("mnist_compressed", "lenet_compressed", "resnet8_student")
+SHIPPED = ("mnist_compressed", "lenet_compressed", "resnet8_compressed", "resnet8_student")
 SAMPLED = 1_000
 """Test images that run on the simulator; the benchmark runs all of them."""
 
@@ -122,35 +122,27 @@ def made_shortly(row: CompressedNetwork, folder: Path) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.slow
-def test_a_shortened_recipe_makes_the_files(tmp_path: Path) -> None:
-    shipped = COMPRESSED["resnet8_compressed"]
-    recipe = dataclasses.replace(shipped.recipe, epochs=1)
-    load = few_of("resnet8_compressed", 2_000)
-    row = dataclasses.replace(shipped, load=load, recipe=recipe, seeds=(4,))
-    made, model = made_shortly(row, tmp_path)
-    (result,) = made["results"]
-    assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.6
-    from lepton.models.quantization.torch_steps import entropy_bits
-
-    codes = layer_arrays(model)
-    bits = sum(entropy_bits(array) * array.size for array in codes)
-    wanted = shipped.recipe.entropy_bits
-    assert wanted is not None
-    assert bits / sum(array.size for array in codes) == pytest.approx(wanted, abs=0.05)
-
-
-@pytest.mark.slow
-def test_a_shortened_recipe_makes_the_student(tmp_path: Path) -> None:
-    shipped = COMPRESSED["resnet8_student"]
-    recipe = dataclasses.replace(shipped.recipe, views=1, factorize_epochs=2)
-    load = few_of("resnet8_student", 2_000)
-    row = dataclasses.replace(shipped, load=load, recipe=recipe, seeds=(4,))
+@pytest.mark.parametrize("name", ["resnet8_compressed", "resnet8_student"])
+def test_a_shortened_recipe_makes_the_files(name: str, tmp_path: Path) -> None:
+    shipped = COMPRESSED[name]
+    epochs = min(1, shipped.recipe.quantize_epochs or 0)
+    recipe = dataclasses.replace(
+        shipped.recipe, views=1, factorize_epochs=2, quantize_epochs=epochs
+    )
+    row = dataclasses.replace(shipped, load=few_of(name, 2_000), recipe=recipe, seeds=(4,))
     made, model = made_shortly(row, tmp_path)
     (result,) = made["results"]
     assert result["float_test"] == pytest.approx(0.881) and result["test"] > 0.8
     assert result["weights"] <= result["float_weights"] / 2
-    assert sum(array.size for array in layer_arrays(model)) == result["weights"]
+    codes = layer_arrays(model)
+    assert sum(array.size for array in codes) == result["weights"]
     assert "large ResNet" in made["teacher"]
+    assert ("mirror/mean" in {node.name for node in model.graph.node}) == recipe.mirrored
+    if (wanted := recipe.entropy_bits) is not None:
+        from lepton.models.quantization.torch_steps import entropy_bits
+
+        bits = sum(entropy_bits(array) * array.size for array in codes)
+        assert bits / sum(array.size for array in codes) == pytest.approx(wanted, abs=0.05)
 
 
 def classifier(path: Path, last: str) -> Path:

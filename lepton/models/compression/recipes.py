@@ -137,6 +137,21 @@ _CIFAR10 = (
     "CIFAR-10 (A. Krizhevsky), for research: 20,000 training images, 2,000 of which validate, and "
     "the first 1,000 test images"
 )
+_STUDENT = CompressedNetwork(
+    _RESNET8, _resnet8, _cifar10,
+    CompressionRecipe(
+        factorize=_RANKS, factorize_epochs=4, quantize_epochs=0, rounds_activations=False,
+        views=8, distil_epochs=0, shift=4, flip=True, optimizer=Optimizer.MUON,
+        learning_rate=3e-3, batch=128, keeps_last=True,
+    ),
+    _CIFAR10,
+    threads=1,
+    teacher=_with_large_resnet,
+    teacher_source=(
+        "the mean of the float network's logits and those of MLPerf Tiny's large ResNet, its int8 "
+        "file in float (mlcommons/tiny, Apache-2.0)"
+    ),
+)  # fmt: skip
 _CAFFE_LENET = replace(
     RECIPES["lenet"], network="caffe_lenet", options=replace(RECIPES["lenet"].options, epochs=6)
 )
@@ -158,28 +173,11 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
         ),
         RECIPES["mnist"].data,
     ),
-    "resnet8_compressed": CompressedNetwork(
-        _RESNET8, _resnet8, _cifar10,
-        CompressionRecipe(
-            entropy_bits=1.985, rounds_activations=False, mirror_pairs=True, distil_epochs=0,
-            epochs=3, shift=3, repeat_edges=True, learning_rate=3e-4, batch=64,
-        ),
-        _CIFAR10,
-        threads=1,
-    ),
-    "resnet8_student": CompressedNetwork(
-        _RESNET8, _resnet8, _cifar10,
-        CompressionRecipe(
-            factorize=_RANKS, factorize_epochs=4, quantize_epochs=0, rounds_activations=False,
-            views=8, distil_epochs=0, shift=4, flip=True, optimizer=Optimizer.MUON,
-            learning_rate=3e-3, batch=128, keeps_last=True,
-        ),
-        _CIFAR10,
-        threads=1,
-        teacher=_with_large_resnet,
-        teacher_source=(
-            "the mean of the float network's logits and those of MLPerf Tiny's large ResNet, its "
-            "int8 file in float (mlcommons/tiny, Apache-2.0)"
+    "resnet8_compressed": replace(
+        _STUDENT,
+        recipe=replace(
+            _STUDENT.recipe, entropy_bits=4.0, quantize_epochs=4, quantize_rate=1e-3, mirrored=True,
         ),
     ),
+    "resnet8_student": _STUDENT,
 }  # fmt: skip

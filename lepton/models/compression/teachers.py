@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lepton.errors import InputError
-from lepton.models.onnx_module.reading import default_opset, read_float_model, runtime_inputs
+from lepton.models.onnx_module.reading import (
+    default_opset,
+    in_opset,
+    read_float_model,
+    runtime_inputs,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +59,9 @@ def mean_teacher(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     constants: list[Any] = []
     answers: list[str] = []
     for number, model in enumerate(models):
-        part = compose.add_prefix(_converted(model, opset, number + 1), f"{number}/").graph
+        part = compose.add_prefix(
+            in_opset(model, opset, f"network {number + 1}"), f"{number}/"
+        ).graph
         (fed,) = runtime_inputs(part)
         # prefixed names have a stroke, so that this name is free
         nodes.append(helper.make_node("Identity", ["input"], [fed.name], name=f"{number}/input"))
@@ -91,16 +98,3 @@ def _end(item: onnx.ValueInfoProto) -> _End:
 def _text(ends: tuple[_End, _End]) -> str:
     first, last = ends
     return f"{list(first[1])} -> {list(last[1])}"
-
-
-def _converted(model: onnx.ModelProto, opset: int, number: int) -> onnx.ModelProto:
-    """Return a model in a newer opset."""
-    from onnx import version_converter
-
-    if default_opset(model) == opset:
-        return model
-    try:
-        return version_converter.convert_version(model, opset)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"network {number} cannot be put in opset {opset}: {reason}") from None

@@ -13,7 +13,14 @@ from lepton.errors import ImportFailure, InputError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["default_opset", "node_name", "read_float_model", "runtime_inputs", "stored_array"]
+__all__ = [
+    "default_opset",
+    "in_opset",
+    "node_name",
+    "read_float_model",
+    "runtime_inputs",
+    "stored_array",
+]
 
 _OLDEST_OPSET = 7
 
@@ -40,6 +47,23 @@ def default_opset(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators that a model uses; 1 if it names none."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return versions[0] if versions else 1
+
+
+def in_opset(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
+    """Return a model in another version of ONNX's own operators.
+
+    Raises:
+        InputError: it cannot be converted; `name` is what the model is called.
+    """
+    from onnx import version_converter
+
+    if default_opset(model) == opset:
+        return model
+    try:
+        return version_converter.convert_version(model, opset)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name} cannot be put in opset {opset}: {reason}") from None
 
 
 def node_name(node: onnx.NodeProto) -> str:
