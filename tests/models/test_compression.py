@@ -162,8 +162,9 @@ def test_a_convolution_becomes_two_and_weights_of_8_bits_need_no_training(
 
 
 def test_a_mirrored_network_answers_for_both_images(tmp_path: Path) -> None:
+    recipe = CompressionRecipe(factorize={}, quantize_epochs=0, epochs=1)
     plain, both = (
-        compressed(tmp_path / f"{mirrored}", replace(RECIPE, prune=None, mirrored=mirrored))
+        compressed(tmp_path / f"{mirrored}", replace(recipe, mirrored=mirrored))
         for mirrored in (False, True)
     )
     for one, other in zip(codes_of(plain.model), codes_of(both.model), strict=True):
@@ -177,6 +178,26 @@ def test_a_mirrored_network_answers_for_both_images(tmp_path: Path) -> None:
     scale = np.abs(answers[1]).max() / 127
     np.testing.assert_allclose(answers[0], (answers[1] + answers[2]) / 2, atol=4 * scale)
     assert np.abs(answers[1] - answers[2]).max() > 16 * scale
+
+
+@pytest.mark.parametrize("options", [{"bits": 4}, {"share": 8}])
+def test_a_mirrored_network_learns_the_mean_of_both(
+    options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Any] = []
+    images = torch.from_numpy(few().train.batch(slice(0, 4))[0])
+
+    def noting(module: Any, *_: Any, **__: Any) -> None:
+        module.eval()
+        with torch.no_grad():
+            trained.append((module(images), module(images.flip(3))))
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(mirrored=True, epochs=1, rounds_activations=False, **options)  # pyright: ignore[reportArgumentType] (drawn names)
+    compressed(tmp_path / "steps", recipe)
+    (plain, mirrored), (both, again) = trained
+    torch.testing.assert_close(both, again)
+    assert (plain - mirrored).abs().max() > 1e-3
 
 
 def test_only_classifiers_of_images_are_mirrored(

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
+_LAST = ("quantize", "share")
+"""The last step, of weights that are not shared and of those that are."""
 _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
@@ -193,7 +195,7 @@ class _Run:
             made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
-        made.append(("share" if self.recipe.share is not None else "quantize", self._quantize))
+        made.append((_LAST[self.recipe.share is not None], self._quantize))
         return made
 
     def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
@@ -309,37 +311,36 @@ class _Run:
         return to_onnx(module)
 
     def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        import torch
+
         from lepton.models.onnx_module import from_onnx, to_onnx
         from lepton.models.pruning import hold
         from lepton.models.quantization import train_quantized
         from lepton.models.quantization.torch_weights import weights_of
         from lepton.models.sharing import SharingOptions, share_weights
+        from lepton.models.torch_mirroring import MirrorMean
 
-        recipe = self.recipe
+        recipe, is_shared = self.recipe, self.recipe.share is not None
         given = recipe.quantize_epochs
         epochs = self._epochs if given is None else given
         module = from_onnx(folded(source))
+
+        def fine_tune(network: torch.nn.Module) -> None:
+            whole = MirrorMean(network) if recipe.mirrored else network
+            if epochs:
+                self._train(whole, epochs, _LAST[is_shared], recipe.quantize_rate)
+
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
-            codes = share_weights(
-                module,
-                SharingOptions(recipe.share, seed=recipe.seed),
-                fine_tune=lambda network: self._train(network, epochs, "share"),
-            )
+            options = SharingOptions(recipe.share, seed=recipe.seed)
+            codes = share_weights(module, options, fine_tune=fine_tune)
         else:
-            import torch
-
             first = self.split.train.batch(slice(0, 1))
-
-            def train_rounding(network: torch.nn.Module) -> None:
-                if epochs:
-                    self._train(network, epochs, "quantize", recipe.quantize_rate)
-
             with hold(module, _masks(module)):
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
-                    train_rounding,
+                    fine_tune,
                     recipe.aware(
                         [weight.name for weight in weights_of(module)],
                         rounded(module, self.split.train, recipe),

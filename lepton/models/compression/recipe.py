@@ -62,8 +62,8 @@ class CompressionRecipe:
             bits or some entropy are then rounded with feedback, and stay so.
         quantize_rate: learning rate of that training at its peak; None for `learning_rate`.
         mirrored: the network that is stored answers with the mean for an image and its mirror
-            image, both taken through the same weights (`mirrored_model`): for no more stored bytes,
-            and twice the multiplications.
+            image, both taken through the same weights (`mirrored_model`), and the last step trains
+            it so: for no more stored bytes, and twice the multiplications.
         epochs: of training in each step; None for 3, or on few samples as many as 400 steps of the
             optimizer take.
         optimizer: of the steps of every training.

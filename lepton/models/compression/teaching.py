@@ -11,7 +11,6 @@ from lepton.models.compression.recipe import CompressionRecipe
 from lepton.models.compression.views import (
     ViewOptions,
     loss_of_views,
-    mirror_mean,
     teacher_views,
 )
 from lepton.models.datasets import Dataset
@@ -87,12 +86,14 @@ def loss_of_pairs(teacher: torch.nn.Module, temperature: float) -> Loss:
     Source: Hinton et al., arXiv:1503.02531 (the loss); `mirror_mean`.
     """
     from lepton.models.torch_distillation import distillation_loss
+    from lepton.models.torch_mirroring import mirror_mean
 
     def loss(network: Any, inputs: Any, labels: Any) -> Any:
         import torch
 
         (images,) = inputs
-        wanted = mirror_mean(teacher, images).repeat(2, 1)
+        with torch.no_grad():
+            wanted = mirror_mean(teacher, images).repeat(2, 1)
         logits = (wanted, network(torch.cat([images, images.flip(3)])))
         return distillation_loss(logits, labels.repeat(2), temperature, _HARD_SHARE)
 

@@ -28,7 +28,6 @@ __all__ = [
     "ViewOptions",
     "changed_images",
     "loss_of_views",
-    "mirror_mean",
     "teacher_views",
 ]
 
@@ -99,6 +98,8 @@ def _write(
     import torch
     from tqdm import tqdm
 
+    from lepton.models.torch_mirroring import mirror_mean
+
     count, size = len(samples), options.rounds * len(samples)
     views = open_memmap(files[0], "w+", np.uint8, (size, *samples.inputs[0].shape[1:]))
     rows: list[Any] = []
@@ -111,23 +112,12 @@ def _write(
             stored = (made * 255).round().to(torch.uint8)
             place = number * count + start
             views[place : place + len(stored)] = stored.numpy()
-            rows += [mirror_mean(teacher, part) for part in (stored / 255).split(_ANSWERED)]
+            with torch.no_grad():
+                rows += [mirror_mean(teacher, part) for part in (stored / 255).split(_ANSWERED)]
     views.flush()
     part = files[1].with_suffix(".part.npy")
     np.save(part, torch.cat(rows).numpy())
     os.replace(part, files[1])
-
-
-def mirror_mean(teacher: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the mean of a teacher's answers for images and for their mirror images.
-
-    Source: Radosavovic et al., Data Distillation, CVPR 2018, section 3 (a teacher's answers for
-    several transformed inputs, averaged).
-    """
-    import torch
-
-    with torch.no_grad():
-        return torch.stack(teacher(torch.cat([images, images.flip(3)])).chunk(2)).mean(0)
 
 
 def loss_of_views(answers: torch.Tensor, temperature: float) -> Loss:
