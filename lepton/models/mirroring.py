@@ -64,9 +64,9 @@ def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.initializer.extend(_doubled(graph, nodes))
     spans = {"start": -1, "end": np.iinfo(np.int32).min, "axis": 3, "step": -1, "images": 0}
     stored = {key: f"{_OWN}{key}" for key in spans}
-    flip = ["Slice", [given.name, *(stored[key] for key in ("start", "end", "axis", "step"))]]
+    sliced = [given.name, *(stored[key] for key in ("start", "end", "axis", "step"))]
     before = [
-        helper.make_node(*flip, [f"{_OWN}image"], f"{_OWN}flip"),
+        helper.make_node("Slice", sliced, [f"{_OWN}image"], f"{_OWN}flip"),
         helper.make_node("Concat", [given.name, f"{_OWN}image"], [_PAIR], _PAIR, axis=0),
     ]
     axes: dict[str, Any] = {"axes": [0]}

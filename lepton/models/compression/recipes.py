@@ -176,7 +176,7 @@ COMPRESSED: Mapping[str, CompressedNetwork] = {
     "resnet8_compressed": replace(
         _STUDENT,
         recipe=replace(
-            _STUDENT.recipe, entropy_bits=4.0, quantize_epochs=4, quantize_rate=1e-3, mirrored=True,
+            _STUDENT.recipe, entropy_bits=4.0, quantize_epochs=2, quantize_rate=1e-3, mirrored=True,
         ),
     ),
     "resnet8_student": _STUDENT,
