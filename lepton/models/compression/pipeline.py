@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
-_LAST = ("quantize", "share")
-"""The last step, of weights that are not shared and of those that are."""
 _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
 _CALIBRATION = 256
@@ -158,6 +156,11 @@ class _Run:
         given = self.recipe.distil_epochs
         return self._epochs if given is None else given
 
+    @property
+    def _last(self) -> str:
+        """The name of the last step."""
+        return "quantize" if self.recipe.share is None else "share"
+
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
         sha = hashlib.sha256(source)
@@ -195,7 +198,7 @@ class _Run:
             made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
-        made.append((_LAST[self.recipe.share is not None], self._quantize))
+        made.append((self._last, self._quantize))
         return made
 
     def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
@@ -320,7 +323,7 @@ class _Run:
         from lepton.models.sharing import SharingOptions, share_weights
         from lepton.models.torch_mirroring import MirrorMean
 
-        recipe, is_shared = self.recipe, self.recipe.share is not None
+        recipe = self.recipe
         given = recipe.quantize_epochs
         epochs = self._epochs if given is None else given
         module = from_onnx(folded(source))
@@ -328,7 +331,7 @@ class _Run:
         def fine_tune(network: torch.nn.Module) -> None:
             whole = MirrorMean(network) if recipe.mirrored else network
             if epochs:
-                self._train(whole, epochs, _LAST[is_shared], recipe.quantize_rate)
+                self._train(whole, epochs, self._last, recipe.quantize_rate)
 
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
