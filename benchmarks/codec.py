@@ -22,7 +22,7 @@ from benchmarks.page import markdown_table, models_folder, origin, replace_part
 from benchmarks.vela import SYSTEMS, vela_note, vela_parser, vela_summary
 from lepton.report.traffic import weight_stream_spans
 
-__all__ = ["NETWORKS", "OBJECTIVES", "Row", "Stored", "limit_bytes", "measured", "table"]
+__all__ = ["NETWORKS", "OBJECTIVES", "VELA", "Row", "Stored", "limit_bytes", "measured", "table"]
 
 PAGE = ROOT / "docs" / "codec.md"
 HEADING = "## Figures"

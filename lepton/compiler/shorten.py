@@ -22,7 +22,7 @@ from lepton.isa import COLUMNS, encode_table
 from lepton.isa.instructions import Weights
 from lepton.program import Program
 
-__all__ = ["shortened"]
+__all__ = ["Limit", "shortened"]
 
 _SLOWER = 0.0001
 """Share of the estimated cycles that shorter streams may cost whatever they save."""
@@ -51,7 +51,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Limit:
+class Limit:
     """What a program may take for shorter streams."""
 
     cycles: float
@@ -74,7 +74,7 @@ def shortened(program: Program, streams: StoredWeights, build: Callable[[], Prog
         build: emits the same schedule again.
     """
     stored = sum(item.stream_bytes for item, _ in _readers(program))
-    limit = _Limit(estimate_program(program).cycles, stored)
+    limit = Limit(estimate_program(program).cycles, stored)
     shorter = _recoded(program, streams, build, limit)
     padding = sum(-item.stream_bytes % streams.align for item, _ in _readers(shorter))
     if padding < _LEAST_PADDING * stored:
@@ -89,7 +89,7 @@ def shortened(program: Program, streams: StoredWeights, build: Callable[[], Prog
 
 
 def _recoded(
-    program: Program, streams: StoredWeights, build: Callable[[], Program], limit: _Limit
+    program: Program, streams: StoredWeights, build: Callable[[], Program], limit: Limit
 ) -> Program:
     """Return a program in which some blocks have the shortest format, or the program as it is."""
     layers = _layers(program, _readers(program), streams)
@@ -149,7 +149,7 @@ def _layers(
     return sorted(layers, key=lambda layer: -layer.saved_bytes)
 
 
-def _chosen(program: Program, layers: Sequence[_Layer], limit: _Limit) -> list[_Layer]:
+def _chosen(program: Program, layers: Sequence[_Layer], limit: Limit) -> list[_Layer]:
     """Return layers whose shorter streams are worth their cycles, found by halving."""
     chosen: list[_Layer] = []
     pending = [list(layers)]
