@@ -55,6 +55,9 @@ def layer_sensitivity(
 
     The module is as before afterwards.
 
+    Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
+    2015, figure 6; Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.2.
+
     Raises:
         InputError: A rate is not from 0 to 1, or the criterion needs data.
     """

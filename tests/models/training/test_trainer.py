@@ -270,6 +270,7 @@ def test_augmentation() -> None:
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, not nan"),
+        ({"weight_decay": float("nan")}, "weight_decay must not be negative, not nan"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in 0..1"),
         ({"shift": -1}, "shift must not be negative, not -1"),
     ],
