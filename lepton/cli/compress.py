@@ -106,6 +106,7 @@ def _compress(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         optimizer=Optimizer(options.optimizer),
         learning_rate=options.learning_rate,
+        counts_start=True,
         seed=options.seed,
     )
     folder = options.work or options.output.with_suffix(".steps")

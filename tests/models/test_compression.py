@@ -239,6 +239,33 @@ def test_a_wrong_rate_is_refused_before_anything_trains(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{"bits": 6}, {"share": 12}])
+def test_no_step_ends_below_its_start(
+    options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = compressed(tmp_path / "first", CompressionRecipe(epochs=12)).source
+    trained, results = pipeline.train, list[Any]()
+
+    def noting(*arguments: Any, **given: Any) -> Any:
+        results.append(trained(*arguments, **given))
+        return results[-1]
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(
+        prune=0.2, prune_steps=1, epochs=2, learning_rate=1.0, counts_start=True
+    )
+    recipe = replace(recipe, **options)  # pyright: ignore[reportArgumentType] (drawn names)
+    made = compress_model(source, few(), recipe, tmp_path / "second")
+    scores = [stage.validation for stage in made.stages]
+    # a rate of 1 ruins any network: what pruning and rounding left is what stays
+    assert [result.best for result in results] == [-1, -1]
+    assert [result.start for result in results] == pytest.approx(scores[1:], abs=0.05)
+    assert min(scores[1:]) > scores[0] - 0.2 > 0.4
+    again = replace(recipe, counts_start=False)
+    ruined = compress_model(source, few(), again, tmp_path / "third").stages[-1]
+    assert ruined.validation < 0.3
+
+
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compressed(tmp_path / "whole")
     trained = pipeline.train

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-__all__ = ["channels_last", "kept_weights", "quantized", "score_model"]
+__all__ = ["channels_last", "kept_weights", "observe", "quantized", "score_model"]
 
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
@@ -63,6 +63,15 @@ def channels_last(module: torch.nn.Module) -> torch.nn.Module:
 
     untyped: Any = module
     return untyped.to(memory_format=torch.channels_last)
+
+
+def observe(module: torch.nn.Module, samples: Dataset) -> None:
+    """Show a module that rounds activations some samples, so that it knows their ranges."""
+    import torch
+
+    module.train()
+    with torch.no_grad():
+        module(*map(torch.from_numpy, samples.batch(slice(0, _CALIBRATION))))
 
 
 def kept_weights(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:

@@ -20,6 +20,7 @@ from lepton.models.compression.files import claim_folder, folded, layer_arrays, 
 from lepton.models.compression.networks import (
     channels_last,
     kept_weights,
+    observe,
     quantized,
     score_model,
 )
@@ -242,7 +243,9 @@ class _Run:
             (lessons.samples, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(lessons.loss, keeps_last=recipe.keeps_last),
+            hooks=Hooks(
+                lessons.loss, keeps_last=recipe.keeps_last, counts_start=recipe.counts_start
+            ),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -308,6 +311,8 @@ class _Run:
 
         def fine_tune(network: torch.nn.Module) -> None:
             whole = MirrorMean(network) if recipe.mirrored else network
+            if epochs and recipe.counts_start:
+                observe(whole, self.split.train)
             if epochs:
                 self._train(whole, epochs, self._last, recipe.quantize_rate)
 
