@@ -332,3 +332,45 @@ def test_few_samples_take_more_epochs() -> None:
     recipe = CompressionRecipe(batch=64)
     assert (recipe.epochs_of(64), recipe.epochs_of(55_000)) == (400, 3)
     assert replace(recipe, epochs=2).epochs_of(64) == 2
+
+
+def test_a_last_softmax_is_left_out(tmp_path: Path) -> None:
+    from lepton.models.compression.sources import float_source, without_softmax
+
+    network = network_named("digits_cnn")
+    plain = float_model(network.build(0), network.inputs, "y")
+    sure = onnx.ModelProto()
+    sure.CopyFrom(plain)
+    sure.graph.node.append(onnx.helper.make_node("Softmax", ["y"], ["p"], name="p", axis=1))
+    sure.graph.output[0].name = "p"
+    assert float_source(sure, Task.CLASSES) == plain == without_softmax(plain)
+    assert float_source(sure, Task.SCORE) == sure
+    onnx.save(sure, str(tmp_path / "sure.onnx"))
+    recipe = CompressionRecipe(epochs=1, quantize_epochs=0)
+    made = compress_model(tmp_path / "sure.onnx", few(), recipe, tmp_path / "a")
+    assert [item.name for item in made.model.graph.output] == ["y"]
+    assert made.source == plain
+
+
+@pytest.mark.parametrize(
+    ("scores", "chance", "part"),
+    [
+        ([0.19], 0.1, "the float network has 19.0% of the validation samples right"),
+        ([0.2], 0.1, None),
+        ([0.9, 0.84], 0.1, "step 's1' loses 6.0 points on the validation samples"),
+        ([0.9, 0.86, 0.82], 0.1, None),
+        ([0.9, 0.1], None, None),
+    ],
+)
+def test_remarks(scores: list[float], chance: float | None, part: str | None) -> None:
+    from lepton.models.compression.remarks import chance_of, remark_on
+
+    names = ["float", "s1", "s2"]
+    stages = [
+        pipeline.Stage(name, score, 0.0, 1, 0) for name, score in zip(names, scores, strict=False)
+    ]
+    said = remark_on(stages, chance)
+    assert said is None if part is None else part in (said or "")
+    assert chance_of(Task.RECONSTRUCTION, few().test) is None
+    labels = few().test.labels.tolist()
+    assert chance_of(Task.CLASSES, few().test) == max(map(labels.count, labels)) / len(labels)

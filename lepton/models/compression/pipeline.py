@@ -25,7 +25,9 @@ from lepton.models.compression.networks import (
     score_model,
 )
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.remarks import chance_of, remark_on
 from lepton.models.compression.rounding import PRODUCTS, rounded
+from lepton.models.compression.sources import float_source
 from lepton.models.compression.teaching import Lessons, lessons_of
 from lepton.models.compression.views import VIEW_FILES
 from lepton.models.extras import require
@@ -88,16 +90,19 @@ def compress_model(
     *,
     task: Task = Task.CLASSES,
     teacher: onnx.ModelProto | str | Path | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Compressed:
-    """Compress a float network.
+    """Compress a network.
 
     Args:
-        model: float ONNX, or a network of the zoo, which is trained first.
+        model: ONNX, a file, or the name of a trained network, int8 as the float network that it
+            stands for (`float_source`); or a network of the zoo, which is trained first.
         split: samples to train on, to choose epochs by, and to report on.
         recipe: the steps.
         task: loss and score of an ONNX model; the zoo knows those of its own.
         folder: of the steps' results; what is there of the same run is not done again.
-        teacher: float ONNX that takes the same inputs; every training learns its probabilities.
+        teacher: as `model`, of the same inputs; every training learns its probabilities.
+        note: is told, in a sentence, of a step that loses much, and of a network at chance.
 
     Raises:
         LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
@@ -105,10 +110,12 @@ def compress_model(
     """
     require("torch", "onnxruntime")
     from lepton.models.export import float_model
-    from lepton.models.onnx_module import read_float_model
 
-    learned = None if teacher is None else read_float_model(teacher)
-    task = model.task if isinstance(model, Network) else task
+    if isinstance(model, Network):
+        task = model.task
+    else:
+        model = float_source(model, task)
+    learned = None if teacher is None else float_source(teacher, task)
     if learned is not None and task is not Task.CLASSES:
         raise InputError("distillation needs a network that tells classes apart")
     if learned is None and (recipe.views or recipe.mirror_pairs):
@@ -123,15 +130,18 @@ def compress_model(
         run.claim(model.name.encode())
         source = run.once("float", lambda: run.trained(model))
     else:
-        source = read_float_model(model)
+        source = model
         if recipe.mirrored:
             mirrored_model(source)
         run.claim(source.SerializeToString(deterministic=True))
     first, stages = source, [run.stage("float", source)]
+    say = _saying(note, chance_of(task, split.validation))
+    say(stages)
     for name, step in run.steps():
         before = source
         source = run.once(name, lambda step=step, before=before: step(before))
         stages.append(run.stage(name, source))
+        say(stages)
     run.tidy()
     return Compressed(first, source, tuple(stages))
 
@@ -347,6 +357,19 @@ class _Run:
             )
         spans = [slice(at, at + self.recipe.batch) for at in range(0, len(part), self.recipe.batch)]
         return [(part.batch(span)[0], part.labels[span]) for span in spans]
+
+
+def _saying(
+    note: Callable[[str], object] | None, chance: float | None
+) -> Callable[[list[Stage]], None]:
+    """Return what tells a user of the last of some stages."""
+
+    def say(stages: list[Stage]) -> None:
+        sentence = remark_on(stages, chance)
+        if note is not None and sentence is not None:
+            note(sentence)
+
+    return say
 
 
 def _bytes(split: Split) -> Iterator[bytes]:
