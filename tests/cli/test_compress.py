@@ -111,3 +111,43 @@ def test_files_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", x=np.zeros(3), y=np.array([0, -1, 1]))
     with pytest.raises(InputError, match="y must be class numbers"):
         named_split(str(tmp_path / "bad.npz"))
+
+
+def test_a_shipped_network_is_model_and_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lepton.models.compression import CompressionRecipe, pipeline
+
+    recipes: list[CompressionRecipe] = []
+    lessons = pipeline.lessons_of
+
+    def noting(teacher: Any, samples: Any, recipe: CompressionRecipe, folder: Path) -> Any:
+        recipes.append(recipe)
+        return lessons(teacher, samples.take(slice(0, 128)), recipe, folder)
+
+    monkeypatch.setattr(pipeline, "lessons_of", noting)
+    out = tmp_path / "small.onnx"
+    text = f"compress digits --distil digits --data digits --prune 0.5 --epochs 1 -o {out}"
+    assert main([*text.split(), "--chip", "nano", "--json"]) == 0
+    printed = capsys.readouterr()
+    stages = json.loads(printed.out)["stages"]
+    assert [stage["name"] for stage in stages] == ["float", "prune", "distil", "quantize"]
+    # it is the trained network, and no longer one of 8 bits
+    assert stages[0]["test"] >= 0.98 and stages[-1]["test"] >= 0.9
+    assert recipes[0].learning_rate < 1e-3 and recipes[0].counts_start
+    assert "lepton:" not in printed.err
+
+
+def test_a_ruined_network_and_one_at_chance_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.onnx"
+    text = f"compress digits --data digits --prune 0.99 --epochs 1 --learning-rate 1e-9 -o {out}"
+    assert main([*text.split(), "--chip", "nano"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lepton: step 'prune' loses ") and "--learning-rate" in line
+    model = classifier(tmp_path / "m.tflite", 0)
+    text = f"compress {model} --data {arrays(tmp_path)} --epochs 1 -o {tmp_path / 'b.onnx'}"
+    assert main([*text.split(), "--chip", "nano"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("lepton: the float network has ") and "bytes become 0 to 1" in first
