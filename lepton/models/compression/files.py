@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.program.files import temporary_folder
+from lepton.program.files import atomic_write, temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +20,28 @@ if TYPE_CHECKING:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false
 
-__all__ = ["folded", "layer_arrays", "loaded"]
+__all__ = ["claim_folder", "folded", "layer_arrays", "loaded"]
+
+
+def claim_folder(folder: Path, parts: Iterable[bytes]) -> None:
+    """Take a folder for the run that the parts decide, or go on in it.
+
+    Raises:
+        InputError: it is another run's, or holds anything else.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()})
+    folder.mkdir(parents=True, exist_ok=True)
+    if mark.exists() and mark.read_text(encoding="utf-8") != known:
+        raise InputError(
+            f"{folder}: holds the steps of another compression (other options, model or "
+            "data): remove it, or choose another folder"
+        )
+    if not mark.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is no folder of a compression, and not empty")
+    atomic_write(mark, known.encode())
 
 
 def loaded(file: Path) -> onnx.ModelProto:
