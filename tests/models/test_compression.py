@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.datasets import generate_intents
 from lepton.models.export import float_model
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module import from_onnx
@@ -206,7 +207,8 @@ def test_only_classifiers_of_images_are_mirrored(
     monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains"))
     recipe = replace(RECIPE, mirrored=True)
     with pytest.raises(InputError, match="a mirrored answer needs a network of one image"):
-        compress_model(network_named("intent_transformer"), few(), recipe, tmp_path / "text")
+        words = Split(*(generate_intents(24, seed) for seed in range(3)))
+        compress_model(network_named("intent_transformer"), words, recipe, tmp_path / "text")
     network = network_named("digits_cnn")
     source = float_model(network.build(0), network.inputs, "y")
     with pytest.raises(InputError, match="mirrored needs a network that tells classes apart"):

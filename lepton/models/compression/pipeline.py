@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.compression.files import folded, layer_arrays, loaded
+from lepton.models.compression.fit import check_fit
 from lepton.models.compression.recipe import CompressionRecipe
 from lepton.models.compression.rounding import PRODUCTS, rounded
 from lepton.models.compression.teaching import Lessons, lessons_of
@@ -117,6 +118,7 @@ def compress_model(
     for field in ("entropy_bits", "mirrored"):
         if task is not Task.CLASSES and getattr(recipe, field):
             raise InputError(f"{field} needs a network that tells classes apart")
+    check_fit(model, split, task, learned)
     run = _Run(task, split, recipe, learned, folder)
     if isinstance(model, Network):
         if recipe.mirrored:
