@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from lepton.cli.main import main
+from lepton.models.checkpoint import Checkpoint
 from tests.tflite_builder import TfliteBuilder
 
 torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
@@ -111,3 +114,34 @@ def test_files_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", x=np.zeros(3), y=np.array([0, -1, 1]))
     with pytest.raises(InputError, match="y must be class numbers"):
         named_split(str(tmp_path / "bad.npz"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 2, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_while_pruned_weights_are_rounded(
+    number: signal.Signals, code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    saved = Checkpoint.save
+
+    def cut(run: Checkpoint, state: Any) -> None:
+        saved(run, state)
+        if run.path.stem == "quantize":
+            os.kill(os.getpid(), number)
+
+    text = f"digits_cnn --data {arrays(tmp_path)} --prune 0.5 --bits 4 --epochs 2 --chip nano"
+    command = ["compress", *text.split(), "-o", str(tmp_path / "small.onnx")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "save", cut)
+        assert main(command) == code
+    assert capsys.readouterr().err == f"lepton: {word}; no file was left half-written\n"
+    kept = tmp_path / "small.steps" / "quantize.checkpoint"
+    state = kept.read_bytes()
+    kept.write_bytes(state[:200])
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error == f"lepton: {kept}: not a checkpoint, or a damaged one\n"
+    kept.write_bytes(state)
+    assert main(command) == 0
