@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from lepton.chip import Chip
     from lepton.models.compression import Compressed
+    from lepton.models.datasets import Dataset
 
 # onnx is typed in part only:
 # pyright: reportUnknownMemberType=false
@@ -114,8 +115,8 @@ def _compress(options: argparse.Namespace) -> None:
     teacher = options.distil and float_network(options.distil)
     made = compress_model(source, split, recipe, folder, teacher=teacher)
     write_file(options.output, made.model.SerializeToString())
-    costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
-    costs[made.stages[-1].name] = _cost(made.model, chip)
+    costs = {"float, 8 bits": _cost(quantized(made.source, split), split.test, chip)}
+    costs[made.stages[-1].name] = _cost(made.model, split.test, chip)
     if options.json:
         stages = [vars(stage) for stage in made.stages]
         print(json.dumps({"output": str(options.output), "stages": stages, "costs": costs}))
@@ -124,11 +125,14 @@ def _compress(options: argparse.Namespace) -> None:
         print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
 
 
-def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
-    """Return what a network takes on a chip: cycles, and bytes of its stored weights."""
+def _cost(model: onnx.ModelProto, samples: Dataset, chip: Chip) -> dict[str, int]:
+    """Return what a network takes for a sample on a chip: cycles, and bytes of stored weights."""
     from lepton.api import compile, simulate
+    from lepton.models.onnx_module.reading import runtime_inputs
 
-    program = compile(model, chip)
+    names = [item.name for item in runtime_inputs(model.graph)]
+    shapes = [(1, *array.shape[1:]) for array in samples.inputs]
+    program = compile(model, chip, shapes=dict(zip(names, shapes, strict=True)))
     trace = simulate(program).trace
     assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,19 @@ def test_what_fits_in_an_open_batch_is_compressed(tmp_path: Path) -> None:
     model, teacher = network(batch="n"), network(batch=4)
     made = compress_model(model, split(), RECIPE, tmp_path / "steps", teacher=teacher)
     assert [stage.name for stage in made.stages] == ["float", "prune", "distil", "quantize"]
+
+
+def test_a_network_of_an_open_batch_is_measured_on_the_chip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs: list[Any] = []
+    np.savez(tmp_path / "few.npz", x=part(count=60).inputs[0], y=np.arange(60) % 4)
+    for batch in ("n", 1):
+        onnx.save(network(batch=batch), tmp_path / f"{batch}.onnx")
+        text = f"{tmp_path}/{batch}.onnx --data {tmp_path}/few.npz --epochs 1 --chip nano --json"
+        assert main(["compress", *text.split(), "-o", str(tmp_path / f"small{batch}.onnx")]) == 0
+        costs.append(json.loads(capsys.readouterr().out)["costs"])
+    assert costs[0] == costs[1] and costs[0]["quantize"]["cycles"] > 0
 
 
 def test_the_command_says_it_in_one_sentence(
