@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_chip, file_path, natural
 from lepton.cli.loading import chosen_chip
-from lepton.cli.writing import refuse_overwrite, write_file
+from lepton.cli.writing import refuse_overwrite, refuse_unwritable, write_file
 from lepton.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _compress(options: argparse.Namespace) -> None:
     refuse_overwrite([model if isinstance(model, Path) else None, options.distil], [options.output])
     if options.output.suffix != ".onnx":
         raise InputError(f"{options.output}: the result is an .onnx file")
+    refuse_unwritable(options.output)
     chip = chosen_chip(options.chip)
     recipe = CompressionRecipe(
         prune=options.prune,

@@ -84,6 +84,11 @@ def test_tflite_files_are_models_and_teachers(
         ("nothing.onnx --data digits -o x.onnx", "nothing.onnx"),
         ("digits_cnn --data nowhere -o x.onnx", "data 'nowhere': no such samples"),
         ("digits_cnn --data digits -o x.txt", "the result is an .onnx file"),
+        (
+            "digits_cnn --data nowhere --work steps -o none/x.onnx",
+            "none/x.onnx: cannot be written: there is no folder none",
+        ),
+        ("digits_cnn --data nowhere -o d.onnx", "d.onnx: cannot be written: it is a folder"),
         ("digits_cnn --data digits --bits 9 -o x.onnx", "1 to 8 bits, not 9"),
         ("digits_cnn --data digits --prune 2 -o x.onnx", "2"),
     ],
@@ -93,6 +98,7 @@ def test_what_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.onnx").mkdir()
     assert main(["compress", *arguments.split(), "--epochs", "1"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

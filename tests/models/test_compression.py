@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -272,9 +274,33 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         compressed(tmp_path / "own")
     assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
     damaged = tmp_path / "steps" / "prune.onnx"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"prune\.onnx: damaged"):
+    for content in (
+        damaged.read_bytes()[:100],
+        b"",
+        onnx.ModelProto(ir_version=8).SerializeToString(),
+    ):
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=r"prune\.onnx: damaged; remove it"):
+            compressed(tmp_path / "steps")
+    (tmp_path / "steps" / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="holds the steps of another compression"):
         compressed(tmp_path / "steps")
+
+
+def test_a_run_that_was_killed_as_it_claimed_its_folder_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(given: Any, _: Any) -> None:
+        copy(given, tmp_path)
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "steps"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        compressed(folder)
+    (left,) = tmp_path.glob(".lepton-*")
+    left.rename(folder / left.name)
+    assert [stage.name for stage in compressed(folder).stages] == ["float", "prune", "quantize"]
 
 
 @pytest.mark.parametrize(

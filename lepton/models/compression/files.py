@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false
 
-__all__ = ["folded", "layer_arrays", "loaded"]
+__all__ = ["folded", "holds_more", "layer_arrays", "loaded"]
+
+_UNFINISHED = re.compile(r"\.lepton-[0-9a-f]{16}")
+"""The temporary files of `atomic_write`."""
 
 
 def loaded(file: Path) -> onnx.ModelProto:
@@ -30,9 +34,18 @@ def loaded(file: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(file))
+        model = onnx.load(str(file))
     except (DecodeError, OSError):
-        raise InputError(f"{file}: damaged; remove it, and its step is done again") from None
+        model = onnx.ModelProto()
+    # a file that was cut where one of its parts ends can be read
+    if not model.graph.node or not model.opset_import:
+        raise InputError(f"{file}: damaged; remove it, and its step is done again")
+    return model
+
+
+def holds_more(folder: Path) -> bool:
+    """Return whether a folder holds more than what a write that was killed can leave."""
+    return any(not _UNFINISHED.fullmatch(item.name) for item in folder.iterdir())
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.compression.files import folded, layer_arrays, loaded
+from lepton.models.compression.files import folded, holds_more, layer_arrays, loaded
 from lepton.models.compression.fit import check_fit
 from lepton.models.compression.recipe import CompressionRecipe
 from lepton.models.compression.rounding import PRODUCTS, rounded
@@ -174,12 +174,12 @@ class _Run:
                 sha.update(np.ascontiguousarray(array).tobytes())
         mark, known = self.folder / "run.json", json.dumps({"run": sha.hexdigest()})
         self.folder.mkdir(parents=True, exist_ok=True)
-        if mark.exists() and mark.read_text(encoding="utf-8") != known:
+        if mark.exists() and mark.read_bytes() != known.encode():
             raise InputError(
                 f"{self.folder}: holds the steps of another compression (other options, model or "
                 "data): remove it, or choose another folder"
             )
-        if not mark.exists() and any(self.folder.iterdir()):
+        if not mark.exists() and holds_more(self.folder):
             raise InputError(f"{self.folder}: is no folder of a compression, and not empty")
         atomic_write(mark, known.encode())
 
