@@ -203,6 +203,39 @@ def test_a_mirrored_network_learns_the_mean_of_both(
     assert (plain - mirrored).abs().max() > 1e-3
 
 
+def test_images_with_channels_last_are_trained_as_they_are_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = float_model(
+        network_named("digits_cnn").build(0), network_named("digits_cnn").inputs, "y"
+    )
+    name = source.graph.input[0].name
+    for node in source.graph.node:
+        node.input[:] = ["turned" if read == name else read for read in node.input]
+    turn = onnx.helper.make_node("Transpose", [name], ["turned"], perm=[0, 3, 1, 2])
+    source.graph.node.insert(0, turn)
+    dims = source.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, (1, 8, 8, 1), strict=True):
+        dim.dim_value = size
+    parts = [
+        replace(part, inputs=(part.batch(slice(None))[0].transpose(0, 2, 3, 1).copy(),))
+        for part in few()
+    ]
+    trained: list[Any] = []
+    images = torch.from_numpy(parts[0].inputs[0][:4])
+
+    def noting(module: Any, *_: Any, **__: Any) -> None:
+        module.eval()
+        with torch.no_grad():
+            trained.append((module(images), module(images.flip(2))))
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(mirrored=True, bits=4, epochs=1, rounds_activations=False)
+    compress_model(source, Split(*parts), recipe, tmp_path / "steps")
+    ((both, again),) = trained
+    torch.testing.assert_close(both, again)
+
+
 def test_only_classifiers_of_images_are_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from lepton.models.compression.views import VIEW_FILES
 from lepton.models.datasets import Dataset
 from lepton.models.extras import require
 from lepton.models.int8 import golden_session, run_each
-from lepton.models.mirroring import mirrored_model
+from lepton.models.mirroring import mirrored_model, width_axis
 from lepton.models.onnx_module.reading import runtime_inputs
 from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
@@ -331,7 +331,7 @@ class _Run:
         module = from_onnx(folded(source))
 
         def fine_tune(network: torch.nn.Module) -> None:
-            whole = MirrorMean(network) if recipe.mirrored else network
+            whole = MirrorMean(network, width_axis(source)) if recipe.mirrored else network
             if epochs:
                 self._train(whole, epochs, self._last, recipe.quantize_rate)
 
