@@ -63,6 +63,11 @@ _IDX: Mapping[str, Callable[[Path], Split]] = {"mnist": _mnist, "fashion": _fash
 
 def _thirds(samples: Dataset) -> Split:
     """Split off a part to measure with, and one to validate."""
+    if len(samples) < _PARTS:
+        raise InputError(
+            f"data: {len(samples)} samples are too few to train with, to choose by and to measure "
+            f"with: give {_PARTS} or more"
+        )
     rest, test = hold_out(samples, len(samples) // _PARTS, SPLIT_SEED)
     return Split(*hold_out(rest, len(samples) // _PARTS, SPLIT_SEED), test)
 

@@ -29,6 +29,7 @@ Y = np.arange(12) % 2
         (X.astype("S5"), Y, r"x must be real numbers \[n, \.\.\.\], not \|S5 \[12, 3, 8, 8\]$"),
         (X.astype(complex), Y, r"x must be real numbers .*, not complex128 \[12, 3, 8, 8\]$"),
         (X.astype("M8[s]"), Y, r"x must be real numbers .*, not datetime64\[s\]"),
+        (X[:5], Y[:5], "data: 5 samples are too few .*: give 6 or more$"),
         (X[:5], Y, r"one length, not \[5, 12\]$"),
     ],
 )
