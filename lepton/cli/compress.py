@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_chip, file_path, model_file, natural
 from lepton.cli.loading import chosen_chip
-from lepton.cli.writing import refuse_overwrite, write_file
+from lepton.cli.writing import refuse_overwrite, refuse_unwritable, write_file
 from lepton.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lepton.chip import Chip
     from lepton.models.compression import Compressed
+    from lepton.models.datasets import Dataset
 
 # onnx is typed in part only:
 # pyright: reportUnknownMemberType=false
@@ -101,6 +102,7 @@ def _compress(options: argparse.Namespace) -> None:
     refuse_overwrite([model if isinstance(model, Path) else None, options.distil], [options.output])
     if options.output.suffix != ".onnx":
         raise InputError(f"{options.output}: the result is an .onnx file")
+    refuse_unwritable(options.output)
     chip = chosen_chip(options.chip)
     recipe = CompressionRecipe(
         prune=options.prune,
@@ -128,8 +130,8 @@ def _compress(options: argparse.Namespace) -> None:
         note=_warn,
     )
     write_file(options.output, made.model.SerializeToString())
-    costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
-    costs[made.stages[-1].name] = _cost(made.model, chip)
+    costs = {"float, 8 bits": _cost(quantized(made.source, split), split.test, chip)}
+    costs[made.stages[-1].name] = _cost(made.model, split.test, chip)
     if options.json:
         stages = [vars(stage) for stage in made.stages]
         print(json.dumps({"output": str(options.output), "stages": stages, "costs": costs}))
@@ -149,11 +151,14 @@ def _warn(sentence: str) -> None:
     print(f"lepton: {sentence}", file=sys.stderr)
 
 
-def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
-    """Return what a network takes on a chip: cycles, and bytes of its stored weights."""
+def _cost(model: onnx.ModelProto, samples: Dataset, chip: Chip) -> dict[str, int]:
+    """Return what a network takes for a sample on a chip: cycles, and bytes of stored weights."""
     from lepton.api import compile, simulate
+    from lepton.models.onnx_module.reading import runtime_inputs
 
-    program = compile(model, chip)
+    names = [item.name for item in runtime_inputs(model.graph)]
+    shapes = [(1, *array.shape[1:]) for array in samples.inputs]
+    program = compile(model, chip, shapes=dict(zip(names, shapes, strict=True)))
     trace = simulate(program).trace
     assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)

@@ -87,8 +87,9 @@ def distil(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a damaged checkpoint or one of another training, a module that is not there, or
-            an epoch without batches.
+        InputError: a damaged checkpoint or one of another training, a module that is not there, an
+            epoch without batches, logits of two shapes, labels that are no classes of theirs, or a
+            loss that is no number.
     """
     require("torch")
     import torch
@@ -165,9 +166,14 @@ def _train_epoch(
     ):
         run.optimizer.zero_grad()
         loss = _loss(networks, inputs, labels, run)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise InputError(
+                f"the loss is {losses[-1]} in epoch {epoch + 1}: choose a lower learning rate, and "
+                "samples that are finite"
+            )
         loss.backward()
         run.optimizer.step()
-        losses.append(float(loss.detach()))
     if not losses:
         raise InputError(f"epoch {epoch} has no batches")
     run.schedule.step()

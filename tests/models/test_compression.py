@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx import numpy_helper
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.datasets import generate_intents
 from lepton.models.export import float_model
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module import from_onnx
@@ -200,13 +203,47 @@ def test_a_mirrored_network_learns_the_mean_of_both(
     assert (plain - mirrored).abs().max() > 1e-3
 
 
+def test_images_with_channels_last_are_trained_as_they_are_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = float_model(
+        network_named("digits_cnn").build(0), network_named("digits_cnn").inputs, "y"
+    )
+    name = source.graph.input[0].name
+    for node in source.graph.node:
+        node.input[:] = ["turned" if read == name else read for read in node.input]
+    turn = onnx.helper.make_node("Transpose", [name], ["turned"], perm=[0, 3, 1, 2])
+    source.graph.node.insert(0, turn)
+    dims = source.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, (1, 8, 8, 1), strict=True):
+        dim.dim_value = size
+    parts = [
+        replace(part, inputs=(part.batch(slice(None))[0].transpose(0, 2, 3, 1).copy(),))
+        for part in few()
+    ]
+    trained: list[Any] = []
+    images = torch.from_numpy(parts[0].inputs[0][:4])
+
+    def noting(module: Any, *_: Any, **__: Any) -> None:
+        module.eval()
+        with torch.no_grad():
+            trained.append((module(images), module(images.flip(2))))
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(mirrored=True, bits=4, epochs=1, rounds_activations=False)
+    compress_model(source, Split(*parts), recipe, tmp_path / "steps")
+    ((both, again),) = trained
+    torch.testing.assert_close(both, again)
+
+
 def test_only_classifiers_of_images_are_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains"))
     recipe = replace(RECIPE, mirrored=True)
     with pytest.raises(InputError, match="a mirrored answer needs a network of one image"):
-        compress_model(network_named("intent_transformer"), few(), recipe, tmp_path / "text")
+        words = Split(*(generate_intents(24, seed) for seed in range(3)))
+        compress_model(network_named("intent_transformer"), words, recipe, tmp_path / "text")
     network = network_named("digits_cnn")
     source = float_model(network.build(0), network.inputs, "y")
     with pytest.raises(InputError, match="mirrored needs a network that tells classes apart"):
@@ -297,9 +334,33 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         compressed(tmp_path / "own")
     assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
     damaged = tmp_path / "steps" / "prune.onnx"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"prune\.onnx: damaged"):
+    for content in (
+        damaged.read_bytes()[:100],
+        b"",
+        onnx.ModelProto(ir_version=8).SerializeToString(),
+    ):
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=r"prune\.onnx: damaged; remove it"):
+            compressed(tmp_path / "steps")
+    (tmp_path / "steps" / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="holds the steps of another compression"):
         compressed(tmp_path / "steps")
+
+
+def test_a_run_that_was_killed_as_it_claimed_its_folder_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(given: Any, _: Any) -> None:
+        copy(given, tmp_path)
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "steps"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        compressed(folder)
+    (left,) = tmp_path.glob(".lepton-*")
+    left.rename(folder / left.name)
+    assert [stage.name for stage in compressed(folder).stages] == ["float", "prune", "quantize"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 
 from lepton.errors import InputError
 from lepton.models.compression.files import claim_folder, folded, layer_arrays, loaded
+from lepton.models.compression.fit import check_fit
 from lepton.models.compression.networks import (
     channels_last,
     kept_weights,
@@ -31,7 +32,7 @@ from lepton.models.compression.sources import float_source
 from lepton.models.compression.teaching import Lessons, lessons_of
 from lepton.models.compression.views import VIEW_FILES
 from lepton.models.extras import require
-from lepton.models.mirroring import mirrored_model
+from lepton.models.mirroring import mirrored_model, width_axis
 from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
@@ -123,6 +124,7 @@ def compress_model(
     for field in ("entropy_bits", "mirrored"):
         if task is not Task.CLASSES and getattr(recipe, field):
             raise InputError(f"{field} needs a network that tells classes apart")
+    check_fit(model, split, task, learned)
     run = _Run(task, split, recipe, learned, folder)
     if isinstance(model, Network):
         if recipe.mirrored:
@@ -320,7 +322,7 @@ class _Run:
         module = from_onnx(folded(source))
 
         def fine_tune(network: torch.nn.Module) -> None:
-            whole = MirrorMean(network) if recipe.mirrored else network
+            whole = MirrorMean(network, width_axis(source)) if recipe.mirrored else network
             if epochs and recipe.counts_start:
                 observe(whole, self.split.train)
             if epochs:
