@@ -13,6 +13,7 @@ import numpy as np
 
 from lepton.errors import InputError, LeptonError
 from lepton.models.quantization.calibration import Calibration, MinMax
+from lepton.models.quantization.checks import check_range
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
 from lepton.models.quantization.onnx_better import correct_graph, equalized
 from lepton.models.quantization.onnx_ranges import (
@@ -29,7 +30,6 @@ from lepton.models.quantization.onnx_weights import (
     weight_axes,
     weight_values,
 )
-from lepton.models.quantization.quantizers import check_range
 from lepton.models.quantization.weight_grids import (
     UNIFORM,
     GridRule,
