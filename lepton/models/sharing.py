@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from lepton.errors import InputError
 from lepton.models.clustering import Start, cluster_levels
 from lepton.models.extras import require
+from lepton.models.quantization.checks import check_finite
 from lepton.models.quantization.integer_weights import IntegerWeights
 from lepton.models.quantization.onnx_weights import replace_weights, weight_axes, weight_values
-from lepton.models.quantization.quantizers import Codebook, check_finite
+from lepton.models.quantization.quantizers import Codebook
 
 if TYPE_CHECKING:
     import onnx

@@ -34,6 +34,7 @@ from lepton.models.quantization.quantizers import (
     Uniform,
     dynamic_grid,
 )
+from lepton.models.quantization.weight_grids import WeightRounding, weight_report
 
 __all__ = [
     "AwareOptions",
@@ -55,6 +56,7 @@ __all__ = [
     "Standardized",
     "Trained",
     "Uniform",
+    "WeightRounding",
     "bits_for_cost",
     "bits_for_size",
     "correct_biases",
@@ -65,4 +67,5 @@ __all__ = [
     "measure_sensitivity",
     "quantize_model",
     "train_quantized",
+    "weight_report",
 ]

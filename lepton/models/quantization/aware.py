@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 
 from lepton.errors import InputError
 from lepton.models.extras import require
+from lepton.models.quantization.checks import check_finite, check_range
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
-from lepton.models.quantization.quantizers import (
-    ACTIVATION_BITS,
-    Floats,
-    check_finite,
-    check_range,
-)
+from lepton.models.quantization.quantizers import ACTIVATION_BITS, Floats
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lepton.errors import InputError
+from lepton.models.quantization.checks import check_finite
 from lepton.models.quantization.quantizers import (
     Binary,
     Uniform,
     channel_rows,
-    check_finite,
     code_limits,
 )
 

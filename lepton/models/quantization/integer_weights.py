@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lepton.errors import InputError
 from lepton.models.quantization.calibration import Calibration, MinMax, Scheme
-from lepton.models.quantization.quantizers import Floats, check_finite, spread
+from lepton.models.quantization.checks import check_finite
+from lepton.models.quantization.quantizers import Floats, spread
 
 __all__ = ["IntegerWeights", "WEIGHT_BITS"]
 

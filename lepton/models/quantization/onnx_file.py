@@ -13,7 +13,9 @@ import numpy as np
 
 from lepton.errors import InputError, LeptonError
 from lepton.models.quantization.calibration import Calibration, MinMax
+from lepton.models.quantization.checks import check_range
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
+from lepton.models.quantization.onnx_better import correct_graph, equalized
 from lepton.models.quantization.onnx_names import bits_by_initializer
 from lepton.models.quantization.onnx_ranges import (
     Arrays,
@@ -29,7 +31,13 @@ from lepton.models.quantization.onnx_weights import (
     weight_axes,
     weight_values,
 )
-from lepton.models.quantization.quantizers import check_range
+from lepton.models.quantization.weight_grids import (
+    UNIFORM,
+    GridRule,
+    WeightGrid,
+    WeightRounding,
+    keep_report,
+)
 from lepton.program.files import temporary_folder
 
 if TYPE_CHECKING:
@@ -79,6 +87,10 @@ def quantize_model(
     bits: int | Mapping[str, int] = WEIGHT_BITS,
     weights: Mapping[str, IntegerWeights] | None = None,
     options: FileOptions | None = None,
+    grid: str | GridRule = UNIFORM,
+    per_channel: bool = True,
+    equalize: bool = False,
+    correct_bias: bool = False,
 ) -> onnx.ModelProto:
     """Quantize a float model: activations of 8 bits, symmetric weights of n bits.
 
@@ -96,14 +108,24 @@ def quantize_model(
         weights: codes that are chosen already, by the initializer's name, or by any other if the
             model holds just what they stand for.
         options: what else decides.
+        grid: of the weights that are not given: `uniform`, a name of `weight_grids.GRIDS`,
+            `codebook`, or a function of a channel's numbers and bits that returns a quantizer.
+            What is not multiples of a step within -127 .. 127 is stored as the nearest int8 codes;
+            `weight_report` of the result says which, and the added error.
+        per_channel: whether each output channel has a scale of its own, or the tensor one.
+        equalize: first equalize the ranges of channels between layers (needs PyTorch).
+        correct_bias: take from biases the mean error that rounding causes on the samples.
 
     Raises:
+        LeptonError: `equalize` without PyTorch, or of an operator without trainable form.
         InputError: not a float ONNX model, weights or ranges of what it has not, weights that are
             NaN or infinite, or samples that do not fit.
     """
     import onnx
 
     options = options or FileOptions()
+    rule = WeightGrid(grid, per_channel)
+    _check_steps(options, rule, equalize and bool(weights))
     float_model, label = _float_model(model)
     with temporary_folder() as folder, _quiet():
         source, target = folder / "float.onnx", folder / "int8.onnx"
@@ -112,9 +134,14 @@ def quantize_model(
         samples = fitting_samples(calibration, prepared.graph)
         axes = weight_axes(prepared.graph, in_float)
         check_graph(prepared.graph, axes, options.ranges)
+        if equalize:
+            prepared = equalized(prepared, samples)
         given = matching_weights(weight_values(prepared.graph, axes), weights or {})
-        chosen = _chosen(prepared.graph, bits, given, (options, axes))
+        chosen, rows = _chosen(prepared.graph, bits, given, (options, axes, rule))
+        plain = prepared.SerializeToString() if correct_bias else b""
         replace_weights(prepared.graph, chosen)
+        if correct_bias:
+            correct_graph(onnx.ModelProto.FromString(plain), prepared, samples)
         onnx.save(prepared, str(source))
         overrides = _overrides(chosen) | _known_ranges(source, samples, options)
         try:
@@ -123,6 +150,8 @@ def quantize_model(
             raise InputError(f"{label}: cannot be quantized: {_last_line(error)}") from error
         made = onnx.load(str(target))
     _check_codes(made.graph, given)
+    if rows:
+        keep_report(made, rows)
     return made
 
 
@@ -138,6 +167,14 @@ def prepared_model(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     with temporary_folder() as folder, _quiet():
         _prepare(float_model, folder / "float.onnx", FileOptions(), label)
         return onnx.load(str(folder / "float.onnx"))
+
+
+def _check_steps(options: FileOptions, rule: WeightGrid, equalizes_given: bool) -> None:
+    """Raise InputError if steps contradict each other."""
+    if equalizes_given:
+        raise InputError("weights whose codes are given cannot be equalized: leave out one of both")
+    if rule.grid != UNIFORM and not isinstance(options.weight_calibration, MinMax):
+        raise InputError(f"a calibration of weights goes with the uniform grid, not {rule.label!r}")
 
 
 @contextmanager
@@ -226,21 +263,25 @@ def _chosen(
     graph: onnx.GraphProto,
     bits: int | Mapping[str, int],
     given: Mapping[str, IntegerWeights],
-    how: tuple[FileOptions, Mapping[str, int | None]],
-) -> dict[str, IntegerWeights]:
-    """Return the codes of all weights."""
-    options, axes = how
+    how: tuple[FileOptions, Mapping[str, int | None], WeightGrid],
+) -> tuple[dict[str, IntegerWeights], list[WeightRounding]]:
+    """Return the codes of all weights, and what another grid than the uniform one costs."""
+    options, axes, rule = how
     values = weight_values(graph, axes)
     named = {} if isinstance(bits, int) else bits_by_initializer(graph, bits, axes)
     default = bits if isinstance(bits, int) else WEIGHT_BITS
-    chosen = {
-        name: IntegerWeights.of_values(
-            array, named.get(name, default), axes[name], options.weight_calibration
-        )
-        for name, array in values.items()
-        if name not in given
-    }
-    return {**chosen, **given}
+    chosen, rows = dict(given), list[WeightRounding]()
+    for name, array in values.items():
+        if name in given:
+            continue
+        count = named.get(name, default)
+        if rule.grid == UNIFORM:
+            axis = axes[name] if rule.per_channel else None
+            chosen[name] = IntegerWeights.of_values(array, count, axis, options.weight_calibration)
+        else:
+            chosen[name], row = rule.store(array, count, axes[name], name)
+            rows.append(row)
+    return chosen, rows
 
 
 def _overrides(chosen: Mapping[str, IntegerWeights]) -> dict[str, list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lepton.errors import InputError
 from lepton.models.quantization.calibration import Calibration, Grid
 from lepton.program import as_array, as_batch
 
-__all__ = ["Arrays", "Reader", "activation_ranges", "fitting_samples"]
+__all__ = ["Arrays", "Reader", "activation_ranges", "fitting_samples", "session_of"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -108,17 +108,25 @@ def activation_ranges(
 def _session(path: Path) -> tuple[list[str], Any]:
     """Return a model that gives out all its tensors, and their names."""
     import onnx
-    import onnxruntime
 
     model = onnx.load(str(path))
     names = [name for node in model.graph.node for name in node.output if name]
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return names, session_of(model, names)
+
+
+def session_of(model: Any, names: Sequence[str]) -> Any:
+    """Return ONNX Runtime's session of a model that gives out some of its tensors."""
+    import onnx
+    import onnxruntime
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(
+        copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return names, session

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
+from lepton.models.quantization.checks import check_finite
 from lepton.models.quantization.integer_weights import IntegerWeights
-from lepton.models.quantization.quantizers import check_finite
 
 if TYPE_CHECKING:
     import onnx

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lepton.errors import InputError
+from lepton.models.quantization.checks import check_finite, check_range
 
 __all__ = [
     "Binary",
@@ -25,8 +26,6 @@ __all__ = [
     "RangeGrid",
     "Standardized",
     "Uniform",
-    "check_finite",
-    "check_range",
     "code_limits",
     "dynamic_grid",
     "spread",
@@ -51,12 +50,6 @@ class Quantizer(Protocol):
         ...
 
 
-def check_finite(values: ArrayLike, label: str) -> None:
-    """Raise InputError, with what a message calls them, if numbers are NaN or infinite."""
-    if not np.isfinite(np.asarray(values)).all():
-        raise InputError(f"{label} hold NaN or infinite numbers")
-
-
 def code_limits(bits: int, symmetric: bool) -> tuple[int, int]:
     """Return the least and the greatest code of signed integers.
 
@@ -72,15 +65,6 @@ def code_limits(bits: int, symmetric: bool) -> tuple[int, int]:
         raise InputError("a symmetric uniform grid needs at least 2 bits; Binary has 1")
     highest = 2 ** (bits - 1) - 1
     return (-highest if symmetric else -highest - 1), highest
-
-
-def check_range(limits: tuple[ArrayLike, ArrayLike], label: str = "a range") -> None:
-    """Raise InputError unless ranges, one or `[channels]`, are finite and not reversed."""
-    low, high = (np.asarray(item, np.float64) for item in limits)
-    wrong = ~(np.isfinite(low) & np.isfinite(high) & (low <= high))
-    if wrong.any():
-        low, high = (np.broadcast_to(item, wrong.shape)[wrong][0] for item in (low, high))
-        raise InputError(f"{label} must be finite and go up, not from {low:g} to {high:g}")
 
 
 def spread(
