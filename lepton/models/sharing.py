@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from lepton.errors import InputError
 from lepton.models.clustering import Start, cluster_levels
 from lepton.models.extras import require
-from lepton.models.quantization.integer_weights import IntegerWeights
+from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
 from lepton.models.quantization.onnx_weights import replace_weights, weight_axes, weight_values
 from lepton.models.quantization.quantizers import Codebook
 
@@ -54,17 +54,22 @@ class SharingOptions:
         clusters: of each weight, 1 to 255; or of those named, the others staying as they are.
         start: of the k-means (`lepton.models.clustering`).
         seed: of a random start.
+        bits: of the codes, 2 to 8: levels are rounded to the 2^bits - 1 codes of one scale for each
+            weight, and trained so.
     """
 
     clusters: int | Mapping[str, int] = 16
     start: Start = "optimal"
     seed: int = 0
+    bits: int = WEIGHT_BITS
 
     def __post_init__(self) -> None:
         counts = [self.clusters] if isinstance(self.clusters, int) else self.clusters.values()
         wrong = [count for count in counts if not 1 <= count <= MOST_CLUSTERS]
         if wrong:
             raise InputError(f"clusters must be 1 to {MOST_CLUSTERS}, not {wrong[0]}")
+        if not 2 <= self.bits <= WEIGHT_BITS:
+            raise InputError(f"codes of shared weights have 2 to 8 bits, not {self.bits}")
 
     def clusters_of(self, name: str) -> int | None:
         """Return the clusters of a weight, None if it is not shared."""
@@ -137,9 +142,10 @@ def share_weights(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a weight is named that the network has not, or is parametrized.
+        InputError: no PyTorch network, or a weight is named that it has not, or is parametrized.
     """
     require("torch")
+    _check_module(network)
     from lepton.models.quantization.torch_weights import bake, refuse_replaced, weights_of
     from lepton.models.torch_sharing import share_network
 
@@ -171,12 +177,20 @@ def share_constants(
     axes = weight_axes(copy.graph)
     _check_names(options, list(axes))
     codes = {
-        name: IntegerWeights.of_levels(share(values, clusters, options).values)
+        name: IntegerWeights.of_values(share(values, clusters, options).values, options.bits, None)
         for name, values in weight_values(copy.graph, axes).items()
         if (clusters := options.clusters_of(name)) is not None
     }
     replace_weights(copy.graph, codes)
     return copy, codes
+
+
+def _check_module(network: object) -> None:
+    if not hasattr(network, "named_modules"):
+        raise InputError(
+            f"share_weights takes a PyTorch network, not a {type(network).__name__}: for an ONNX "
+            "model use lepton.models.sharing.share_constants, or from_onnx of it"
+        )
 
 
 def _check_names(options: SharingOptions, known: list[str]) -> None:
