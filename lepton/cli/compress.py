@@ -61,7 +61,9 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--scope", default="global", choices=("layer", "global"))
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
-    parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
+    parser.add_argument("--share", type=natural, metavar="LEVELS",
+        help="values of each layer's weights, 2 to 255; with --bits each is one of their codes",
+    )  # fmt: skip
     parser.add_argument(
         "--distil",
         type=model_file,
@@ -152,9 +154,10 @@ def _warn(sentence: str) -> None:
 
 
 def _cost(model: onnx.ModelProto, samples: Dataset, chip: Chip) -> dict[str, int]:
-    """Return what a network takes for a sample on a chip: cycles, and bytes of stored weights."""
+    """Return what a network takes for a sample on a chip: cycles, bytes of weights and streams."""
     from lepton.api import compile, simulate
     from lepton.models.onnx_module.reading import runtime_inputs
+    from lepton.report.traffic import weight_stream_bytes
 
     names = [item.name for item in runtime_inputs(model.graph)]
     shapes = [(1, *array.shape[1:]) for array in samples.inputs]
@@ -162,7 +165,7 @@ def _cost(model: onnx.ModelProto, samples: Dataset, chip: Chip) -> dict[str, int
     trace = simulate(program).trace
     assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)
-    stored = sum(operator.stored_bytes for operator in program.operators if operator.weight_bytes)
+    stored = int(weight_stream_bytes(program).sum())
     return {"cycles": trace.cycles, "weight_bytes": weights, "stored_bytes": stored}
 
 

@@ -13,7 +13,7 @@ from lepton.errors import InputError
 from lepton.models.clustering import Start, cluster_levels
 from lepton.models.extras import require
 from lepton.models.quantization.checks import check_finite
-from lepton.models.quantization.integer_weights import IntegerWeights
+from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
 from lepton.models.quantization.onnx_weights import replace_weights, weight_axes, weight_values
 from lepton.models.quantization.quantizers import Codebook
 
@@ -55,17 +55,22 @@ class SharingOptions:
         clusters: of each weight, 1 to 255; or of those named, the others staying as they are.
         start: of the k-means (`lepton.models.clustering`).
         seed: of a random start.
+        bits: of the codes, 2 to 8: levels are rounded to the 2^bits - 1 codes of one scale for each
+            weight, and trained so.
     """
 
     clusters: int | Mapping[str, int] = 16
     start: Start = "optimal"
     seed: int = 0
+    bits: int = WEIGHT_BITS
 
     def __post_init__(self) -> None:
         counts = [self.clusters] if isinstance(self.clusters, int) else self.clusters.values()
         wrong = [count for count in counts if not 1 <= count <= MOST_CLUSTERS]
         if wrong:
             raise InputError(f"clusters must be 1 to {MOST_CLUSTERS}, not {wrong[0]}")
+        if not 2 <= self.bits <= WEIGHT_BITS:
+            raise InputError(f"codes of shared weights have 2 to 8 bits, not {self.bits}")
 
     def clusters_of(self, name: str) -> int | None:
         """Return the clusters of a weight, None if it is not shared."""
@@ -139,10 +144,11 @@ def share_weights(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a weight is named that the network has not, is parametrized, or is NaN or
-            infinite, before the training or after it; or it is no network.
+        InputError: no PyTorch network, or a weight is named that it has not, is parametrized, or is
+            NaN or infinite, before the training or after it.
     """
     require("torch")
+    _check_module(network)
     from lepton.models.quantization.torch_weights import (
         bake,
         check_weights,
@@ -151,11 +157,6 @@ def share_weights(
     )
     from lepton.models.torch_sharing import share_network
 
-    if not hasattr(network, "named_modules"):
-        kind = type(network).__name__
-        raise InputError(
-            f"share_weights takes a torch module, not {kind}: give from_onnx of a file"
-        )
     options = options or SharingOptions()
     refuse_replaced(network)
     _check_names(options, [weight.name for weight in weights_of(network)])
@@ -189,12 +190,20 @@ def share_constants(
     for name, values in values_by_name.items():
         check_finite(values, f"weights '{name}'")
     codes = {
-        name: IntegerWeights.of_levels(share(values, clusters, options).values)
+        name: IntegerWeights.of_values(share(values, clusters, options).values, options.bits, None)
         for name, values in values_by_name.items()
         if (clusters := options.clusters_of(name)) is not None
     }
     replace_weights(copy.graph, codes)
     return copy, codes
+
+
+def _check_module(network: object) -> None:
+    if not hasattr(network, "named_modules"):
+        raise InputError(
+            f"share_weights takes a PyTorch network, not a {type(network).__name__}: for an ONNX "
+            "model use lepton.models.sharing.share_constants, or from_onnx of it"
+        )
 
 
 def _check_names(options: SharingOptions, known: list[str]) -> None:

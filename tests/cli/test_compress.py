@@ -35,6 +35,8 @@ def test_a_network_becomes_smaller(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [stage["name"] for stage in printed["stages"]] == ["float", "prune", "quantize"]
     plain, small = printed["costs"].values()
     assert small["stored_bytes"] < plain["stored_bytes"] / 3
+    # streams alone: a stream is never above its weights
+    assert plain["stored_bytes"] <= plain["weight_bytes"] == small["weight_bytes"]
     assert small["cycles"] <= plain["cycles"]
     assert out.exists() and (tmp_path / "small.steps" / "run.json").exists()
     assert main([*text.split(), "--chip", "nano"]) == 0

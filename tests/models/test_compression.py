@@ -67,6 +67,30 @@ def test_shared_weights_have_so_many_codes(tmp_path: Path) -> None:
     assert {len(np.unique(array)) for array in codes_of(made.model)} <= {2, 3, 4}
 
 
+def test_shared_levels_are_codes_of_the_bits(tmp_path: Path) -> None:
+    import lepton
+
+    recipe = CompressionRecipe(prune=0.8, pattern="2:4", share=16, bits=5, epochs=2, prune_steps=1)
+    source = compressed(tmp_path / "first", CompressionRecipe(epochs=1)).source
+    made = compress_model(source, few(), recipe, tmp_path / "steps", teacher=source)
+    assert [stage.name for stage in made.stages] == ["float", "prune", "distil", "share"]
+    codes = codes_of(made.model)
+    assert {len(np.unique(array)) for array in codes} <= set(range(2, 17))
+    assert max(len(np.unique(array)) for array in codes) > 4
+    assert {int(np.abs(array).max()) for array in codes} == {15}
+    assert sum((array == 0).sum() for array in codes) >= 0.8 * sum(map(np.size, codes))
+    for array in codes:
+        for group in range(0, array.shape[1], 4):
+            assert ((array[:, group : group + 4] != 0).sum(axis=1) <= 2).all()
+    (images,) = few().test.batch(slice(0, 4))
+    program = lepton.compile(made.model, "nano")
+    (name,) = (item.name for item in made.model.graph.input)
+    wanted = run_each(golden_session(made.model.SerializeToString()), {name: images})
+    for image, row in zip(images, wanted, strict=True):
+        (found,) = lepton.simulate(program, {name: image[None]}).outputs.values()
+        np.testing.assert_array_equal(found[0], row)
+
+
 def test_a_student_learns_from_a_teacher(tmp_path: Path) -> None:
     teacher = compressed(tmp_path / "first", replace(RECIPE, prune=None)).source
     made = compressed(tmp_path / "second", teacher=teacher)
@@ -366,7 +390,10 @@ def test_a_run_that_was_killed_as_it_claimed_its_folder_goes_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"share": 4, "bits": 5}, "shared or rounded to 5 bits, not both"),
+        ({"share": 1}, "shared weights have 2 to 255 levels, the codes of 8 bits, not 1 of 8"),
+        ({"share": 300}, "shared weights have 2 to 255 levels, the codes of 8 bits, not 300 of 8"),
+        ({"share": 32, "bits": 5}, "have 2 to 31 levels, the codes of 5 bits, not 32 of 5"),
+        ({"share": 2, "bits": 1}, "have 2 to 3 levels, the codes of 2 bits, not 2 of 1"),
         ({"bits": 9}, "1 to 8 bits, not 9"),
         ({"edge_bits": 9}, "1 to 8 bits, not 9"),
         ({"entropy_bits": 8.0}, "entropy_bits must be above 0 and below 8, not 8.0"),

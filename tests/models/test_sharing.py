@@ -174,3 +174,46 @@ def test_masked_weights_are_refused() -> None:
     parametrize.register_parametrization(layer, "weight", torch.nn.Identity())
     with pytest.raises(InputError, match="weight 'weight' is parametrized"):
         share_weights(layer)
+
+
+@pytest.mark.parametrize("bits", [2, 5])
+def test_levels_are_trained_on_the_codes_that_are_stored(bits: int) -> None:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    torch.manual_seed(0)
+    network = torch.nn.Linear(40, 7)
+    seen: list[Any] = []
+
+    def fine_tune(module: Any) -> None:
+        optimizer = torch.optim.SGD(module.parameters(), 0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            module(torch.ones(3, 40)).square().sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            seen.append(module.weight.clone())
+
+    before = network.weight.detach().clone()
+    most = 2 ** (bits - 1) - 1
+    made = share_weights(
+        network, SharingOptions(min(6, 2 * most + 1), bits=bits), fine_tune=fine_tune
+    )
+    (weights,) = made.values()
+    assert len(np.unique(weights.codes)) <= min(6, 2 * most + 1)
+    assert np.abs(weights.codes).max() == most
+    np.testing.assert_array_equal(network.weight.detach().numpy(), weights.values)
+    torch.testing.assert_close(seen[0], network.weight.detach())
+    assert (before - seen[0]).abs().max() > 0.01
+
+
+def test_what_shares_and_quantizes_says_what_it_takes() -> None:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    module: Any = torch.nn.Linear(4, 2)
+    model: Any = sequential_onnx(torch.nn.Sequential(module), (1, 4))
+    wrong: list[tuple[Any, str]] = [(model, "ModelProto"), ("net.onnx", "str")]
+    for network, kind in wrong:
+        with pytest.raises(InputError, match=f"takes a PyTorch network, not a {kind}: .*constants"):
+            share_weights(network)
+    with pytest.raises(InputError, match=r"quantize_model takes float ONNX, .* not a PyTorch netw"):
+        quantize_model(module, np.zeros((1, 4), np.float32))
+    with pytest.raises(InputError, match="codes of shared weights have 2 to 8 bits, not 1"):
+        SharingOptions(2, bits=1)

@@ -330,7 +330,7 @@ class _Run:
 
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
-            options = SharingOptions(recipe.share, seed=recipe.seed)
+            options = SharingOptions(recipe.share, seed=recipe.seed, bits=recipe.bits)
             codes = share_weights(module, options, fine_tune=fine_tune)
         else:
             first = self.split.train.batch(slice(0, 1))

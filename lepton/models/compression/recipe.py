@@ -50,7 +50,8 @@ class CompressionRecipe:
             every step. `shift` is then of the views, and `flip` of the steps.
         distil_epochs: of the step that is distillation alone; None for `epochs`, 0 for no such
             step.
-        share: levels of each weight, found by k-means and trained; not with `bits` below 8.
+        share: levels of each weight, 2 to 255, found by k-means and trained; with `bits` below 8
+            each is one of the 2^bits - 1 codes of the weight's scale.
         bits: of the weights, 1 to 8, trained with the rounding.
         edge_bits: of the first and the last layer's weights; None for `bits`.
         learned_scales: train the weights' scales too, in place of taking them from the extremes.
@@ -116,11 +117,6 @@ class CompressionRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.share is not None and self.bits != 8:
-            raise InputError(
-                f"weights are shared or rounded to {self.bits} bits, not both: a codebook of 2^n "
-                "levels takes n bits"
-            )
         if self.entropy_bits is not None:
             self._check_entropy(self.entropy_bits)
         if self.quantize_rate is not None and not 0 < self.quantize_rate < math.inf:
@@ -130,6 +126,8 @@ class CompressionRecipe:
         for bits in (self.bits, self.edge_bits or 8):
             if not 1 <= bits <= 8:
                 raise InputError(f"weights have 1 to 8 bits, not {bits}")
+        if self.share is not None:
+            self._check_share(self.share)
         self._check_epochs()
         if self.prunes:
             check_criterion(self.criterion)
@@ -144,6 +142,14 @@ class CompressionRecipe:
             raise InputError(
                 "quantize_epochs is 0 with weights of 8 bits or of some entropy only: others are "
                 "trained with their rounding"
+            )
+
+    def _check_share(self, levels: int) -> None:
+        codes = 2**self.bits - 1
+        if not 2 <= levels <= codes or self.bits == 1:
+            raise InputError(
+                f"shared weights have 2 to {max(codes, 3)} levels, the codes of "
+                f"{max(self.bits, 2)} bits, not {levels} of {self.bits}"
             )
 
     def _check_entropy(self, bits: float) -> None:

@@ -197,6 +197,11 @@ def _float_model(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, 
     """Return a copy of a model that is float, and what messages call it."""
     import onnx
 
+    if hasattr(model, "named_modules"):
+        raise InputError(
+            "quantize_model takes float ONNX, a file or itself, not a PyTorch network: export it "
+            "first (lepton.models.export.float_model, torch.onnx.export)"
+        )
     if isinstance(model, str | Path):
         path = Path(model)
         label = path.name
