@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from lepton.chip import Chip, load_chip
     from lepton.errors import LeptonError
+    from lepton.explore.bits import bits_for_chip
     from lepton.explore.engine import sweep
     from lepton.models.distillation import distil
     from lepton.models.pruning import prune_model
@@ -36,6 +37,7 @@ __all__ = [
     "LeptonError",
     "Model",
     "Program",
+    "bits_for_chip",
     "check",
     "compile",
     "distil",
@@ -57,6 +59,7 @@ _HOMES = {
     "load_chip": "lepton.chip",
     "LeptonError": "lepton.errors",
     "Program": "lepton.program",
+    "bits_for_chip": "lepton.explore.bits",
     "distil": "lepton.models.distillation",
     "preprocess_image": "lepton.runtime.photo",
     "prune_model": "lepton.models.pruning",

@@ -52,8 +52,12 @@ class DistilOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise InputError(f"temperature must be positive, not {self.temperature}")
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("feature_share", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.hard_share <= 1:
             raise InputError(f"hard_share must be 0 to 1, not {self.hard_share}")
         if self.epochs < 1:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 # onnx and onnxruntime are typed in part only:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
-__all__ = ["mirrored_model", "width_axis"]
+__all__ = ["mirrored_model", "single_model", "width_axis"]
 
 _OWN = "mirror/"
-_PAIR, _BOTH, _MEAN = f"{_OWN}pair", f"{_OWN}both", f"{_OWN}mean"
+_FLIP, _PAIR, _BOTH, _MEAN = (f"{_OWN}{part}" for part in ("flip", "pair", "both", "mean"))
 _OLDEST_OPSET, _AXES_ARE_INPUTS = 13, 18
 """Older models are brought to the first; from the second on ReduceMean takes its axes as an input.
 """
@@ -74,7 +74,7 @@ def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     spans = {"start": -1, "end": np.iinfo(np.int32).min, "axis": axis, "step": -1}
     sliced = [given.name, *(f"{_OWN}{key}" for key in spans)]
     before = [
-        helper.make_node("Slice", sliced, [f"{_OWN}image"], f"{_OWN}flip"),
+        helper.make_node("Slice", sliced, [f"{_OWN}image"], _FLIP),
         helper.make_node("Concat", [given.name, f"{_OWN}image"], [_PAIR], _PAIR, axis=0),
     ]
     axes: dict[str, Any] = {"axes": [0]} if default_opset(made) < _AXES_ARE_INPUTS else {}
@@ -122,6 +122,35 @@ def width_axis(model: onnx.ModelProto) -> int:
             f"axes {sorted(found)} as the width"
         )
     return found.pop()
+
+
+def single_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the float network inside of one that `mirrored_model` made; any other as it is."""
+    from onnx import numpy_helper
+
+    own = {node.name: node for node in model.graph.node if node.name in (_FLIP, _PAIR, _MEAN)}
+    if len(own) < 3:
+        return model
+    made = type(model)()
+    made.CopyFrom(model)
+    graph = made.graph
+    image, both = own[_FLIP].input[0], own[_MEAN].input[0]
+    names = {own[_PAIR].output[0]: image, both: own[_MEAN].output[0]}
+    nodes = [node for node in graph.node if node.name not in own]
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for item in graph.initializer:
+        if item.name.startswith(f"{_OWN}shape"):
+            shape = stored_array(item, item.name).copy()
+            shape[0] = 1
+            item.CopyFrom(numpy_helper.from_array(shape, item.name))
+    read = {name for node in nodes for name in node.input}
+    kept = [item for item in graph.initializer if item.name in read]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return made
 
 
 def _ends(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:

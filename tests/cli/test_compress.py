@@ -142,12 +142,54 @@ def test_a_signal_while_pruned_weights_are_rounded(
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoint, "save", cut)
         assert main(command) == code
-    assert capsys.readouterr().err == f"lepton: {word}; no file was left half-written\n"
+    # before it stand remarks on what few samples lose
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"lepton: {word}; no file was left half-written"
     kept = tmp_path / "small.steps" / "quantize.checkpoint"
     state = kept.read_bytes()
     kept.write_bytes(state[:200])
     assert main(command) == 2
-    error = capsys.readouterr().err
-    assert error == f"lepton: {kept}: not a checkpoint, or a damaged one\n"
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"lepton: {kept}: not a checkpoint, or a damaged one"
     kept.write_bytes(state)
     assert main(command) == 0
+
+
+def test_a_shipped_network_is_model_and_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lepton.models.compression import CompressionRecipe, pipeline
+
+    recipes: list[CompressionRecipe] = []
+    lessons = pipeline.lessons_of
+
+    def noting(teacher: Any, samples: Any, recipe: CompressionRecipe, folder: Path) -> Any:
+        recipes.append(recipe)
+        return lessons(teacher, samples.take(slice(0, 128)), recipe, folder)
+
+    monkeypatch.setattr(pipeline, "lessons_of", noting)
+    out = tmp_path / "small.onnx"
+    text = f"compress digits --distil digits --data digits --prune 0.5 --epochs 1 -o {out}"
+    assert main([*text.split(), "--chip", "nano", "--json"]) == 0
+    printed = capsys.readouterr()
+    stages = json.loads(printed.out)["stages"]
+    assert [stage["name"] for stage in stages] == ["float", "prune", "distil", "quantize"]
+    # it is the trained network, and no longer one of 8 bits
+    assert stages[0]["test"] >= 0.98 and stages[-1]["test"] >= 0.9
+    assert recipes[0].learning_rate < 1e-3 and recipes[0].counts_start
+    assert "lepton:" not in printed.err
+
+
+def test_a_ruined_network_and_one_at_chance_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.onnx"
+    text = f"compress digits --data digits --prune 0.99 --epochs 1 --learning-rate 1e-9 -o {out}"
+    assert main([*text.split(), "--chip", "nano"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lepton: step 'prune' loses ") and "--learning-rate" in line
+    model = classifier(tmp_path / "m.tflite", 0)
+    text = f"compress {model} --data {arrays(tmp_path)} --epochs 1 -o {tmp_path / 'b.onnx'}"
+    assert main([*text.split(), "--chip", "nano"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("lepton: the float network has ") and "bytes become 0 to 1" in first

@@ -276,6 +276,33 @@ def test_a_wrong_rate_is_refused_before_anything_trains(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{"bits": 6}, {"share": 12}])
+def test_no_step_ends_below_its_start(
+    options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = compressed(tmp_path / "first", CompressionRecipe(epochs=12)).source
+    trained, results = pipeline.train, list[Any]()
+
+    def noting(*arguments: Any, **given: Any) -> Any:
+        results.append(trained(*arguments, **given))
+        return results[-1]
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(
+        prune=0.2, prune_steps=1, epochs=2, learning_rate=1.0, counts_start=True
+    )
+    recipe = replace(recipe, **options)  # pyright: ignore[reportArgumentType] (drawn names)
+    made = compress_model(source, few(), recipe, tmp_path / "second")
+    scores = [stage.validation for stage in made.stages]
+    # a rate of 1 ruins any network: what pruning and rounding left is what stays
+    assert [result.best for result in results] == [-1, -1]
+    assert [result.start for result in results] == pytest.approx(scores[1:], abs=0.05)
+    assert min(scores[1:]) > scores[0] - 0.2 > 0.4
+    again = replace(recipe, counts_start=False)
+    ruined = compress_model(source, few(), again, tmp_path / "third").stages[-1]
+    assert ruined.validation < 0.3
+
+
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compressed(tmp_path / "whole")
     trained = pipeline.train
@@ -366,3 +393,45 @@ def test_few_samples_take_more_epochs() -> None:
     recipe = CompressionRecipe(batch=64)
     assert (recipe.epochs_of(64), recipe.epochs_of(55_000)) == (400, 3)
     assert replace(recipe, epochs=2).epochs_of(64) == 2
+
+
+def test_a_last_softmax_is_left_out(tmp_path: Path) -> None:
+    from lepton.models.compression.sources import float_source, without_softmax
+
+    network = network_named("digits_cnn")
+    plain = float_model(network.build(0), network.inputs, "y")
+    sure = onnx.ModelProto()
+    sure.CopyFrom(plain)
+    sure.graph.node.append(onnx.helper.make_node("Softmax", ["y"], ["p"], name="p", axis=1))
+    sure.graph.output[0].name = "p"
+    assert float_source(sure, Task.CLASSES) == plain == without_softmax(plain)
+    assert float_source(sure, Task.SCORE) == sure
+    onnx.save(sure, str(tmp_path / "sure.onnx"))
+    recipe = CompressionRecipe(epochs=1, quantize_epochs=0)
+    made = compress_model(tmp_path / "sure.onnx", few(), recipe, tmp_path / "a")
+    assert [item.name for item in made.model.graph.output] == ["y"]
+    assert made.source == plain
+
+
+@pytest.mark.parametrize(
+    ("scores", "chance", "part"),
+    [
+        ([0.19], 0.1, "the float network has 19.0% of the validation samples right"),
+        ([0.2], 0.1, None),
+        ([0.9, 0.84], 0.1, "step 's1' loses 6.0 points on the validation samples"),
+        ([0.9, 0.86, 0.82], 0.1, None),
+        ([0.9, 0.1], None, None),
+    ],
+)
+def test_remarks(scores: list[float], chance: float | None, part: str | None) -> None:
+    from lepton.models.compression.remarks import chance_of, remark_on
+
+    names = ["float", "s1", "s2"]
+    stages = [
+        pipeline.Stage(name, score, 0.0, 1, 0) for name, score in zip(names, scores, strict=False)
+    ]
+    said = remark_on(stages, chance)
+    assert said is None if part is None else part in (said or "")
+    assert chance_of(Task.RECONSTRUCTION, few().test) is None
+    labels = few().test.labels.tolist()
+    assert chance_of(Task.CLASSES, few().test) == max(map(labels.count, labels)) / len(labels)

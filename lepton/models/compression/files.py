@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.program.files import temporary_folder
+from lepton.program.files import atomic_write, temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -18,10 +21,31 @@ if TYPE_CHECKING:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false
 
-__all__ = ["folded", "holds_more", "layer_arrays", "loaded"]
+__all__ = ["claim_folder", "folded", "layer_arrays", "loaded"]
 
 _UNFINISHED = re.compile(r"\.lepton-[0-9a-f]{16}")
 """The temporary files of `atomic_write`."""
+
+
+def claim_folder(folder: Path, parts: Iterable[bytes]) -> None:
+    """Take a folder for the run that the parts decide, or go on in it.
+
+    Raises:
+        InputError: it is another run's, or holds anything else.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()})
+    folder.mkdir(parents=True, exist_ok=True)
+    if mark.exists() and mark.read_bytes() != known.encode():
+        raise InputError(
+            f"{folder}: holds the steps of another compression (other options, model or "
+            "data): remove it, or choose another folder"
+        )
+    if not mark.exists() and _holds_more(folder):
+        raise InputError(f"{folder}: is no folder of a compression, and not empty")
+    atomic_write(mark, known.encode())
 
 
 def loaded(file: Path) -> onnx.ModelProto:
@@ -43,7 +67,7 @@ def loaded(file: Path) -> onnx.ModelProto:
     return model
 
 
-def holds_more(folder: Path) -> bool:
+def _holds_more(folder: Path) -> bool:
     """Return whether a folder holds more than what a write that was killed can leave."""
     return any(not _UNFINISHED.fullmatch(item.name) for item in folder.iterdir())
 

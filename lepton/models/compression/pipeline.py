@@ -6,41 +6,44 @@ checkpoint of its own.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.compression.files import folded, holds_more, layer_arrays, loaded
+from lepton.models.compression.files import claim_folder, folded, layer_arrays, loaded
 from lepton.models.compression.fit import check_fit
+from lepton.models.compression.networks import (
+    channels_last,
+    kept_weights,
+    observe,
+    quantized,
+    score_model,
+)
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.remarks import chance_of, remark_on
 from lepton.models.compression.rounding import PRODUCTS, rounded
+from lepton.models.compression.sources import float_source
 from lepton.models.compression.teaching import Lessons, lessons_of
 from lepton.models.compression.views import VIEW_FILES
-from lepton.models.datasets import Dataset
 from lepton.models.extras import require
-from lepton.models.int8 import golden_session, run_each
 from lepton.models.mirroring import mirrored_model, width_axis
-from lepton.models.onnx_module.reading import runtime_inputs
 from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
-from lepton.models.training.trainer import Hooks, score_of
+from lepton.models.training.trainer import Hooks
 from lepton.models.zoo import Network, Task
-from lepton.program.files import atomic_write, temporary_folder
+from lepton.program.files import atomic_write
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-    from lepton.models.quantization import IntegerWeights
 
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
@@ -50,8 +53,6 @@ __all__ = ["Compressed", "Stage", "compress_model", "quantized"]
 
 _SCRATCH = 5
 """Times the epochs of a step that a training from scratch takes."""
-_CALIBRATION = 256
-"""Samples that the ranges of activations are taken from."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,19 @@ def compress_model(
     *,
     task: Task = Task.CLASSES,
     teacher: onnx.ModelProto | str | Path | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Compressed:
-    """Compress a float network.
+    """Compress a network.
 
     Args:
-        model: float ONNX, or a network of the zoo, which is trained first.
+        model: ONNX, a file, or the name of a trained network, int8 as the float network that it
+            stands for (`float_source`); or a network of the zoo, which is trained first.
         split: samples to train on, to choose epochs by, and to report on.
         recipe: the steps.
         task: loss and score of an ONNX model; the zoo knows those of its own.
         folder: of the steps' results; what is there of the same run is not done again.
-        teacher: float ONNX that takes the same inputs; every training learns its probabilities.
+        teacher: as `model`, of the same inputs; every training learns its probabilities.
+        note: is told, in a sentence, of a step that loses much, and of a network at chance.
 
     Raises:
         LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
@@ -107,10 +111,12 @@ def compress_model(
     """
     require("torch", "onnxruntime")
     from lepton.models.export import float_model
-    from lepton.models.onnx_module import read_float_model
 
-    learned = None if teacher is None else read_float_model(teacher)
-    task = model.task if isinstance(model, Network) else task
+    if isinstance(model, Network):
+        task = model.task
+    else:
+        model = float_source(model, task)
+    learned = None if teacher is None else float_source(teacher, task)
     if learned is not None and task is not Task.CLASSES:
         raise InputError("distillation needs a network that tells classes apart")
     if learned is None and (recipe.views or recipe.mirror_pairs):
@@ -126,15 +132,18 @@ def compress_model(
         run.claim(model.name.encode())
         source = run.once("float", lambda: run.trained(model))
     else:
-        source = read_float_model(model)
+        source = model
         if recipe.mirrored:
             mirrored_model(source)
         run.claim(source.SerializeToString(deterministic=True))
     first, stages = source, [run.stage("float", source)]
+    say = _saying(note, chance_of(task, split.validation))
+    say(stages)
     for name, step in run.steps():
         before = source
         source = run.once(name, lambda step=step, before=before: step(before))
         stages.append(run.stage(name, source))
+        say(stages)
     run.tidy()
     return Compressed(first, source, tuple(stages))
 
@@ -165,23 +174,10 @@ class _Run:
 
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
-        sha = hashlib.sha256(source)
-        sha.update(json.dumps([asdict(self.recipe), str(self.task)]).encode())
+        parts = [source, json.dumps([asdict(self.recipe), str(self.task)]).encode()]
         if self.teacher is not None:
-            sha.update(self.teacher.SerializeToString(deterministic=True))
-        for part in self.split:
-            for array in (*part.inputs, part.labels):
-                sha.update(np.ascontiguousarray(array).tobytes())
-        mark, known = self.folder / "run.json", json.dumps({"run": sha.hexdigest()})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if mark.exists() and mark.read_bytes() != known.encode():
-            raise InputError(
-                f"{self.folder}: holds the steps of another compression (other options, model or "
-                "data): remove it, or choose another folder"
-            )
-        if not mark.exists() and holds_more(self.folder):
-            raise InputError(f"{self.folder}: is no folder of a compression, and not empty")
-        atomic_write(mark, known.encode())
+            parts.append(self.teacher.SerializeToString(deterministic=True))
+        claim_folder(self.folder, [*parts, *_bytes(self.split)])
 
     def trained(self, network: Network) -> onnx.ModelProto:
         """Return a network of the zoo, trained from scratch."""
@@ -222,25 +218,18 @@ class _Run:
         arrays = layer_arrays(model)
         return Stage(
             name,
-            self._score(model, self.split.validation),
-            self._score(model, self.split.test),
+            score_model(model, self.task, self.split.validation),
+            score_model(model, self.task, self.split.test),
             sum(array.size for array in arrays),
             sum(int(array.size - np.count_nonzero(array)) for array in arrays),
         )
-
-    def _score(self, model: onnx.ModelProto, samples: Dataset) -> float:
-        with temporary_folder() as folder:
-            file = folder / "model.onnx"
-            file.write_bytes(model.SerializeToString())
-            made = run_each(golden_session(file), _named(model, samples))
-        return score_of(made, self.task, samples)
 
     @cached_property
     def _lessons(self) -> Lessons:
         """What all trainings learn from."""
         from lepton.models.onnx_module import from_onnx
 
-        teacher = None if self.teacher is None else _channels_last(from_onnx(self.teacher).eval())
+        teacher = None if self.teacher is None else channels_last(from_onnx(self.teacher).eval())
         return lessons_of(teacher, self.split.train, self.recipe, self.folder)
 
     def _train(
@@ -261,12 +250,14 @@ class _Run:
             flip=recipe.flip,
         )
         train(
-            _channels_last(module),
+            channels_last(module),
             self.task,
             (lessons.samples, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(lessons.loss, keeps_last=recipe.keeps_last),
+            hooks=Hooks(
+                lessons.loss, keeps_last=recipe.keeps_last, counts_start=recipe.counts_start
+            ),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -311,7 +302,7 @@ class _Run:
         from lepton.models.pruning import hold
 
         module = from_onnx(source)
-        with hold(module, _masks(module)):
+        with hold(module, kept_weights(module)):
             self._train(module, self._distil_epochs, "distil")
         return to_onnx(module)
 
@@ -332,6 +323,8 @@ class _Run:
 
         def fine_tune(network: torch.nn.Module) -> None:
             whole = MirrorMean(network, width_axis(source)) if recipe.mirrored else network
+            if epochs and recipe.counts_start:
+                observe(whole, self.split.train)
             if epochs:
                 self._train(whole, epochs, self._last, recipe.quantize_rate)
 
@@ -341,7 +334,7 @@ class _Run:
             codes = share_weights(module, options, fine_tune=fine_tune)
         else:
             first = self.split.train.batch(slice(0, 1))
-            with hold(module, _masks(module)):
+            with hold(module, kept_weights(module)):
                 codes = train_quantized(
                     module,
                     [torch.from_numpy(array) for array in first],
@@ -368,33 +361,21 @@ class _Run:
         return [(part.batch(span)[0], part.labels[span]) for span in spans]
 
 
-def quantized(
-    model: onnx.ModelProto, split: Split, weights: Mapping[str, IntegerWeights] | None = None
-) -> onnx.ModelProto:
-    """Return a float network as int8 QDQ: weights of the given codes, or else of 8 bits."""
-    from lepton.models.quantization import quantize_model
+def _saying(
+    note: Callable[[str], object] | None, chance: float | None
+) -> Callable[[list[Stage]], None]:
+    """Return what tells a user of the last of some stages."""
 
-    samples = _named(model, split.train.take(slice(0, _CALIBRATION)))
-    return quantize_model(model, samples, weights=weights)
+    def say(stages: list[Stage]) -> None:
+        sentence = remark_on(stages, chance)
+        if note is not None and sentence is not None:
+            note(sentence)
 
-
-def _named(model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
-    """Return samples by the name of the input."""
-    names = [item.name for item in runtime_inputs(model.graph)]
-    return dict(zip(names, samples.batch(slice(None)), strict=True))
+    return say
 
 
-def _channels_last(module: torch.nn.Module) -> torch.nn.Module:
-    """Lay out a module's images and kernels channels last, in place: it trains faster so."""
-    import torch
-
-    untyped: Any = module
-    return untyped.to(memory_format=torch.channels_last)
-
-
-def _masks(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
-    """Return which weights of the layers that have zeros must not stay zero."""
-    from lepton.models.pruning.holding import layer_weights
-
-    arrays = {name: item.array() for name, item in layer_weights(module).items()}
-    return {name: array != 0 for name, array in arrays.items() if not array.all()}
+def _bytes(split: Split) -> Iterator[bytes]:
+    """Yield what decides whether samples are the same."""
+    for part in split:
+        for array in (*part.inputs, part.labels):
+            yield np.ascontiguousarray(array).tobytes()

@@ -55,6 +55,10 @@ def layer_sensitivity(
 
     The module is as before afterwards.
 
+    Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710, section
+    3.2 (each layer pruned by itself and the network evaluated); Han et al., Learning both Weights
+    and Connections, NeurIPS 2015, arXiv:1506.02626, figure 6 (for single weights).
+
     Raises:
         InputError: A rate is not from 0 to 1, or the criterion needs data.
     """

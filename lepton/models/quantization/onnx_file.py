@@ -14,6 +14,7 @@ import numpy as np
 from lepton.errors import InputError, LeptonError
 from lepton.models.quantization.calibration import Calibration, MinMax
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
+from lepton.models.quantization.onnx_names import bits_by_initializer
 from lepton.models.quantization.onnx_ranges import (
     Arrays,
     Reader,
@@ -21,18 +22,20 @@ from lepton.models.quantization.onnx_ranges import (
     fitting_samples,
 )
 from lepton.models.quantization.onnx_weights import (
+    check_graph,
     matching_weights,
     replace_weights,
     stored_codes,
     weight_axes,
     weight_values,
 )
+from lepton.models.quantization.quantizers import check_range
 from lepton.program.files import temporary_folder
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FileOptions", "quantize_model"]
+__all__ = ["FileOptions", "prepared_model", "quantize_model"]
 
 OPSET = 13
 """The first whose scales may be per channel."""
@@ -64,6 +67,10 @@ class FileOptions:
     )
     prepare: Callable[[onnx.GraphProto], Collection[str]] = _nothing
 
+    def __post_init__(self) -> None:
+        for name, limits in self.ranges.items():
+            check_range(limits, f"the range of '{name}'")
+
 
 def quantize_model(
     model: str | Path | onnx.ModelProto,
@@ -83,13 +90,16 @@ def quantize_model(
     Args:
         model: float ONNX, a file or itself.
         calibration: inputs `[samples, ...]` by name, or one array for the only input.
-        bits: of all weights, or of those named (by initializer), 8 for the others.
+        bits: of all weights, or of those named, 8 for the others: by initializer, or by the path of
+            the parameter in the PyTorch module that the model was exported from, which the names of
+            its nodes tell (`0.weight` is the weight of `/0/Conv`).
         weights: codes that are chosen already, by the initializer's name, or by any other if the
             model holds just what they stand for.
         options: what else decides.
 
     Raises:
-        InputError: not a float ONNX model, weights that it has not, or samples that do not fit.
+        InputError: not a float ONNX model, weights or ranges of what it has not, weights that are
+            NaN or infinite, or samples that do not fit.
     """
     import onnx
 
@@ -97,15 +107,11 @@ def quantize_model(
     float_model, label = _float_model(model)
     with temporary_folder() as folder, _quiet():
         source, target = folder / "float.onnx", folder / "int8.onnx"
-        try:
-            in_float = _prepare(float_model, source, options)
-        except LeptonError:
-            raise
-        except Exception as error:
-            raise InputError(f"{label}: cannot be prepared: {_last_line(error)}") from error
+        in_float = _prepare(float_model, source, options, label)
         prepared = onnx.load(str(source))
         samples = fitting_samples(calibration, prepared.graph)
         axes = weight_axes(prepared.graph, in_float)
+        check_graph(prepared.graph, axes, options.ranges)
         given = matching_weights(weight_values(prepared.graph, axes), weights or {})
         chosen = _chosen(prepared.graph, bits, given, (options, axes))
         replace_weights(prepared.graph, chosen)
@@ -118,6 +124,20 @@ def quantize_model(
         made = onnx.load(str(target))
     _check_codes(made.graph, given)
     return made
+
+
+def prepared_model(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float model as `quantize_model` takes it: the names of its weights are those there.
+
+    Raises:
+        InputError: not a float ONNX model.
+    """
+    import onnx
+
+    float_model, label = _float_model(model)
+    with temporary_folder() as folder, _quiet():
+        _prepare(float_model, folder / "float.onnx", FileOptions(), label)
+        return onnx.load(str(folder / "float.onnx"))
 
 
 @contextmanager
@@ -147,6 +167,9 @@ def _float_model(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, 
             copy = onnx.load(str(path))
         except Exception as error:
             raise InputError(f"{path}: cannot be read as ONNX: {_last_line(error)}") from error
+    elif not hasattr(model, "graph"):
+        kind = type(model).__name__
+        raise InputError(f"quantize_model takes a float ONNX model, not {kind}: export it to ONNX")
     else:
         copy, label = onnx.ModelProto(), model.graph.name or "model"
         copy.CopyFrom(model)
@@ -156,8 +179,20 @@ def _float_model(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, 
     return copy, label
 
 
-def _prepare(model: onnx.ModelProto, path: Path, options: FileOptions) -> Collection[str]:
+def _prepare(
+    model: onnx.ModelProto, path: Path, options: FileOptions, label: str
+) -> Collection[str]:
     """Write a model as the quantizer takes it; return the nodes that stay in float."""
+    try:
+        return _prepare_any(model, path, options)
+    except LeptonError:
+        raise
+    except Exception as error:
+        raise InputError(f"{label}: cannot be prepared: {_last_line(error)}") from error
+
+
+def _prepare_any(model: onnx.ModelProto, path: Path, options: FileOptions) -> Collection[str]:
+    """Do so for what may be none that it takes."""
     import onnx
     from onnx import version_converter
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -196,11 +231,7 @@ def _chosen(
     """Return the codes of all weights."""
     options, axes = how
     values = weight_values(graph, axes)
-    named = {} if isinstance(bits, int) else bits
-    unknown = next((name for name in named if name not in axes), None)
-    if unknown is not None:
-        known = ", ".join(f"'{name}'" for name in axes) or "none"
-        raise InputError(f"the model has no weights '{unknown}' (it has {known})")
+    named = {} if isinstance(bits, int) else bits_by_initializer(graph, bits, axes)
     default = bits if isinstance(bits, int) else WEIGHT_BITS
     chosen = {
         name: IntegerWeights.of_values(

@@ -1,0 +1,82 @@
+"""A network between the steps of a compression: quantized, scored, laid out for training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton.models.datasets import Dataset
+from lepton.models.int8 import golden_session, run_each
+from lepton.models.onnx_module.reading import runtime_inputs
+from lepton.models.training.recipes import Split
+from lepton.models.training.trainer import score_of
+from lepton.models.zoo import Task
+from lepton.program.files import temporary_folder
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from lepton.models.quantization import IntegerWeights
+
+# torch and onnx are typed in part only:
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+__all__ = ["channels_last", "kept_weights", "observe", "quantized", "score_model"]
+
+_CALIBRATION = 256
+"""Samples that the ranges of activations are taken from."""
+
+
+def quantized(
+    model: onnx.ModelProto, split: Split, weights: Mapping[str, IntegerWeights] | None = None
+) -> onnx.ModelProto:
+    """Return a float network as int8 QDQ: weights of the given codes, or else of 8 bits."""
+    from lepton.models.quantization import quantize_model
+
+    samples = _named(model, split.train.take(slice(0, _CALIBRATION)))
+    return quantize_model(model, samples, weights=weights)
+
+
+def score_model(model: onnx.ModelProto, task: Task, samples: Dataset) -> float:
+    """Return how good a model, float or int8, is on some samples: see `Task`."""
+    with temporary_folder() as folder:
+        file = folder / "model.onnx"
+        file.write_bytes(model.SerializeToString())
+        made = run_each(golden_session(file), _named(model, samples))
+    return score_of(made, task, samples)
+
+
+def _named(model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:
+    """Return samples by the name of the input."""
+    names = [item.name for item in runtime_inputs(model.graph)]
+    return dict(zip(names, samples.batch(slice(None)), strict=True))
+
+
+def channels_last(module: torch.nn.Module) -> torch.nn.Module:
+    """Lay out a module's images and kernels channels last, in place: it trains faster so."""
+    import torch
+
+    untyped: Any = module
+    return untyped.to(memory_format=torch.channels_last)
+
+
+def observe(module: torch.nn.Module, samples: Dataset) -> None:
+    """Show a module that rounds activations some samples, so that it knows their ranges."""
+    import torch
+
+    module.train()
+    with torch.no_grad():
+        module(*map(torch.from_numpy, samples.batch(slice(0, _CALIBRATION))))
+
+
+def kept_weights(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:
+    """Return which weights of the layers that have zeros must not stay zero."""
+    from lepton.models.pruning.holding import layer_weights
+
+    arrays = {name: item.array() for name, item in layer_weights(module).items()}
+    return {name: array != 0 for name, array in arrays.items() if not array.all()}
