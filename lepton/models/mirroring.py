@@ -94,6 +94,35 @@ def mirrored_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def single_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the float network inside of one that `mirrored_model` made; any other as it is."""
+    from onnx import numpy_helper
+
+    own = {node.name: node for node in model.graph.node if node.name in (_FLIP, _PAIR, _MEAN)}
+    if len(own) < 3:
+        return model
+    made = type(model)()
+    made.CopyFrom(model)
+    graph = made.graph
+    image, both = own[_FLIP].input[0], own[_MEAN].input[0]
+    names = {own[_PAIR].output[0]: image, both: own[_MEAN].output[0]}
+    nodes = [node for node in graph.node if node.name not in own]
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for item in graph.initializer:
+        if item.name.startswith(f"{_OWN}shape"):
+            shape = stored_array(item, item.name).copy()
+            shape[0] = 1
+            item.CopyFrom(numpy_helper.from_array(shape, item.name))
+    read = {name for node in nodes for name in node.input}
+    kept = [item for item in graph.initializer if item.name in read]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return made
+
+
 def width_axis(model: onnx.ModelProto) -> int:
     """Return which axis of a network's only input, an image, is the width.
 
@@ -122,35 +151,6 @@ def width_axis(model: onnx.ModelProto) -> int:
             f"axes {sorted(found)} as the width"
         )
     return found.pop()
-
-
-def single_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the float network inside of one that `mirrored_model` made; any other as it is."""
-    from onnx import numpy_helper
-
-    own = {node.name: node for node in model.graph.node if node.name in (_FLIP, _PAIR, _MEAN)}
-    if len(own) < 3:
-        return model
-    made = type(model)()
-    made.CopyFrom(model)
-    graph = made.graph
-    image, both = own[_FLIP].input[0], own[_MEAN].input[0]
-    names = {own[_PAIR].output[0]: image, both: own[_MEAN].output[0]}
-    nodes = [node for node in graph.node if node.name not in own]
-    for node in nodes:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for item in graph.initializer:
-        if item.name.startswith(f"{_OWN}shape"):
-            shape = stored_array(item, item.name).copy()
-            shape[0] = 1
-            item.CopyFrom(numpy_helper.from_array(shape, item.name))
-    read = {name for node in nodes for name in node.input}
-    kept = [item for item in graph.initializer if item.name in read]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-    return made
 
 
 def _ends(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:

@@ -14,8 +14,8 @@ h(s) = -s log2(s) - (1 - s) log2(1 - s).
   of the widest symbol of a group, m(s) that under a mask, of groups with a weight that is not 0:
   the others have no mask.
 * `decode` = N / bytes per cycle of the decoder, entropy-coded N / its lanes and 16 a stream
-  (docs/timing.md, 7.3). Of masked groups the decoder of a chip that skips takes (1 - s) N elements,
-  but at least N / 8.
+  (docs/timing.md, 7.3). Of groups the decoder of a chip that skips takes (1 - s) N elements where
+  they have masks, else (1 - s^G) N, but at least N / 8.
 * `activation bandwidth`, `vector`: as they are.
 
 Of the formats that the chip reads, the one counts whose larger of memory and decoder is smallest.
@@ -192,11 +192,9 @@ class LayerLoads:
             bits = _two_parts(share) + (1 - share) * self.values.entropy_bits
             made.append((bits, np.full_like(share, self.elements / lanes + tables)))
         for widths in self.values.widths:
-            bits, is_masked = _grouped(widths, decoder.bytes_per_cycle, share)
-            busy = every
-            if decoder.skips_zeros:
-                busy = every * np.where(is_masked, np.maximum(1 - share, 1 / 8), 1.0)
-            made.append((bits, busy))
+            bits, stored = _grouped(widths, decoder.bytes_per_cycle, share)
+            skipped = np.maximum(stored, 1 / 8) if decoder.skips_zeros else 1.0
+            made.append((bits, every * skipped))
         return made
 
 
@@ -206,15 +204,15 @@ def _two_parts(share: F64) -> F64:
     return -inside * np.log2(inside) - (1 - inside) * np.log2(1 - inside)
 
 
-def _grouped(widths: F64, rate: int, share: F64) -> tuple[F64, NDArray[np.bool_]]:
-    """Return the bits of a weight in groups of the best size, and whether they have a mask.
+def _grouped(widths: F64, rate: int, share: F64) -> tuple[F64, F64]:
+    """Return the bits of a weight in groups of the best size, and the share that has a symbol.
 
     Args:
         widths: a kind of `NonZeros.widths`.
         rate: of the decoder, elements per cycle; twice a group keeps up with it.
         share: `[n]` of zeros.
     """
-    best, is_masked = np.full_like(share, np.inf), np.zeros(share.shape, np.bool_)
+    best, stored = np.full_like(share, np.inf), np.ones_like(share)
     for group in (LEAST_GROUP << level for level in range(GROUP_SIZES)):
         if 2 * group < rate:
             continue
@@ -226,6 +224,6 @@ def _grouped(widths: F64, rate: int, share: F64) -> tuple[F64, NDArray[np.bool_]
         filled = 1 - share**group
         masked = filled + (1 - share) * masked / np.maximum(filled, 1e-12)
         bits = CODE_BITS / group + np.minimum(plain, masked)
-        is_masked = np.where(bits < best, masked < plain, is_masked)
+        stored = np.where(bits < best, np.where(masked < plain, 1 - share, filled), stored)
         best = np.minimum(bits, best)
-    return best, is_masked
+    return best, stored

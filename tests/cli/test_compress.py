@@ -122,39 +122,6 @@ def test_files_of_arrays(tmp_path: Path) -> None:
         named_split(str(tmp_path / "bad.npz"))
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [(signal.SIGINT, 2, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-)
-def test_a_signal_while_pruned_weights_are_rounded(
-    number: signal.Signals, code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    saved = Checkpoint.save
-
-    def cut(run: Checkpoint, state: Any) -> None:
-        saved(run, state)
-        if run.path.stem == "quantize":
-            os.kill(os.getpid(), number)
-
-    text = f"digits_cnn --data {arrays(tmp_path)} --prune 0.5 --bits 4 --epochs 2 --chip nano"
-    command = ["compress", *text.split(), "-o", str(tmp_path / "small.onnx")]
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "save", cut)
-        assert main(command) == code
-    # before it stand remarks on what few samples lose
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"lepton: {word}; no file was left half-written"
-    kept = tmp_path / "small.steps" / "quantize.checkpoint"
-    state = kept.read_bytes()
-    kept.write_bytes(state[:200])
-    assert main(command) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"lepton: {kept}: not a checkpoint, or a damaged one"
-    kept.write_bytes(state)
-    assert main(command) == 0
-
-
 def test_a_shipped_network_is_model_and_teacher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,3 +160,35 @@ def test_a_ruined_network_and_one_at_chance_are_told_of(
     assert main([*text.split(), "--chip", "nano"]) == 0
     first = capsys.readouterr().err.splitlines()[0]
     assert first.startswith("lepton: the float network has ") and "bytes become 0 to 1" in first
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 2, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_while_pruned_weights_are_rounded(
+    number: signal.Signals, code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    saved = Checkpoint.save
+
+    def cut(run: Checkpoint, state: Any) -> None:
+        saved(run, state)
+        if run.path.stem == "quantize":
+            os.kill(os.getpid(), number)
+
+    text = f"digits_cnn --data {arrays(tmp_path)} --prune 0.5 --bits 4 --epochs 2 --chip nano"
+    command = ["compress", *text.split(), "-o", str(tmp_path / "small.onnx")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "save", cut)
+        assert main(command) == code
+    error = capsys.readouterr().err
+    assert error.endswith(f"lepton: {word}; no file was left half-written\n")
+    kept = tmp_path / "small.steps" / "quantize.checkpoint"
+    state = kept.read_bytes()
+    kept.write_bytes(state[:200])
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"lepton: {kept}: not a checkpoint, or a damaged one\n")
+    kept.write_bytes(state)
+    assert main(command) == 0

@@ -146,6 +146,22 @@ def test_refusals(tmp_path: Path) -> None:
             DistilOptions(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("temperature", float("nan"), "temperature must be positive, not nan"),
+        ("temperature", float("inf"), "temperature must be positive, not inf"),
+        ("learning_rate", float("nan"), "learning_rate must be positive, not nan"),
+        ("feature_share", float("nan"), "feature_share must not be negative, not nan"),
+        ("weight_decay", -1.0, "weight_decay must not be negative, not -1"),
+        ("hard_share", float("nan"), "hard_share must be 0 to 1, not nan"),
+    ],
+)
+def test_options_that_are_no_numbers(name: str, value: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DistilOptions(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
 def unlike(student: Any, x: Any, labels: Any = None) -> None:
     teacher, _ = networks()
     distil(teacher, student, lambda epoch: [(x, labels)], DistilOptions())
@@ -191,19 +207,3 @@ def test_labels_and_samples_that_cannot_be_learned_are_refused() -> None:
         unlike(student, x, torch.zeros(4, dtype=torch.int64))
     with pytest.raises(InputError, match="the loss is nan in epoch 1"):
         unlike(student, x * float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("temperature", float("nan"), "temperature must be positive, not nan"),
-        ("temperature", float("inf"), "temperature must be positive, not inf"),
-        ("learning_rate", float("nan"), "learning_rate must be positive, not nan"),
-        ("feature_share", float("nan"), "feature_share must not be negative, not nan"),
-        ("weight_decay", -1.0, "weight_decay must not be negative, not -1"),
-        ("hard_share", float("nan"), "hard_share must be 0 to 1, not nan"),
-    ],
-)
-def test_options_that_are_no_numbers(name: str, value: float, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        DistilOptions(**{name: value})  # pyright: ignore[reportArgumentType]

@@ -61,7 +61,7 @@ def naive_formats(
         cycles = loads.elements / buffer.entropy_lanes + 16 * loads.streams
         made.append((two + (1 - share) * entropy, cycles))
     for numbers in (False, True) if len(set(values)) < 32 else (False,):
-        best, is_masked = 99.0, False
+        best, stored = 99.0, 1.0
         for group in (8, 16, 32, 64, 128, 256):
             if 2 * group >= buffer.decoder_bytes_per_cycle:
                 plain = naive_width(values, share, group, False, numbers)
@@ -69,9 +69,9 @@ def naive_formats(
                 filled = 1 - share**group
                 under = filled + (1 - share) * width / filled if share < 1 else 0.0
                 if 4 / group + min(plain, under) < best:
-                    best, is_masked = 4 / group + min(plain, under), under < plain
-        skipped = is_masked and chip.sparsity is not None
-        made.append((best, every * max(1 - share, 1 / 8) if skipped else every))
+                    best = 4 / group + min(plain, under)
+                    stored = 1 - share if under < plain else filled
+        made.append((best, every * max(stored, 1 / 8) if chip.sparsity else every))
     return made
 
 

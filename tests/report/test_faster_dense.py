@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from lepton.chip import load_chip
 from lepton.cli.main import main
@@ -165,10 +167,6 @@ def test_layers_are_compared_with_the_dense_run(pruned: Path, program: Program) 
         assert gain.compared == gain.cycles and 0 < gain.stream < 1
         excess = gain.cycles - (1 - gain.share_of_zeros) * gain.dense
         assert sum(gain.losses.values()) == pytest.approx(excess, abs=5)
-    estimated = gains_of(program, trace)
-    for one, other in zip(gains.layers, estimated.layers, strict=True):
-        # later turns may differ by tiles
-        assert [turn.before for turn in one.turns[:1]] == [turn.before for turn in other.turns[:1]]
 
 
 def run_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -210,3 +208,23 @@ def test_another_network_or_chip_is_no_dense_run(
     assert main(["why-not-faster", "digits", "--dense", "mnist"]) == 2
     message = capsys.readouterr().err
     assert "does not have the operators of" in message and message.count("\n") == 1
+
+
+def test_a_calibrated_model_is_compared_with_its_quantized_copy_without_zeros(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.1, (32, 16, 3, 3)).astype(np.float32)
+    weights[np.abs(weights) < 0.13] = 0
+    shapes = [1, 16, 16, 16], [1, 32, 16, 16]
+    ends = [helper.make_tensor_value_info(n, 1, s) for n, s in zip("xy", shapes, strict=True)]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4)]
+    initial = [numpy_helper.from_array(weights, "w")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initial)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "float.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.normal(0, 1, (8, 16, 16, 16)).astype(np.float32))
+    path, samples = (str(tmp_path / name) for name in ("float.onnx", "x.npz"))
+    made = run_json([path, "--calibrate", samples, "--chip", CHIP, "--effort", "0"], capsys)
+    assert "compiled again" in str(made["origin"])
+    assert int(str(made["dense"])) > int(str(made["cycles"])) == made["compared"]

@@ -36,16 +36,16 @@ def claim_folder(folder: Path, parts: Iterable[bytes]) -> None:
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part)
-    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()})
+    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()}).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    if mark.exists() and mark.read_bytes() != known.encode():
+    if mark.exists() and mark.read_bytes() != known:
         raise InputError(
             f"{folder}: holds the steps of another compression (other options, model or "
             "data): remove it, or choose another folder"
         )
     if not mark.exists() and _holds_more(folder):
         raise InputError(f"{folder}: is no folder of a compression, and not empty")
-    atomic_write(mark, known.encode())
+    atomic_write(mark, known)
 
 
 def loaded(file: Path) -> onnx.ModelProto:
