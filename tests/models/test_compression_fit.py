@@ -60,6 +60,14 @@ def declared(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def one_row() -> onnx.ModelProto:
+    """Return a network that gives one row for any batch: for mirror images, not known as such."""
+    made = mirrored_model(declared(network()))
+    for node in made.graph.node:
+        node.name = ""
+    return made
+
+
 def part(
     shape: tuple[int, ...] = IMAGE, dtype: type = np.float32, classes: int = 4, count: int = 12
 ) -> Dataset:
@@ -100,10 +108,10 @@ CASES: list[tuple[Any, Split, Any, str]] = [
     (network(ends=("y", "h")), split(), None, "^the network has 2 outputs: it must have one$"),
     (network(is_flat=False), split(), None,
      r"^the network gives \[3, 4, 1, 1\] for 3 samples: it must give \[3, classes\]$"),
-    (declared(mirrored_model(declared(network()))), split(), None,
+    (one_row(), split(), None,
      r"^the network gives \[1, 4\] for 3 samples"),
     (network(), split(), network(is_flat=False), r"^the teacher gives \[3, 4, 1, 1\] for 3 sampl"),
-    (network(), split(), declared(mirrored_model(declared(network()))),
+    (network(), split(), one_row(),
      r"^the teacher gives \[1, 4\] for 3 samples: it must give \[3, classes\]$"),
     (network(), split(), network(7),
      r"^the teacher gives \[3, 7\] for 3 samples, and the network \[3, 4\]"),
