@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_chip, file_path, natural
+from lepton.cli.budget import add_budget, chosen_budget
 from lepton.cli.loading import chosen_chip
+from lepton.cli.metrics import check_classes, metrics_json, metrics_of, metrics_table
 from lepton.cli.writing import refuse_overwrite, write_file
 from lepton.errors import InputError
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _DATA = (
-    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
+    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); cifar10:DIR (the "
+    "binary version); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
 )
 _OPTIMIZER = "of the trainings: default adamw; muon makes the steps of kernels orthogonal"
@@ -34,7 +37,8 @@ def add_commands(commands: Any) -> None:
     """Add the parser of `lepton compress`."""
     parser = commands.add_parser(
         "compress", help="float network -> pruned, shared or few-bit int8 network",
-        epilog="example: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx",
+        epilog="examples: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx; "
+        "lepton compress digits_cnn --data digits --budget-cycles 4000 --chip nano -o b.onnx",
     )  # fmt: skip
     parser.add_argument(
         "model",
@@ -53,6 +57,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--scope", default="global", choices=("layer", "global"))
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
+    add_budget(parser)
     parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
     parser.add_argument(
         "--distil",
@@ -78,6 +83,10 @@ def add_commands(commands: Any) -> None:
         help="for the steps, from which a run that was cut off goes on; default OUT.steps",
     )  # fmt: skip
     add_chip(parser)
+    parser.add_argument(
+        "--metrics", action="store_true",
+        help="also print precision, recall, F1 and the confusion matrix on the test samples",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_compress)
 
@@ -88,7 +97,7 @@ def _compress(options: argparse.Namespace) -> None:
     from lepton.models.tflite_float import float_network
     from lepton.models.training import Optimizer
     from lepton.models.training.named import named_split
-    from lepton.models.zoo import NETWORKS
+    from lepton.models.zoo import NETWORKS, Network, Task
 
     model = NETWORKS.get(options.model) or file_path(options.model)
     refuse_overwrite([model if isinstance(model, Path) else None, options.distil], [options.output])
@@ -108,31 +117,47 @@ def _compress(options: argparse.Namespace) -> None:
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
+    task = model.task if isinstance(model, Network) else Task.CLASSES
+    if options.metrics:
+        check_classes(task)
     folder = options.work or options.output.with_suffix(".steps")
     split = named_split(options.data)
     source = float_network(model) if isinstance(model, Path) else model
     teacher = options.distil and float_network(options.distil)
-    made = compress_model(source, split, recipe, folder, teacher=teacher)
+    budget = chosen_budget(options, chip)
+    made = compress_model(source, split, recipe, folder, teacher=teacher, budget=budget)
     write_file(options.output, made.model.SerializeToString())
     costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
     costs[made.stages[-1].name] = _cost(made.model, chip)
     if options.json:
         stages = [vars(stage) for stage in made.stages]
-        print(json.dumps({"output": str(options.output), "stages": stages, "costs": costs}))
+        printed: dict[str, object] = {
+            "output": str(options.output),
+            "stages": stages,
+            "costs": costs,
+        }
+        if options.metrics:
+            found = metrics_of(made.model, task, split.test)
+            printed["metrics"] = metrics_json(found, split.test.classes)
+        print(json.dumps(printed))
     else:
         print(_table(made, costs, chip.name))
+        if options.metrics:
+            found = metrics_of(made.model, task, split.test)
+            print(f"\n{metrics_table(found, split.test.classes)}")
         print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
 
 
 def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
     """Return what a network takes on a chip: cycles, and bytes of its stored weights."""
     from lepton.api import compile, simulate
+    from lepton.report.traffic import weight_stream_bytes
 
     program = compile(model, chip)
     trace = simulate(program).trace
     assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)
-    stored = sum(operator.stored_bytes for operator in program.operators if operator.weight_bytes)
+    stored = int(weight_stream_bytes(program).sum())
     return {"cycles": trace.cycles, "weight_bytes": weights, "stored_bytes": stored}
 
 

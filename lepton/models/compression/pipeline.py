@@ -7,8 +7,8 @@ checkpoint of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton.errors import InputError
+from lepton.models.compression.budget import Budgeted, bits_by_parameter
 from lepton.models.compression.files import claim_folder, folded, layer_arrays, loaded
 from lepton.models.compression.networks import (
+    calibration_samples,
     channels_last,
     kept_weights,
     quantized,
@@ -87,6 +89,7 @@ def compress_model(
     *,
     task: Task = Task.CLASSES,
     teacher: onnx.ModelProto | str | Path | None = None,
+    budget: Budgeted | None = None,
 ) -> Compressed:
     """Compress a float network.
 
@@ -97,6 +100,7 @@ def compress_model(
         task: loss and score of an ONNX model; the zoo knows those of its own.
         folder: of the steps' results; what is there of the same run is not done again.
         teacher: float ONNX that takes the same inputs; every training learns its probabilities.
+        budget: of a chip, which the bits of each layer's weights are chosen by.
 
     Raises:
         LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
@@ -115,7 +119,9 @@ def compress_model(
     for field in ("entropy_bits", "mirrored"):
         if task is not Task.CLASSES and getattr(recipe, field):
             raise InputError(f"{field} needs a network that tells classes apart")
-    run = _Run(task, split, recipe, learned, folder)
+    if budget is not None:
+        budget.check(recipe)
+    run = _Run(task, split, recipe, learned, folder, budget)
     if isinstance(model, Network):
         if recipe.mirrored:
             mirrored_model(float_model(model.build(recipe.seed), model.inputs, model.output))
@@ -144,6 +150,7 @@ class _Run:
     recipe: CompressionRecipe
     teacher: onnx.ModelProto | None
     folder: Path
+    budget: Budgeted | None = None
 
     @property
     def _epochs(self) -> int:
@@ -159,9 +166,16 @@ class _Run:
         """The name of the last step."""
         return "quantize" if self.recipe.share is None else "share"
 
+    @property
+    def _budget_key(self) -> list[str]:
+        return [] if self.budget is None else [self.budget.key]
+
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
-        parts = [source, json.dumps([asdict(self.recipe), str(self.task)]).encode()]
+        parts = [
+            source,
+            json.dumps([asdict(self.recipe), str(self.task), *self._budget_key]).encode(),
+        ]
         if self.teacher is not None:
             parts.append(self.teacher.SerializeToString(deterministic=True))
         claim_folder(self.folder, [*parts, *_bytes(self.split)])
@@ -183,7 +197,7 @@ class _Run:
             made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
-        made.append((self._last, self._quantize))
+        made.append((self._last, self._quantize if self.budget is None else self._fitted))
         return made
 
     def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
@@ -291,7 +305,21 @@ class _Run:
             self._train(module, self._distil_epochs, "distil")
         return to_onnx(module)
 
-    def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+    def _fitted(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        """Quantize to the bits that the chip's budget leaves each layer."""
+        assert self.budget is not None
+        whole = folded(source)
+        samples = calibration_samples(whole, self.split)
+        return self.budget.fitted(
+            whole, samples, self.folder, lambda bits, name: self._quantize(source, bits, name)
+        )
+
+    def _quantize(
+        self,
+        source: onnx.ModelProto,
+        bits: Mapping[str, int] | None = None,
+        name: str | None = None,
+    ) -> onnx.ModelProto:
         import torch
 
         from lepton.models.onnx_module import from_onnx, to_onnx
@@ -309,7 +337,7 @@ class _Run:
         def fine_tune(network: torch.nn.Module) -> None:
             whole = MirrorMean(network) if recipe.mirrored else network
             if epochs:
-                self._train(whole, epochs, self._last, recipe.quantize_rate)
+                self._train(whole, epochs, name or self._last, recipe.quantize_rate)
 
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
@@ -318,14 +346,14 @@ class _Run:
         else:
             first = self.split.train.batch(slice(0, 1))
             with hold(module, kept_weights(module)):
+                aware = recipe.aware(
+                    [weight.name for weight in weights_of(module)],
+                    rounded(module, self.split.train, recipe),
+                )
+                if bits is not None:
+                    aware = replace(aware, bits=bits_by_parameter(module, folded(source), bits))
                 codes = train_quantized(
-                    module,
-                    [torch.from_numpy(array) for array in first],
-                    fine_tune,
-                    recipe.aware(
-                        [weight.name for weight in weights_of(module)],
-                        rounded(module, self.split.train, recipe),
-                    ),
+                    module, [torch.from_numpy(array) for array in first], fine_tune, aware
                 ).weights
         made = to_onnx(module)
         return quantized(mirrored_model(made) if recipe.mirrored else made, self.split, codes)
