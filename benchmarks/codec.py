@@ -22,7 +22,7 @@ from benchmarks.page import markdown_table, models_folder, origin, replace_part
 from benchmarks.vela import SYSTEMS, vela_note, vela_parser, vela_summary
 from lepton.report.traffic import weight_stream_spans
 
-__all__ = ["NETWORKS", "OBJECTIVES", "Row", "Stored", "limit_bytes", "measured", "table"]
+__all__ = ["NETWORKS", "OBJECTIVES", "VELA", "Row", "Stored", "limit_bytes", "measured", "table"]
 
 PAGE = ROOT / "docs" / "codec.md"
 HEADING = "## Figures"
@@ -47,8 +47,8 @@ VELA = {
 with them, by network, system (of `SYSTEMS` in turn) and edit."""
 NETWORKS = tuple(VELA)
 
-_ALIGN = {"latency": 64, "size": 4}
-"""Bytes at whose multiples streams begin: what lies between two of them is counted."""
+_ALIGNS = (64, 4)
+"""Bytes at whose multiples streams begin, one of them: what lies between two of them is counted."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ def limit_bytes(weights: list[np.ndarray]) -> float:
 def measured(path: Path, chip: str, objective: str) -> Stored:
     """Return the bytes that a compiled network stores."""
     program = lepton.compile(path, chip, optimize=objective)
-    align = _ALIGN[objective]
+    spans = sorted(weight_stream_spans(program))
+    align = next(each for each in _ALIGNS if not any(start % each for start, _, _ in spans))
     dense = every = reached = 0
-    for start, stop, operator in sorted(weight_stream_spans(program)):
+    for start, stop, operator in spans:
         padded = -(-stop // align) * align
         size = max(padded - max(start, reached), 0)
         reached = max(reached, padded)

@@ -45,30 +45,40 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def symmetric_step(limits: tuple[float, float], bits: int) -> float:
-    """Return the step of a symmetric grid over a range."""
-    step = np.float32(2 * max(abs(limits[0]), abs(limits[1])) / (2 * (2 ** (bits - 1) - 1)))
-    return float(step) or 1.0
+def grid_of(
+    limits: tuple[float, float], bits: int, symmetric: bool
+) -> tuple[float, int, tuple[int, int]]:
+    """Return step, zero point, and the least and the greatest code of a grid over a range."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    most = 2 ** (bits - 1) - 1
+    if symmetric:
+        step = np.float32(2 * max(-low, high) / (2 * most))
+        return float(step) or 1.0, 0, (-most, most)
+    step = float(np.float32((high - low) / (2**bits - 1))) or 1.0
+    return step, -most - 1 - half_even(low / step), (-most - 1, most)
 
 
-def rounded_error(values: Sequence[float], limits: tuple[float, float], bits: int) -> float:
-    """Return the squared error of a symmetric grid over a range."""
-    high = 2 ** (bits - 1) - 1
-    step = symmetric_step(limits, bits)
+def rounded_error(
+    values: Sequence[float], limits: tuple[float, float], bits: int, symmetric: bool = True
+) -> float:
+    """Return the squared error of a grid over a range."""
+    step, zero_point, ends = grid_of(limits, bits, symmetric)
     error = 0.0
     for x in values:
-        code = affine_code(x, step, 0, (-high, high))
-        error += (x - float(np.float32(code) * np.float32(step))) ** 2
+        code = affine_code(x, step, zero_point, ends)
+        error += (x - float(np.float32(code - zero_point) * np.float32(step))) ** 2
     return error
 
 
-def mean_square_limits(values: Sequence[float], bits: int, candidates: int) -> tuple[float, float]:
+def mean_square_limits(
+    values: Sequence[float], bits: int, candidates: int, symmetric: bool = True
+) -> tuple[float, float]:
     """Return the shrunken extremes of least error, by trying every candidate."""
     tried = []
     for candidate in range(1, candidates + 1):
         part = candidate / candidates
         limits = (min(values) * part, max(values) * part)
-        tried.append((rounded_error(values, limits, bits), -candidate, limits))
+        tried.append((rounded_error(values, limits, bits, symmetric), -candidate, limits))
     return min(tried)[2]
 
 

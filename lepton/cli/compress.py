@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton.cli.arguments import add_chip, file_path, natural
+from lepton.cli.arguments import add_chip, file_path, model_file, natural
 from lepton.cli.budget import add_budget, chosen_budget
 from lepton.cli.loading import chosen_chip
 from lepton.cli.metrics import check_classes, metrics_json, metrics_of, metrics_table
-from lepton.cli.writing import refuse_overwrite, write_file
+from lepton.cli.writing import refuse_overwrite, refuse_unwritable, write_file
 from lepton.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from lepton.chip import Chip
     from lepton.models.compression import Compressed
+    from lepton.models.datasets import Dataset
 
 # onnx is typed in part only:
 # pyright: reportUnknownMemberType=false
@@ -29,6 +31,11 @@ _DATA = (
     "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); cifar10:DIR (the "
     "binary version); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
+)
+_FRESH_RATE, _GENTLE_RATE = 5e-3, 3e-4
+_RATE = (
+    f"at its peak: default {_GENTLE_RATE}, which keeps what a trained network knows, and "
+    f"{_FRESH_RATE} for one of the zoo"
 )
 _OPTIMIZER = "of the trainings: default adamw; muon makes the steps of kernels orthogonal"
 
@@ -43,8 +50,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="float .onnx, .tflite (an int8 one as the float network that it stands for), or a "
-        "network of lepton.models.zoo to train",
+        help=".onnx, .tflite or the name of a trained network (an int8 one as the float network "
+        "that it stands for; a last Softmax is left out), or a network of lepton.models.zoo to "
+        "train, which comes first where both have the name",
     )
     parser.add_argument("--data", required=True, metavar="SAMPLES", help=_DATA)
     parser.add_argument("--prune", type=float, metavar="RATE", help="pruned / total, 0 to 1")
@@ -61,9 +69,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--share", type=natural, metavar="LEVELS", help="of each layer's weights")
     parser.add_argument(
         "--distil",
-        type=file_path,
+        type=model_file,
         metavar="TEACHER",
-        help="network to learn from, .onnx or .tflite as for MODEL",
+        help="network to learn from: .onnx, .tflite or a trained network, as for MODEL",
     )
     parser.add_argument(
         "--epochs", type=natural, help="of training in each step; default 3, on few samples more"
@@ -75,7 +83,7 @@ def add_commands(commands: Any) -> None:
         "for no stored bytes and twice the multiplications",
     )
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "muon"), help=_OPTIMIZER)
-    parser.add_argument("--learning-rate", type=float, default=5e-3, help="default 0.005")
+    parser.add_argument("--learning-rate", type=float, help=_RATE)
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("-o", "--output", type=file_path, required=True, metavar="OUT.onnx")
     parser.add_argument(
@@ -94,15 +102,16 @@ def add_commands(commands: Any) -> None:
 def _compress(options: argparse.Namespace) -> None:
     """Run `lepton compress`."""
     from lepton.models.compression import CompressionRecipe, compress_model, quantized
-    from lepton.models.tflite_float import float_network
+    from lepton.models.compression.sources import task_of
     from lepton.models.training import Optimizer
     from lepton.models.training.named import named_split
-    from lepton.models.zoo import NETWORKS, Network, Task
+    from lepton.models.zoo import NETWORKS
 
-    model = NETWORKS.get(options.model) or file_path(options.model)
+    model = NETWORKS.get(options.model) or model_file(options.model)
     refuse_overwrite([model if isinstance(model, Path) else None, options.distil], [options.output])
     if options.output.suffix != ".onnx":
         raise InputError(f"{options.output}: the result is an .onnx file")
+    refuse_unwritable(options.output)
     chip = chosen_chip(options.chip)
     recipe = CompressionRecipe(
         prune=options.prune,
@@ -114,46 +123,62 @@ def _compress(options: argparse.Namespace) -> None:
         mirrored=options.mirrored,
         epochs=options.epochs,
         optimizer=Optimizer(options.optimizer),
-        learning_rate=options.learning_rate,
+        learning_rate=_rate(options.learning_rate, is_trained=isinstance(model, Path)),
+        counts_start=True,
         seed=options.seed,
     )
-    task = model.task if isinstance(model, Network) else Task.CLASSES
+    task = task_of(options.model) if isinstance(model, Path) else model.task
     if options.metrics:
         check_classes(task)
     folder = options.work or options.output.with_suffix(".steps")
     split = named_split(options.data)
-    source = float_network(model) if isinstance(model, Path) else model
-    teacher = options.distil and float_network(options.distil)
-    budget = chosen_budget(options, chip)
-    made = compress_model(source, split, recipe, folder, teacher=teacher, budget=budget)
+    made = compress_model(
+        model,
+        split,
+        recipe,
+        folder,
+        task=task,
+        teacher=options.distil,
+        budget=chosen_budget(options, chip),
+        note=_warn,
+    )
     write_file(options.output, made.model.SerializeToString())
-    costs = {"float, 8 bits": _cost(quantized(made.source, split), chip)}
-    costs[made.stages[-1].name] = _cost(made.model, chip)
+    costs = {"float, 8 bits": _cost(quantized(made.source, split), split.test, chip)}
+    costs[made.stages[-1].name] = _cost(made.model, split.test, chip)
+    found = metrics_of(made.model, task, split.test) if options.metrics else None
+    names = split.test.classes
     if options.json:
         stages = [vars(stage) for stage in made.stages]
-        printed: dict[str, object] = {
-            "output": str(options.output),
-            "stages": stages,
-            "costs": costs,
-        }
-        if options.metrics:
-            found = metrics_of(made.model, task, split.test)
-            printed["metrics"] = metrics_json(found, split.test.classes)
-        print(json.dumps(printed))
-    else:
-        print(_table(made, costs, chip.name))
-        if options.metrics:
-            found = metrics_of(made.model, task, split.test)
-            print(f"\n{metrics_table(found, split.test.classes)}")
-        print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
+        printed = {"output": str(options.output), "stages": stages, "costs": costs}
+        extra = {} if found is None else {"metrics": metrics_json(found, names)}
+        print(json.dumps(printed | extra))
+        return
+    print(_table(made, costs, chip.name))
+    if found is not None:
+        print(f"\n{metrics_table(found, names)}")
+    print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
 
 
-def _cost(model: onnx.ModelProto, chip: Chip) -> dict[str, int]:
-    """Return what a network takes on a chip: cycles, and bytes of its stored weights."""
+def _rate(given: float | None, *, is_trained: bool) -> float:
+    """Return the learning rate: what is given, or what suits the network."""
+    if given is not None:
+        return given
+    return _GENTLE_RATE if is_trained else _FRESH_RATE
+
+
+def _warn(sentence: str) -> None:
+    print(f"lepton: {sentence}", file=sys.stderr)
+
+
+def _cost(model: onnx.ModelProto, samples: Dataset, chip: Chip) -> dict[str, int]:
+    """Return what a network takes for a sample on a chip: cycles, and bytes of stored weights."""
     from lepton.api import compile, simulate
+    from lepton.models.onnx_module.reading import runtime_inputs
     from lepton.report.traffic import weight_stream_bytes
 
-    program = compile(model, chip)
+    names = [item.name for item in runtime_inputs(model.graph)]
+    shapes = [(1, *array.shape[1:]) for array in samples.inputs]
+    program = compile(model, chip, shapes=dict(zip(names, shapes, strict=True)))
     trace = simulate(program).trace
     assert trace is not None
     weights = sum(operator.weight_bytes for operator in program.operators)

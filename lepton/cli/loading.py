@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ from lepton.program import (
     starts_like_program,
 )
 
-__all__ = ["chosen_chip", "compile_path", "compile_path_explained", "progress"]
+__all__ = ["chosen_chip", "compile_options", "compile_path", "compile_path_explained", "progress"]
 __all__ += ["program_or_model", "read_inputs", "search_bar"]
 
 T = TypeVar("T")
@@ -66,28 +67,29 @@ def compile_path_explained(
     path: Path = options.model
     if starts_like_program(path):
         raise InputError(f"{path} is a Lepton program, not a model")
+    if getattr(options, "calibrate", None) is not None:
+        readable(path)
+    with search_bar(path.name) as bar:
+        chosen = replace(compile_options(options), keep_all=keep_all, explain=explain, progress=bar)
+        return compile_file_explained(path, chip, chosen)
+
+
+def compile_options(options: argparse.Namespace) -> CompileOptions:
+    """Return how a command's model is to be compiled."""
     samples: Path | None = getattr(options, "calibrate", None)
-    activations = _activations(options)
     given: int | None = getattr(options, "effort", None)
     effort = 1 if given is None else given
     optimize: str = getattr(options, "optimize", None) or Objective.LATENCY
-    if samples is not None:
-        readable(path)
-    with search_bar(path.name) as bar:
-        chosen = CompileOptions(
-            shapes=parse_shapes(options.shape),
-            keep_all=keep_all,
-            effort=effort,
-            calibration=None if samples is None else read_arrays(samples),
-            dump=getattr(options, "dump", None),
-            explain=explain,
-            float_on_host="cpu" in (getattr(options, "device", None) or ""),
-            optimize=optimize,
-            evaluate=_measured(Objective(optimize)) if effort >= _SIMULATED else None,
-            progress=bar,
-            activations=activations,
-        )
-        return compile_file_explained(path, chip, chosen)
+    return CompileOptions(
+        activations=_activations(options),
+        shapes=parse_shapes(options.shape),
+        effort=effort,
+        calibration=None if samples is None else read_arrays(samples),
+        dump=getattr(options, "dump", None),
+        float_on_host="cpu" in (getattr(options, "device", None) or ""),
+        optimize=optimize,
+        evaluate=_measured(Objective(optimize)) if effort >= _SIMULATED else None,
+    )
 
 
 def _activations(options: argparse.Namespace) -> Activations:

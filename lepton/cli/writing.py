@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton.errors import InputError, ProgramError
 from lepton.program import atomic_write
 
-__all__ = ["refuse_overwrite", "write_arrays", "write_file"]
+__all__ = ["refuse_overwrite", "refuse_unwritable", "write_arrays", "write_file"]
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -39,6 +39,19 @@ def refuse_overwrite(read: Iterable[Path | None], written: Iterable[Path | None]
         if place in targets:
             raise InputError(f"{path}: would be written twice; choose another name")
         targets.add(place)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError if a file cannot be made at a place, before long work is done for it."""
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        reason = f"nothing may be written in {path.parent}"
+    if reason:
+        raise InputError(f"{path}: cannot be written: {reason}")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -10,7 +10,7 @@ from lepton.codec import Decoder
 from lepton.compiler.cache import CompilerCache, Plans
 from lepton.compiler.graph import Node
 from lepton.compiler.packed_share import PackedShares
-from lepton.compiler.stored import StoredWeights, coding_preference
+from lepton.compiler.stored import LEAST_ALIGN, StoredWeights, coding_preference
 from lepton.program import Objective
 
 __all__ = ["MOST_RANKS", "ChoiceState", "Choices", "Division", "DivisionKey", "Ranking"]
@@ -72,6 +72,8 @@ class Choices:
         self.objective = objective
         preference = coding_preference(chip, objective)
         self.streams = StoredWeights(Decoder.of(chip), known.streams, preference)
+        if objective == Objective.SIZE:
+            self.streams.align = LEAST_ALIGN
         self.packed = PackedShares(chip)
         self.divisions: dict[DivisionKey, Division] = {}
         """Of the scratchpad, by what they were chosen for."""

@@ -24,12 +24,10 @@ from lepton.compiler.views import View, packed_view
 from lepton.errors import CompileError
 from lepton.isa.declaration import Instruction
 from lepton.isa.instructions import Load, Store, Weights
-from lepton.program import Objective
 
 __all__ = ["Box", "Emitter", "Location", "Mark", "Tile"]
 
 _CONSTANT_ALIGN = 64
-_SMALL_ALIGN = 4
 """Bytes at whose multiples constants begin, and weight streams where bytes are minimized."""
 
 
@@ -166,16 +164,6 @@ class Emitter:
         return self.constants_base + self._constant_at[raw]
 
     @property
-    def _stream_align(self) -> int:
-        """Bytes at whose multiples weight streams begin.
-
-        A stream that begins within a burst takes a request more, which costs a layer that is bound
-        by its weights up to 1 % of its cycles.
-        """
-        is_smallest = self.choices.objective == Objective.SIZE
-        return _SMALL_ALIGN if is_smallest else _CONSTANT_ALIGN
-
-    @property
     def constants_memory(self) -> int:
         return self.chip.memory_index(self.chip.placement.constants)
 
@@ -229,7 +217,7 @@ class Emitter:
         self.emit(
             Weights(
                 memory=self.constants_memory,
-                address=self.constant(stream.content, self._stream_align),
+                address=self.constant(stream.content, self.choices.streams.align),
                 stream_bytes=stream.content.size,
                 format=stream.format,
                 buffer=address,

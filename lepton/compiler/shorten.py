@@ -2,7 +2,8 @@
 
 A block takes the format that its decoder has expanded soonest. Where its layer is bound by
 something else, a later one is as good, and the shortest saves bytes of the file and of its memory.
-Which layers wait, the estimate of the whole program says.
+Which layers wait, the estimate of the whole program says. It also says whether streams may lie
+without padding between them, which takes some more requests.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.codec.decoder import decoder_cycles
-from lepton.compiler.stored import StoredWeights
+from lepton.compiler.stored import LEAST_ALIGN, StoredWeights
 from lepton.cost.estimate import estimate_program
 from lepton.cost.packed_work import packed_work
 from lepton.isa import COLUMNS, encode_table
 from lepton.isa.instructions import Weights
 from lepton.program import Program
 
-__all__ = ["shortened"]
+__all__ = ["Limit", "shortened"]
 
-_SLOWER = 1.0001
-"""Of the estimated cycles, that a program may take whose streams are shorter."""
+_SLOWER = 0.0001
+"""Share of the estimated cycles that shorter streams may cost whatever they save."""
+_PRICE = 0.025
+"""Share of the estimated cycles that they may cost for all of the stored bytes, and so of parts."""
+_SLOWEST = 0.002
+"""Share of the estimated cycles that they may cost at most."""
 _LEAST_SAVED = 0.002
 """Share of the stored bytes that is worth another program."""
+_LEAST_PADDING = 0.01
+"""Share of the stored bytes that padding takes where a program without it is tried."""
 _TRIALS = 48
 """Estimates at most."""
 
@@ -43,31 +50,66 @@ class _Layer:
     saved_bytes: int
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What a program may take for shorter streams."""
+
+    cycles: float
+    """Estimated cycles as it is."""
+    stored: int
+    """Bytes of its streams."""
+
+    def allows(self, cycles: float, saved: int) -> bool:
+        """Whether so many cycles may be taken where so many bytes are saved."""
+        worth = min(max(_PRICE * saved / max(self.stored, 1), _SLOWER), _SLOWEST)
+        return cycles <= self.cycles * (1 + worth)
+
+
 def shortened(program: Program, streams: StoredWeights, build: Callable[[], Program]) -> Program:
-    """Return a program with shorter streams that is as fast, or the program as it is.
+    """Return a program with shorter streams that is about as fast, or the program as it is.
 
     Args:
         program: what `build` emits.
-        streams: those of the program, which note the blocks that become shorter.
+        streams: those of the program, which note the blocks that become shorter, and the padding.
         build: emits the same schedule again.
     """
-    readers = _readers(program)
-    layers = _layers(program, readers, streams)
-    stored = sum(item.stream_bytes for item, _ in readers)
-    limit = _SLOWER * estimate_program(program).cycles
-    least = _LEAST_SAVED * stored
-    if not layers or sum(layer.saved_bytes for layer in layers) < least:
+    stored = sum(item.stream_bytes for item, _ in _readers(program))
+    limit = Limit(estimate_program(program).cycles, stored)
+    shorter = _recoded(program, streams, build, limit)
+    padding = sum(-item.stream_bytes % streams.align for item, _ in _readers(shorter))
+    if padding < _LEAST_PADDING * stored:
+        return shorter
+    align, streams.align = streams.align, LEAST_ALIGN
+    made = build()
+    saved = len(program.constants) - len(made.constants)
+    if limit.allows(estimate_program(made).cycles, saved):
+        return made
+    streams.align = align
+    return shorter
+
+
+def _recoded(
+    program: Program, streams: StoredWeights, build: Callable[[], Program], limit: Limit
+) -> Program:
+    """Return a program in which some blocks have the shortest format, or the program as it is."""
+    layers = _layers(program, _readers(program), streams)
+    least = _LEAST_SAVED * limit.stored
+    if not layers or _saved(layers) < least:
         return program
     chosen = _chosen(program, layers, limit)
-    while sum(layer.saved_bytes for layer in chosen) >= least:
+    while _saved(chosen) >= least:
         streams.shorten(digest for layer in chosen for digest in layer.digests)
         made = build()
-        if estimate_program(made).cycles <= limit:
+        if limit.allows(estimate_program(made).cycles, _saved(chosen)):
             return made
         # what follows lies elsewhere than it did in the trials: those that save most remain
         chosen = chosen[: len(chosen) // 2]
     streams.shorten(())
     return program
+
+
+def _saved(layers: Sequence[_Layer]) -> int:
+    return sum(layer.saved_bytes for layer in layers)
 
 
 def _readers(program: Program) -> list[tuple[Weights, list[int]]]:
@@ -107,16 +149,17 @@ def _layers(
     return sorted(layers, key=lambda layer: -layer.saved_bytes)
 
 
-def _chosen(program: Program, layers: Sequence[_Layer], limit: float) -> list[_Layer]:
-    """Return layers that keep the program within a limit of cycles, found by halving."""
+def _chosen(program: Program, layers: Sequence[_Layer], limit: Limit) -> list[_Layer]:
+    """Return layers whose shorter streams are worth their cycles, found by halving."""
     chosen: list[_Layer] = []
     pending = [list(layers)]
     for _ in range(_TRIALS):
         if not pending:
             break
         part = pending.pop()
-        if _cycles(program, [*chosen, *part]) <= limit:
-            chosen += part
+        tried = [*chosen, *part]
+        if limit.allows(_cycles(program, tried), _saved(tried)):
+            chosen = tried
         elif len(part) > 1:
             middle = len(part) // 2
             pending += [part[middle:], part[:middle]]

@@ -16,10 +16,14 @@ from lepton.cost.energy_estimate import prices
 from lepton.isa.instructions import WeightFormat
 from lepton.program import Objective
 
-__all__ = ["StoredWeights", "coding_preference", "stored_part"]
+__all__ = ["LEAST_ALIGN", "StoredWeights", "coding_preference", "stored_part"]
 
 U8 = NDArray[np.uint8]
 
+LEAST_ALIGN = 4
+"""Bytes at whose multiples streams begin between which there is no padding."""
+_ALIGN = 64
+"""Bytes at whose multiples others do."""
 _PIECE, _PIECES = 4096, 16
 """Bytes of a piece, and pieces of a layer, that its share is taken from."""
 
@@ -62,6 +66,9 @@ class StoredWeights:
             preference: which of the formats to take; None for the `soonest`.
         """
         self._decoder, self._preference = decoder, preference
+        self.align = _ALIGN
+        """Bytes at whose multiples streams begin. One that begins within a burst takes a request
+        more, which costs a layer that is bound by its weights up to 1 % of its cycles."""
         self._known = known or Streams()
         self._streams: dict[bytes, WeightStream] = {}
         self._elements: dict[bytes, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,8 +52,12 @@ class DistilOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise InputError(f"temperature must be positive, not {self.temperature}")
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("feature_share", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.hard_share <= 1:
             raise InputError(f"hard_share must be 0 to 1, not {self.hard_share}")
         if self.epochs < 1:
@@ -82,8 +87,9 @@ def distil(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a damaged checkpoint or one of another training, a module that is not there, or
-            an epoch without batches.
+        InputError: a damaged checkpoint or one of another training, a module that is not there, an
+            epoch without batches, logits of two shapes, labels that are no classes of theirs, or a
+            loss that is no number.
     """
     require("torch")
     import torch
@@ -160,9 +166,14 @@ def _train_epoch(
     ):
         run.optimizer.zero_grad()
         loss = _loss(networks, inputs, labels, run)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise InputError(
+                f"the loss is {losses[-1]} in epoch {epoch + 1}: choose a lower learning rate, and "
+                "samples that are finite"
+            )
         loss.backward()
         run.optimizer.step()
-        losses.append(float(loss.detach()))
     if not losses:
         raise InputError(f"epoch {epoch} has no batches")
     run.schedule.step()

@@ -14,7 +14,7 @@ from lepton.models.clustering import Start, cluster_levels
 from lepton.models.extras import require
 from lepton.models.quantization.integer_weights import IntegerWeights
 from lepton.models.quantization.onnx_weights import replace_weights, weight_axes, weight_values
-from lepton.models.quantization.quantizers import Codebook
+from lepton.models.quantization.quantizers import Codebook, check_finite
 
 if TYPE_CHECKING:
     import onnx
@@ -90,6 +90,7 @@ def share(
     """
     options = options or SharingOptions()
     array = np.asarray(values, np.float32)
+    check_finite(array, "numbers to share")
     weights = None if importance is None else np.asarray(importance, np.float64)
     used = array != 0
     has_zeros = not used.all()
@@ -137,18 +138,31 @@ def share_weights(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: a weight is named that the network has not, or is parametrized.
+        InputError: a weight is named that the network has not, is parametrized, or is NaN or
+            infinite, before the training or after it; or it is no network.
     """
     require("torch")
-    from lepton.models.quantization.torch_weights import bake, refuse_replaced, weights_of
+    from lepton.models.quantization.torch_weights import (
+        bake,
+        check_weights,
+        refuse_replaced,
+        weights_of,
+    )
     from lepton.models.torch_sharing import share_network
 
+    if not hasattr(network, "named_modules"):
+        kind = type(network).__name__
+        raise InputError(
+            f"share_weights takes a torch module, not {kind}: give from_onnx of a file"
+        )
     options = options or SharingOptions()
     refuse_replaced(network)
     _check_names(options, [weight.name for weight in weights_of(network)])
+    check_weights(network)
     share_network(network, options, importance or {})
     if fine_tune is not None:
         fine_tune(network)
+        check_weights(network, " after the training: lower its learning rate")
     return bake(network)
 
 
@@ -161,7 +175,7 @@ def share_constants(
         The model with its weights replaced, and their codes for `quantize_model`.
 
     Raises:
-        InputError: a weight is named that the model has not.
+        InputError: a weight is named that the model has not, or is NaN or infinite.
     """
     import onnx
 
@@ -170,9 +184,12 @@ def share_constants(
     copy.CopyFrom(model)
     axes = weight_axes(copy.graph)
     _check_names(options, list(axes))
+    values_by_name = weight_values(copy.graph, axes)
+    for name, values in values_by_name.items():
+        check_finite(values, f"weights '{name}'")
     codes = {
         name: IntegerWeights.of_levels(share(values, clusters, options).values)
-        for name, values in weight_values(copy.graph, axes).items()
+        for name, values in values_by_name.items()
         if (clusters := options.clusters_of(name)) is not None
     }
     replace_weights(copy.graph, codes)

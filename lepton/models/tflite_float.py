@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton.errors import InputError
-from lepton.models.onnx_module.reading import read_float_model
+from lepton.models.onnx_float import float_onnx
 from lepton.models.onnx_writer import GraphWriter
 from lepton.models.tflite_file import TfliteFile, TfliteOperator, read_tflite
 from lepton.program import read_file
@@ -31,10 +31,11 @@ _NONE, _RELU, _RELU6 = 0, 1, 3
 
 
 def float_network(path: str | Path) -> onnx.ModelProto:
-    """Return the float network of an `.onnx` or a `.tflite` file.
+    """Return the float network of an `.onnx` or a `.tflite` file, float or int8.
 
     Raises:
-        InputError: the file cannot be read, or holds what `float_tflite` does not take.
+        InputError: the file cannot be read, or holds what `float_tflite` or `float_onnx` does not
+            take.
         ImportFailure: it is no ONNX model, is damaged, or keeps its weights in other files.
     """
     try:
@@ -43,7 +44,7 @@ def float_network(path: str | Path) -> onnx.ModelProto:
     except (OSError, ValueError):
         is_tflite = False
     is_tflite = is_tflite or Path(path).suffix == ".tflite"
-    return float_tflite(path) if is_tflite else read_float_model(path)
+    return float_tflite(path) if is_tflite else float_onnx(path)
 
 
 def float_tflite(source: str | Path | bytes) -> onnx.ModelProto:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lepton.errors import InputError
+
 # torch is an extra, and typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUntypedBaseClass=false
@@ -29,7 +31,16 @@ def soft_cross_entropy(
         teacher: logits `[n, classes]`, p.
         student: logits `[n, classes]`, q.
         temperature: T.
+
+    Raises:
+        InputError: the logits differ in shape, or are no rows of numbers.
     """
+    shapes = [list(getattr(part, "shape", ())) for part in (teacher, student)]
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2:
+        raise InputError(
+            "the logits of teacher and student must both be [n, classes], not "
+            f"{shapes[0]} and {shapes[1]}"
+        )
     target = functional.softmax(teacher / temperature, dim=-1)
     found = functional.log_softmax(student / temperature, dim=-1)
     return -(target * found).sum(-1).mean() * temperature**2
@@ -48,11 +59,26 @@ def distillation_loss(
         labels: `[n]`.
         temperature: T.
         hard_share: h.
+
+    Raises:
+        InputError: the logits differ in shape, or the labels are none of their classes.
     """
     soft = soft_cross_entropy(*logits, temperature)
     if labels is None or hard_share == 0:
         return soft
+    _check_labels(labels, *logits[1].shape)
     return (1 - hard_share) * soft + hard_share * functional.cross_entropy(logits[1], labels)
+
+
+def _check_labels(labels: torch.Tensor, count: int, classes: int) -> None:
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (count,):
+        raise InputError(
+            f"the labels of {count} samples must be int64 [{count}], not "
+            f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}"
+        )
+    low, high = (int(extreme) for extreme in labels.aminmax()) if count else (0, 0)
+    if low < 0 or high >= classes:
+        raise InputError(f"labels must be 0 to {classes - 1}, not {low} to {high}")
 
 
 class FeatureMatch(nn.Module):

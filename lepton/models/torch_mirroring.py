@@ -12,22 +12,32 @@ from torch import nn
 __all__ = ["MirrorMean", "mirror_mean"]
 
 
-def mirror_mean(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the mean of a network's answers for images `[n, c, h, w]` and their mirror images.
+def mirror_mean(network: nn.Module, images: torch.Tensor, axis: int = 3) -> torch.Tensor:
+    """Return the mean of a network's answers for images and their mirror images.
+
+    Args:
+        network: takes the images.
+        images: `[n, c, h, w]`, or of other axes.
+        axis: which one is the width.
 
     Source: Radosavovic et al., Data Distillation, CVPR 2018, section 3 (a teacher's answers for
     several transformed inputs, averaged).
     """
-    return torch.stack(network(torch.cat([images, images.flip(3)])).chunk(2)).mean(0)
+    return torch.stack(network(torch.cat([images, images.flip(axis)])).chunk(2)).mean(0)
 
 
 class MirrorMean(nn.Module):
-    """A network of images that answers with the mean for each and its mirror image."""
+    """A network of images that answers with the mean for each and its mirror image.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: takes the images.
+        axis: of the images' width.
+    """
+
+    def __init__(self, network: nn.Module, axis: int = 3) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.axis = network, axis
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return `mirror_mean` of images `[n, c, h, w]`."""
-        return mirror_mean(self.network, images)
+        """Return `mirror_mean` of images."""
+        return mirror_mean(self.network, images, self.axis)

@@ -11,12 +11,16 @@ The parts of a layer, which add up to its cycles:
 
 `uses` are the cycles for which the layer keeps each resource busy; the largest bounds the layer,
 or `latency` if it takes more than twice as long as any of them.
+
+What the zeros brought is measured against a dense run, of the model without zeros
+(`lepton.report.faster_twin`) or, of a program alone, an estimate (`lepton.report.faster_dense`).
+A layer whose share of zeros is s could take (1 - s) of its dense cycles; what it takes more is
+split by the same parts, each less (1 - s) of the dense run's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
@@ -26,25 +30,26 @@ from numpy.typing import NDArray
 
 from lepton.chip import Chip
 from lepton.chip.description import Sparsity
-from lepton.cost.columns import W_DECODER, W_STREAM, WORK
 from lepton.cost.estimate import estimate_program
-from lepton.cost.packed_work import fill_program_work, repacked_work
-from lepton.cost.work import work_of
+from lepton.cost.packed_work import repacked_work
 from lepton.cost.zeros import Zeros, zeros_of
-from lepton.isa.declaration import BY_MNEMONIC
-from lepton.report.estimated import estimated_layers
-from lepton.report.summary import Layer, occupied_cycles, summarize
+from lepton.report.estimated import estimated_layers, estimated_trace
+from lepton.report.faster_bounds import Turn
+from lepton.report.faster_dense import DenseRun, estimated_dense, weight_counts
+from lepton.report.faster_parts import Needs, Parts, losses_of
+from lepton.report.summary import Layer, summarize
 
 if TYPE_CHECKING:
     from lepton.program import Program
     from lepton.trace import Trace
 
-__all__ = ["Gain", "Gains", "gains_of"]
+__all__ = ["LEAST_SHARE", "Gain", "Gains", "gains_of", "has_zeros"]
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
-_MATMUL, _DEPTHWISE = BY_MNEMONIC["matmul"].opcode, BY_MNEMONIC["depthwise"].opcode
+LEAST_SHARE = 0.1
+"""Of zeros that a layer must have to be explained: dense int8 weights have a few."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,15 @@ class Gain:
         weights: elements of its constant weights.
         zeros: how many of them are 0.
         uses: by resource, see above.
-        turn: the share of zeros from which on compute would not be the largest of `uses` any more,
-            if every zero were skipped; None where it is not compute that bounds a dense layer.
+        short: whether fewer pixels stream through most of its blocks of weights than the array has
+            rows, so that it waits for weights to load into it.
+        dense: cycles of the layer in the dense run.
+        compared: its cycles to compare with those: `cycles`, or an estimate as they are.
+        losses: what `compared` is more than (1 - s) of `dense`, by what takes them: `unbalanced`,
+            `unfilled`, and causes of `lepton.report.attribution`; negative where it takes less.
+        stream: its weight bytes over those of the dense run.
+        turns: the shares of zeros at which what bounds it changes, whatever zeros it has now
+            (`lepton.report.faster_bounds`).
         options: its estimated cycles on this chip with each of the options for sparse weights;
             `as it is` is the chip's own.
         patterns: its estimated cycles on this chip with its zeros in other places.
@@ -74,7 +86,12 @@ class Gain:
     unfilled: int
     waiting: int
     uses: dict[str, int]
-    turn: float | None
+    short: bool
+    dense: int
+    compared: int
+    losses: dict[str, int]
+    stream: float
+    turns: tuple[Turn, ...]
     options: dict[str, int]
     patterns: dict[str, int]
 
@@ -88,11 +105,20 @@ class Gain:
     def share_of_zeros(self) -> float:
         return self.zeros / self.weights if self.weights else 0.0
 
+    @property
+    def ideal(self) -> float:
+        """Times as fast as dense, if every zero saved its share of the time."""
+        return 1 / max(1 - self.share_of_zeros, 1e-9)
+
+    @property
+    def reached(self) -> float:
+        """Times as fast as dense."""
+        return self.dense / self.compared if self.compared else 1.0
+
     def to_json(self) -> dict[str, object]:
         """Return plain types."""
         made: dict[str, object] = dataclasses.asdict(self)
-        made["bound"] = self.bound
-        return made
+        return made | {name: getattr(self, name) for name in ("bound", "ideal", "reached")}
 
 
 @dataclass(frozen=True)
@@ -104,6 +130,12 @@ class Gains:
     skips: bool
     """Whether the chip skips zeros."""
     cycles: int
+    dense: int
+    """Cycles of the dense run."""
+    compared: int
+    """Those to compare with it: `cycles`, or an estimate as it is."""
+    origin: str
+    """What the dense run is, in a sentence."""
     layers: tuple[Gain, ...]
     options: dict[str, int]
     patterns: dict[str, int]
@@ -112,7 +144,10 @@ class Gains:
         """Return plain types."""
         made: dict[str, object] = {
             name: getattr(self, name)
-            for name in ("model", "chip", "skips", "cycles", "options", "patterns")
+            for name in (
+                *("model", "chip", "skips", "cycles", "dense", "compared", "origin"),
+                *("options", "patterns"),
+            )
         }
         made["layers"] = [gain.to_json() for gain in self.layers]
         return made
@@ -177,98 +212,86 @@ def _pattern_cycles(program: Program) -> dict[str, I64]:
     return made
 
 
-def _by_operator(program: Program, values: I64, rows: NDArray[np.bool_]) -> I64:
-    """Return the sums of values of instructions over each operator."""
-    made = np.zeros(len(program.operators), np.int64)
-    np.add.at(made, program.operator_of[rows], values[rows])
-    return made
+def has_zeros(program: Program) -> bool:
+    """Return whether a layer of the program has so many zeros that they are to be explained."""
+    zeros = zeros_of(program)
+    return bool((zeros.zeros >= LEAST_SHARE * np.maximum(zeros.weights, 1)).any())
 
 
-def _memory_cycles(program: Program, layer: Layer) -> tuple[int, int]:
-    """Return the cycles of a layer's weights and of all else, at peak bandwidth."""
-    chip, home = program.chip, program.constants_memory
-    rates = [chip.bytes_per_cycle(memory) for memory in chip.memories]
-    others = list(layer.dram_bytes)
-    others[home] -= min(layer.stored_bytes, others[home])
-    moved = max(size / rate for size, rate in zip(others, rates, strict=True))
-    return ceil(layer.stored_bytes / rates[home]), ceil(moved)
-
-
-def _uses(
-    program: Program, trace: Trace, layer: Layer, decode: int, weight_and_rest: tuple[int, int]
-) -> dict[str, int]:
-    """Return the cycles for which a layer keeps each resource busy, all cores' together."""
-    occupied = occupied_cycles(trace, layer.index)
-    cores = program.chip.cores
-    spent = {"matrix": 0, "vector": 0}
-    for queue, cycles in occupied.items():
-        name = queue.rpartition(".")[2]
-        if name in spent:
-            spent[name] += cycles
-    weights, rest = weight_and_rest
-    return {
-        "compute": spent["matrix"] // cores,
-        "weight bandwidth": weights,
-        "activation bandwidth": rest,
-        "decode": decode // cores,
-        "vector": spent["vector"] // cores,
-    }
-
-
-def _turn(uses: Mapping[str, int], dense: int) -> float | None:
-    """Return the share of zeros at which the dense layer's compute meets the next resource."""
-    rest = max(cycles for name, cycles in uses.items() if name != "compute")
-    return 1 - rest / dense if 0 < rest < dense else None
-
-
-def _parts(program: Program, layer: Layer, zeros: Zeros) -> tuple[int, int, int, int]:
-    """Return needed, unbalanced, unfilled and waiting of a layer."""
-    peak, cycles = program.chip.peak_macs_per_cycle, layer.cycles or 0
-    needed = min((layer.macs - int(zeros.skippable[layer.index])) // peak, cycles)
-    issued = min(max(layer.effective_macs // peak, needed), cycles)
-    matrix = min(max(layer.busy.get("matrix", 0), issued), cycles)
-    return needed, issued - needed, matrix - issued, cycles - matrix
-
-
-def gains_of(program: Program, trace: Trace) -> Gains:
+def gains_of(program: Program, trace: Trace, dense: DenseRun | None = None) -> Gains:
     """Return what the zeros of a program's weights bring on its chip, and what they could.
 
     Args:
         program: what ran; nothing of it is compiled again for other options or patterns.
         trace: its run.
+        dense: what it is compared with; by default an estimate of the program with dense streams.
     """
-    work = work_of(program.table, replace(program.chip, sparsity=None))
-    matrix = (program.table[:, 0] == _MATMUL) | (program.table[:, 0] == _DEPTHWISE)
-    dense = _by_operator(program, work[:, W_STREAM], matrix) // program.chip.cores
-    decode = _by_operator(program, _decoder(program), np.ones(len(program.table), np.bool_))
-    zeros, options, patterns = zeros_of(program), _option_cycles(program), _pattern_cycles(program)
-    made: list[Gain] = []
-    for layer in summarize(program, trace).layers:
-        k = layer.index
-        if layer.device != "npu" or not layer.weight_bytes or not layer.cycles:
-            continue
-        uses = _uses(program, trace, layer, int(decode[k]), _memory_cycles(program, layer))
-        made.append(
-            Gain(
-                k, layer.name, layer.op, layer.cycles, int(zeros.weights[k]), int(zeros.zeros[k]),
-                *_parts(program, layer, zeros), uses, _turn(uses, int(dense[k])),
-                {name: int(cycles[k]) for name, cycles in options.items()},
-                {name: int(cycles[k]) for name, cycles in patterns.items()},
-            )
+    base = dense or estimated_dense(program)
+    return _Comparison(program, trace, base).gains()
+
+
+class _Comparison:
+    """A run beside the dense one."""
+
+    def __init__(self, program: Program, trace: Trace, dense: DenseRun) -> None:
+        self._program, self._trace, self._dense = program, trace, dense
+        self._zeros = zeros_of(program)
+        layers = list(summarize(program, trace).layers)
+        dense_layers = list(summarize(dense.program).layers)
+        self._layers = layers
+        self._run = Parts(program, trace, self._zeros, layers)
+        self._now = self._run
+        if dense.is_estimate:
+            estimated = estimated_trace(program, estimate_program(program))
+            self._now = Parts(program, estimated, self._zeros, layers)
+        no_zeros = Zeros(len(program.operators))
+        self._before = Parts(dense.program, dense.trace, no_zeros, dense_layers)
+        self._needs = Needs(program, trace)
+        self._dense_needs = Needs(dense.program, dense.trace)
+
+    def gains(self) -> Gains:
+        """Return all."""
+        program = self._program
+        options, patterns = _option_cycles(program), _pattern_cycles(program)
+        # an estimate's constants are not what its instructions say
+        counts = weight_counts(program if self._dense.is_estimate else self._dense.program)
+        made = [
+            self._gain(layer, counts[layer.index], options, patterns)
+            for layer in self._layers
+            if layer.device == "npu" and layer.weight_bytes and layer.cycles
+        ]
+        return Gains(
+            program.source,
+            program.chip.name,
+            program.chip.sparsity is not None,
+            self._trace.cycles,
+            int(self._before.cycles.sum()),
+            int(self._now.cycles.sum()),
+            self._dense.origin,
+            tuple(made),
+            {name: int(cycles.sum()) for name, cycles in options.items()},
+            {name: int(cycles.sum()) for name, cycles in patterns.items()},
+        )
+
+    def _gain(
+        self, layer: Layer, counts: I64, options: dict[str, I64], patterns: dict[str, I64]
+    ) -> Gain:
+        """Return what the zeros of a layer bring."""
+        k, zeros = layer.index, self._zeros
+        weights, zero = int(zeros.weights[k]), int(zeros.zeros[k])
+        keep = 1 - zero / weights if weights else 1.0
+        bytes_now, bytes_dense = (
+            int(needs.weight_bytes[k]) for needs in (self._needs, self._dense_needs)
+        )
+        return Gain(
+            k, layer.name, layer.op, layer.cycles or 0, weights, zero, *self._run.of(k),
+            uses=self._needs.uses(k),
+            short=bool(self._needs.short[k]),
+            dense=int(self._before.cycles[k]),
+            compared=int(self._now.cycles[k]),
+            losses=losses_of(self._now.causes(k), self._before.causes(k), keep),
+            stream=bytes_now / bytes_dense if bytes_dense else 1.0,
+            turns=self._dense_needs.loads(k, counts).turns(self._program.chip),
+            options={name: int(cycles[k]) for name, cycles in options.items()},
+            patterns={name: int(cycles[k]) for name, cycles in patterns.items()},
         )  # fmt: skip
-    return Gains(
-        program.source,
-        program.chip.name,
-        program.chip.sparsity is not None,
-        trace.cycles,
-        tuple(made),
-        {name: int(cycles.sum()) for name, cycles in options.items()},
-        {name: int(cycles.sum()) for name, cycles in patterns.items()},
-    )
-
-
-def _decoder(program: Program) -> I64:
-    """Return the decoder's cycles of each instruction."""
-    work = np.zeros((len(program.table), len(WORK)), np.int64)
-    fill_program_work(program, work)
-    return work[:, W_DECODER]

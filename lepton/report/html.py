@@ -11,8 +11,8 @@ import numpy as np
 
 from lepton.cost.estimate import estimate_program
 from lepton.program import Program, atomic_write
-from lepton.report.faster import gains_of
-from lepton.report.faster_text import EXPLANATION, HEADS, gain_rows, reasons_of
+from lepton.report.faster import gains_of, has_zeros
+from lepton.report.faster_text import EXPLANATION, HEADS, dense_line, gain_rows, reasons_of
 from lepton.report.names import arena_text, joules_text, size_text, tidy_names
 from lepton.report.occupancy import fullest_core, occupancy
 from lepton.report.plot_roofline import roofline_points
@@ -279,11 +279,13 @@ _NUMBERS: dict[str, Callable[[Program, Trace, Summary], str]] = {
 
 def _zeros(program: Program, trace: Trace) -> str:
     """Return what the zeros of the weights bring, nothing if no layer has any to speak of."""
+    if not has_zeros(program):
+        return ""
     gains = gains_of(program, trace)
     reasons = [escape(line) for line in reasons_of(gains)]
     if not reasons:
         return ""
-    text = escape(" ".join(EXPLANATION))
+    text = escape(" ".join((*EXPLANATION, "-", dense_line(gains))))
     table = _table(HEADS, gain_rows(gains))
     listed = "".join(f"<li>{reason}</li>\n" for reason in reasons)
     return (

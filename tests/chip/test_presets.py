@@ -39,7 +39,7 @@ PINNED = {
         256, 500, (16, 16, 1), 16, 24, 12, 12, {"sram": Fraction(8), "flash": Fraction(1)}, 8
     ),
     "like-u85-1024": Pinned(
-        1024, 1000, (32, 16, 2), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}, 16
+        1024, 1000, (32, 16, 2), 32, 128, 64, 64, {"sram": Fraction(32), "dram": Fraction(12)}, 32
     ),
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx import numpy_helper
 from lepton.cli.main import main
 from lepton.errors import InputError
 from lepton.models.compression import Compressed, CompressionRecipe, compress_model, pipeline
+from lepton.models.datasets import generate_intents
 from lepton.models.export import float_model
 from lepton.models.int8 import golden_session, run_each
 from lepton.models.onnx_module import from_onnx
@@ -200,13 +203,47 @@ def test_a_mirrored_network_learns_the_mean_of_both(
     assert (plain - mirrored).abs().max() > 1e-3
 
 
+def test_images_with_channels_last_are_trained_as_they_are_mirrored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = float_model(
+        network_named("digits_cnn").build(0), network_named("digits_cnn").inputs, "y"
+    )
+    name = source.graph.input[0].name
+    for node in source.graph.node:
+        node.input[:] = ["turned" if read == name else read for read in node.input]
+    turn = onnx.helper.make_node("Transpose", [name], ["turned"], perm=[0, 3, 1, 2])
+    source.graph.node.insert(0, turn)
+    dims = source.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, (1, 8, 8, 1), strict=True):
+        dim.dim_value = size
+    parts = [
+        replace(part, inputs=(part.batch(slice(None))[0].transpose(0, 2, 3, 1).copy(),))
+        for part in few()
+    ]
+    trained: list[Any] = []
+    images = torch.from_numpy(parts[0].inputs[0][:4])
+
+    def noting(module: Any, *_: Any, **__: Any) -> None:
+        module.eval()
+        with torch.no_grad():
+            trained.append((module(images), module(images.flip(2))))
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(mirrored=True, bits=4, epochs=1, rounds_activations=False)
+    compress_model(source, Split(*parts), recipe, tmp_path / "steps")
+    ((both, again),) = trained
+    torch.testing.assert_close(both, again)
+
+
 def test_only_classifiers_of_images_are_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trains"))
     recipe = replace(RECIPE, mirrored=True)
     with pytest.raises(InputError, match="a mirrored answer needs a network of one image"):
-        compress_model(network_named("intent_transformer"), few(), recipe, tmp_path / "text")
+        words = Split(*(generate_intents(24, seed) for seed in range(3)))
+        compress_model(network_named("intent_transformer"), words, recipe, tmp_path / "text")
     network = network_named("digits_cnn")
     source = float_model(network.build(0), network.inputs, "y")
     with pytest.raises(InputError, match="mirrored needs a network that tells classes apart"):
@@ -237,6 +274,33 @@ def test_a_wrong_rate_is_refused_before_anything_trains(
     assert main(command) == 2
     assert "a pruning rate is from 0 to 1, not 2.0" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"bits": 6}, {"share": 12}])
+def test_no_step_ends_below_its_start(
+    options: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = compressed(tmp_path / "first", CompressionRecipe(epochs=12)).source
+    trained, results = pipeline.train, list[Any]()
+
+    def noting(*arguments: Any, **given: Any) -> Any:
+        results.append(trained(*arguments, **given))
+        return results[-1]
+
+    monkeypatch.setattr(pipeline, "train", noting)
+    recipe = CompressionRecipe(
+        prune=0.2, prune_steps=1, epochs=2, learning_rate=1.0, counts_start=True
+    )
+    recipe = replace(recipe, **options)  # pyright: ignore[reportArgumentType] (drawn names)
+    made = compress_model(source, few(), recipe, tmp_path / "second")
+    scores = [stage.validation for stage in made.stages]
+    # a rate of 1 ruins any network: what pruning and rounding left is what stays
+    assert [result.best for result in results] == [-1, -1]
+    assert [result.start for result in results] == pytest.approx(scores[1:], abs=0.05)
+    assert min(scores[1:]) > scores[0] - 0.2 > 0.4
+    again = replace(recipe, counts_start=False)
+    ruined = compress_model(source, few(), again, tmp_path / "third").stages[-1]
+    assert ruined.validation < 0.3
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +334,33 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         compressed(tmp_path / "own")
     assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
     damaged = tmp_path / "steps" / "prune.onnx"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"prune\.onnx: damaged"):
+    for content in (
+        damaged.read_bytes()[:100],
+        b"",
+        onnx.ModelProto(ir_version=8).SerializeToString(),
+    ):
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=r"prune\.onnx: damaged; remove it"):
+            compressed(tmp_path / "steps")
+    (tmp_path / "steps" / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="holds the steps of another compression"):
         compressed(tmp_path / "steps")
+
+
+def test_a_run_that_was_killed_as_it_claimed_its_folder_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(given: Any, _: Any) -> None:
+        copy(given, tmp_path)
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "steps"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        compressed(folder)
+    (left,) = tmp_path.glob(".lepton-*")
+    left.rename(folder / left.name)
+    assert [stage.name for stage in compressed(folder).stages] == ["float", "prune", "quantize"]
 
 
 @pytest.mark.parametrize(
@@ -305,3 +393,45 @@ def test_few_samples_take_more_epochs() -> None:
     recipe = CompressionRecipe(batch=64)
     assert (recipe.epochs_of(64), recipe.epochs_of(55_000)) == (400, 3)
     assert replace(recipe, epochs=2).epochs_of(64) == 2
+
+
+def test_a_last_softmax_is_left_out(tmp_path: Path) -> None:
+    from lepton.models.compression.sources import float_source, without_softmax
+
+    network = network_named("digits_cnn")
+    plain = float_model(network.build(0), network.inputs, "y")
+    sure = onnx.ModelProto()
+    sure.CopyFrom(plain)
+    sure.graph.node.append(onnx.helper.make_node("Softmax", ["y"], ["p"], name="p", axis=1))
+    sure.graph.output[0].name = "p"
+    assert float_source(sure, Task.CLASSES) == plain == without_softmax(plain)
+    assert float_source(sure, Task.SCORE) == sure
+    onnx.save(sure, str(tmp_path / "sure.onnx"))
+    recipe = CompressionRecipe(epochs=1, quantize_epochs=0)
+    made = compress_model(tmp_path / "sure.onnx", few(), recipe, tmp_path / "a")
+    assert [item.name for item in made.model.graph.output] == ["y"]
+    assert made.source == plain
+
+
+@pytest.mark.parametrize(
+    ("scores", "chance", "part"),
+    [
+        ([0.19], 0.1, "the float network has 19.0% of the validation samples right"),
+        ([0.2], 0.1, None),
+        ([0.9, 0.84], 0.1, "step 's1' loses 6.0 points on the validation samples"),
+        ([0.9, 0.86, 0.82], 0.1, None),
+        ([0.9, 0.1], None, None),
+    ],
+)
+def test_remarks(scores: list[float], chance: float | None, part: str | None) -> None:
+    from lepton.models.compression.remarks import chance_of, remark_on
+
+    names = ["float", "s1", "s2"]
+    stages = [
+        pipeline.Stage(name, score, 0.0, 1, 0) for name, score in zip(names, scores, strict=False)
+    ]
+    said = remark_on(stages, chance)
+    assert said is None if part is None else part in (said or "")
+    assert chance_of(Task.RECONSTRUCTION, few().test) is None
+    labels = few().test.labels.tolist()
+    assert chance_of(Task.CLASSES, few().test) == max(map(labels.count, labels)) / len(labels)

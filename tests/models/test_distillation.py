@@ -144,3 +144,66 @@ def test_refusals(tmp_path: Path) -> None:
     for wrong in wrongs:
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistilOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("temperature", float("nan"), "temperature must be positive, not nan"),
+        ("temperature", float("inf"), "temperature must be positive, not inf"),
+        ("learning_rate", float("nan"), "learning_rate must be positive, not nan"),
+        ("feature_share", float("nan"), "feature_share must not be negative, not nan"),
+        ("weight_decay", -1.0, "weight_decay must not be negative, not -1"),
+        ("hard_share", float("nan"), "hard_share must be 0 to 1, not nan"),
+    ],
+)
+def test_options_that_are_no_numbers(name: str, value: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DistilOptions(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
+def unlike(student: Any, x: Any, labels: Any = None) -> None:
+    teacher, _ = networks()
+    distil(teacher, student, lambda epoch: [(x, labels)], DistilOptions())
+
+
+def test_a_loss_of_other_shapes_is_refused_and_not_broadcast() -> None:
+    from lepton.models.torch_distillation import distillation_loss, soft_cross_entropy
+
+    student = torch.zeros(64, 4)
+    for shape in ((1, 4), (64, 4, 1, 1), (64, 1), (4,), (64, 7)):
+        wrong = rf"must both be \[n, classes\], not \[{', '.join(map(str, shape))}\] and \[64, 4\]"
+        with pytest.raises(InputError, match=wrong):
+            distillation_loss((torch.zeros(shape), student), None, 4.0, 0.1)
+        with pytest.raises(InputError, match="must both be"):
+            soft_cross_entropy(torch.zeros(shape), student, 4.0)
+    with pytest.raises(InputError, match=r"not \[64\] and \[64\]"):
+        soft_cross_entropy(student[:, 0], student[:, 0], 4.0)
+
+
+def test_a_student_of_other_classes_or_with_two_outputs_is_refused() -> None:
+    x = torch.zeros(5, 6)
+    with pytest.raises(InputError, match=r"must both be .*, not \[5, 3\] and \[5, 1\]"):
+        unlike(nn.Linear(6, 1), x)
+
+    class Two(nn.Linear):  # pyright: ignore[reportUntypedBaseClass] (torch is an extra)
+        def forward(self, x: Any) -> Any:
+            return x, x
+
+    with pytest.raises(InputError, match=r"not \[5, 3\] and \[\]"):
+        unlike(Two(6, 3), x)
+
+
+def test_labels_and_samples_that_cannot_be_learned_are_refused() -> None:
+    student, x = nn.Linear(6, 3), torch.zeros(5, 6)
+    with pytest.raises(InputError, match="labels must be 0 to 2, not 0 to 4"):
+        unlike(student, x, torch.arange(5))
+    # torch leaves the label -100 out of its loss without a word
+    with pytest.raises(InputError, match="labels must be 0 to 2, not -100 to 0"):
+        unlike(student, x, torch.tensor([0, 0, 0, -100, 0]))
+    with pytest.raises(InputError, match=r"must be int64 \[5\], not float32 \[5\]"):
+        unlike(student, x, torch.zeros(5))
+    with pytest.raises(InputError, match=r"must be int64 \[5\], not int64 \[4\]"):
+        unlike(student, x, torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(InputError, match="the loss is nan in epoch 1"):
+        unlike(student, x * float("nan"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 import lepton
 from lepton.errors import InputError
-from lepton.models.int8 import golden_session
+from lepton.models.int8 import golden_session, run_each
 from lepton.models.mirroring import mirrored_model
 
 PIXELS = 2 * 6 * 6
@@ -115,6 +117,115 @@ def test_the_chip_stores_the_weights_once_and_gives_the_bytes_of_the_golden() ->
     assert stored[0] == stored[1]
 
 
+def turned(
+    perm: tuple[int, ...] | None, before: tuple[onnx.NodeProto, ...] = ()
+) -> onnx.ModelProto:
+    """Return the network for images of other axes, which a Transpose brings into order."""
+    model = network()
+    options: dict[str, Any] = {} if perm is None else {"perm": perm}
+    node = helper.make_node("Transpose", ["t" if before else "x0"], ["x"], **options)
+    model.graph.node[0].input[0] = "x"
+    nodes = [*before, node, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    sizes: tuple[str | int, ...] = ("w", 8, 3, 1)
+    if perm is not None:
+        sizes = tuple((1, 3, 8, 8)[axis] for axis in np.argsort(perm))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x0", TensorProto.FLOAT, sizes))
+    return model
+
+
+LAYERS = (
+    helper.make_node("Mul", ["x0", "x0"], ["s"]),
+    helper.make_node("Shape", ["s"], ["n"]),
+    helper.make_node("Relu", ["s"], ["t"]),
+)
+
+
+@pytest.mark.parametrize(
+    ("perm", "axis", "before"),
+    [
+        ((0, 3, 1, 2), 2, ()),
+        ((0, 3, 1, 2), 2, LAYERS),
+        ((0, 1, 3, 2), 2, ()),
+        ((0, 3, 2, 1), 1, ()),
+    ],
+)
+def test_the_width_is_mirrored_whatever_axis_it_is(
+    perm: tuple[int, ...], axis: int, before: tuple[onnx.NodeProto, ...]
+) -> None:
+    model = turned(perm, before)
+    made = mirrored_model(model)
+    image = drawn().transpose(np.argsort(perm))
+    answers = [computed(model, given) for given in (image, np.flip(image, axis))]
+    np.testing.assert_allclose(computed(made, image), sum(answers) / 2, atol=1e-6)
+    # the same answers as for the image in order, mirrored as such: nothing of the test's own axes
+    if not before:
+        plain = computed(mirrored_model(network()), drawn())
+        np.testing.assert_allclose(computed(made, image), plain, atol=1e-6)
+
+
+def test_training_mirrors_the_same_axis() -> None:
+    torch = pytest.importorskip("torch", reason="the training extra is not installed")
+    from lepton.models.mirroring import width_axis
+    from lepton.models.onnx_module import from_onnx
+    from lepton.models.torch_mirroring import MirrorMean
+
+    model, image = turned((0, 3, 1, 2)), drawn().transpose(0, 2, 3, 1)
+    whole = MirrorMean(from_onnx(model), width_axis(model))
+    with torch.no_grad():
+        found = whole(torch.from_numpy(image.copy())).numpy()
+    np.testing.assert_allclose(found, computed(mirrored_model(model), image), atol=1e-5)
+
+
+def test_files_of_an_old_version_stay_valid() -> None:
+    model, image = network(9), drawn()
+    model.ir_version = 3
+    for item in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(item.name, item.data_type, tuple(item.dims))
+        )
+    made = mirrored_model(model)
+    onnx.checker.check_model(made, full_check=True)
+    wanted = (computed(model, image) + computed(model, image[..., ::-1])) / 2
+    found = run_each(golden_session(made.SerializeToString()), {"x0": image})
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_through", [False, True])
+def test_reshaped_constants_and_shapes_of_integers(is_through: bool) -> None:
+    model, image = network(rows=1), drawn()
+    kept = [item for item in model.graph.initializer if item.name != "shape"]
+    del model.graph.initializer[:]
+    bias = numpy_helper.from_array(np.array([0.5, -2], np.float32), "bias")
+    model.graph.initializer.extend([*kept, bias])
+    nodes = list(model.graph.node)
+    nodes[1].input[0] = "sum"
+    read = "same" if is_through else "bias"
+    added = [
+        helper.make_node("Constant", [], ["shape"], value_ints=[1, PIXELS]),
+        helper.make_node("Constant", [], ["channels"], value_ints=[1, 2, 1, 1]),
+        helper.make_node("Identity", ["bias"], ["same"]),
+        helper.make_node("Reshape", [read, "channels"], ["b"]),
+        nodes[0],
+        helper.make_node("Add", ["h", "b"], ["sum"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend([*added, *nodes[1:]])
+    wanted = (computed(model, image) + computed(model, image[..., ::-1])) / 2
+    np.testing.assert_allclose(computed(mirrored_model(model), image), wanted, atol=1e-6)
+
+
+def two_ways() -> onnx.ModelProto:
+    """Return a network that reads a square image and its transpose."""
+    model = network()
+    model.graph.node.insert(0, helper.make_node("Transpose", ["x0"], ["t"], perm=[0, 1, 3, 2]))
+    model.graph.node.insert(1, helper.make_node("Conv", ["t", "w"], ["h2"]))
+    model.graph.node[2].output[0] = "h1"
+    model.graph.node.insert(3, helper.make_node("Add", ["h1", "h2"], ["h"]))
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -123,6 +234,8 @@ def test_the_chip_stores_the_weights_once_and_gives_the_bytes_of_the_golden() ->
         (flat(), "take two images at once"),
         (across(), "keep two images of a batch apart"),
         (mirrored_model(network()), "answers for mirror images already"),
+        (two_ways(), r"an image whose width is one axis, and this network reads axes \[2, 3\] as"),
+        (turned(None), r"reads axes \[0\] as the width"),
         (open_size(), r"images of one size, not of \[1, 3, 0, 8\]"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,30 @@ def test_all_zeros_are_one_level() -> None:
     assert share(np.zeros(5), 4).levels.tolist() == [0]
     with pytest.raises(InputError, match="at least 2 clusters"):
         share([0, 1], 1)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    model = sequential_onnx(network, (1, 4))
+    with pytest.raises(InputError, match="takes a torch module, not ModelProto: give from_onnx"):
+        share_weights(model)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="numbers to share hold NaN"):
+        share([1.0, np.nan], 2)
+
+    def explode(module: Any) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(float("inf"))
+
+    with pytest.raises(InputError, match=r"weight '0.weight' holds NaN .* lower its learning rate"):
+        share_weights(copy.deepcopy(network), fine_tune=explode)
+    with torch.no_grad():
+        network[2].weight[1, 1] = float("nan")
+    with pytest.raises(InputError, match=r"weight '2.weight' holds NaN or infinite numbers"):
+        share_weights(network)
+    with pytest.raises(InputError, match=r"weights '2.weight' hold NaN or infinite numbers"):
+        share_constants(sequential_onnx(network, (1, 4)))
 
 
 def test_importance_draws_levels() -> None:

@@ -26,7 +26,8 @@ from lepton.report.faster import (
     spread,
     two_of_four,
 )
-from lepton.report.faster_text import gains_text, reason_of
+from lepton.report.faster_bounds import Turn
+from lepton.report.faster_text import gain_rows, gains_text, reason_of
 from lepton.report.html import html_page
 from lepton.simulator import simulate_timing
 from lepton.trace import Trace
@@ -98,12 +99,27 @@ def test_zeros_are_those_of_the_file(
         assert found.skippable[gain.index] == pixels * gain.zeros
 
 
-def test_a_chip_that_does_not_skip_says_so(dense: tuple[Program, Gains]) -> None:
+def test_a_chip_that_does_not_skip_names_the_bound(dense: tuple[Program, Gains]) -> None:
     _, gains = dense
     assert not gains.skips and not gains.patterns
     assert gains.options["as it is"] == gains.options["no skipping"]
     for gain in gains.layers:
-        assert "issues MACs whose weight is 0" in reason_of(gain, skips=False)
+        text = reason_of(gain, skips=False)
+        assert f"bound: {gain.bound} (" in text
+        best = min(gain.options.values())
+        assert f"would save {gain.options['as it is'] - best:,} cycles" in text
+        if gain.losses.get("unbalanced", 0) == max(gain.losses.values()):
+            assert "MACs whose weight is 0, which the chip issues" in text
+
+
+def test_losses_are_what_a_layer_takes_beyond_its_share(
+    sparse: tuple[Program, Gains], dense: tuple[Program, Gains]
+) -> None:
+    for _, gains in (sparse, dense):
+        for gain in gains.layers:
+            # the dense MACs at peak shrink with the zeros, but for rounding and padding
+            excess = gain.compared - (1 - gain.share_of_zeros) * gain.dense
+            assert sum(gain.losses.values()) == pytest.approx(excess, abs=5)
 
 
 def test_options_are_estimates_of_the_same_program(sparse: tuple[Program, Gains]) -> None:
@@ -136,22 +152,66 @@ def test_patterns_have_their_zeros_where_they_should() -> None:
     assert (np.diff(rows.astype(int), axis=0) <= 0).all()
 
 
+USES = {
+    "compute": 94,
+    "weight bandwidth": 30,
+    "activation bandwidth": 5,
+    "decode": 40,
+    "vector": 20,
+}
+
+
 def layer(**changed: object) -> Gain:
     """Return a layer that is nine times faster than with its zeros issued."""
     made = Gain(
-        0, "x", "convolution", 100, 1000, 900, 60, 30, 4, 6, {"compute": 94, "vector": 20}, 0.8,
-        {"as it is": 100, "no skipping": 900}, {},
+        0, "x", "convolution", 100, 1000, 900, 60, 30, 4, 6, USES, False, 900, 100,
+        {"unbalanced": 30, "unfilled": -3, "wait_weights": 6}, 0.2,
+        (Turn(0.734, "compute", "weight bandwidth"),), {"as it is": 100, "no skipping": 880}, {},
     )  # fmt: skip
     return replace(made, **changed)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_reason_names_the_largest_losses() -> None:
     text = reason_of(layer(), skips=True)
-    assert text.startswith("90 % zeros allow 10.0x, it has 9.00x: 30 cycles, zeros lie where")
-    assert "6 cycles, the array waits (bound: compute)" in text
-    assert "not filled" not in text
-    assert reason_of(layer(options={"as it is": 89, "no skipping": 900}), skips=True) == ""
+    assert text.startswith(
+        "90 % zeros allow 10.00x of dense, it has 9.00x, 10 cycles too many: 30 "
+    )
+    assert (
+        "30 cycles, zeros that lie where skipping them shortens no pass; 6 cycles, waiting" in text
+    )
+    assert "weights from the decoder; bound: compute (the array is at work for 94 cycles)" in text
+    assert "filled" not in text and "would save" not in text
+    assert reason_of(layer(dense=1000), skips=True) == ""
     assert reason_of(layer(zeros=99), skips=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        ("weight bandwidth", "its weights take the memory 95 cycles, 0.20 of the dense ones' "),
+        ("activation bandwidth", "what is not weights takes the memory 95 cycles"),
+        ("decode", "the decoder takes 95 cycles, zeros included"),
+        ("vector", "the vector unit takes 95 cycles, however many weights are 0"),
+    ],
+)  # fmt: skip
+def test_a_reason_names_the_bound_where_zeros_are_issued(bound: str, text: str) -> None:
+    gain = layer(uses=USES | {bound: 95}, losses={"unbalanced": 2})
+    options = {"as it is": 100, "no skipping": 100, "any zeros": 98}
+    found = reason_of(replace(gain, options=options), skips=False)
+    assert f"bound: {bound} ({text}" in found
+    assert "2 cycles, MACs whose weight is 0, which the chip issues" in found
+    assert found.endswith("a chip that skips zeros would save 2 cycles (2.0 %, estimated)")
+    assert reason_of(gain, skips=False).endswith("its array cannot skip zeros")
+
+
+def test_a_reason_says_when_nothing_is_busy_or_much_is_hidden() -> None:
+    text = reason_of(layer(cycles=189), skips=True)
+    assert "bound: latency (no resource is busy for half of its cycles" in text
+    assert "weights from" not in text
+    text = reason_of(layer(uses=USES | {"vector": 101}), skips=True)
+    assert "101 cycles, however many weights are 0, part of them while other layers run" in text
+    text = reason_of(layer(losses={"unfilled": 5}, short=True), skips=True)
+    assert "5 cycles, weights loading into the array longer than their pixels stream" in text
 
 
 def test_latency_bounds_what_no_resource_explains() -> None:
@@ -165,6 +225,13 @@ def test_the_text_has_every_layer(sparse: tuple[Program, Gains]) -> None:
     for gain in gains.layers:
         assert f"L{gain.index} " in text
     assert "any zeros" in text and "spread evenly" in text
+    assert f"dense: {gains.dense:,} cycles" in text and "estimated with streams of dense" in text
+
+
+def test_turns_are_in_the_table(sparse: tuple[Program, Gains]) -> None:
+    gains = replace(sparse[1], layers=(layer(), layer(turns=())))
+    first, second = (row[-1] for row in gain_rows(gains))
+    assert (first, second) == ("compute -> weight bandwidth at 73 %", "-")
 
 
 def test_the_command_prints_text_and_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["claim_folder", "folded", "layer_arrays", "loaded"]
 
+_UNFINISHED = re.compile(r"\.lepton-[0-9a-f]{16}")
+"""The temporary files of `atomic_write`."""
+
 
 def claim_folder(folder: Path, parts: Iterable[bytes]) -> None:
     """Take a folder for the run that the parts decide, or go on in it.
@@ -32,16 +36,16 @@ def claim_folder(folder: Path, parts: Iterable[bytes]) -> None:
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part)
-    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()})
+    mark, known = folder / "run.json", json.dumps({"run": sha.hexdigest()}).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    if mark.exists() and mark.read_text(encoding="utf-8") != known:
+    if mark.exists() and mark.read_bytes() != known:
         raise InputError(
             f"{folder}: holds the steps of another compression (other options, model or "
             "data): remove it, or choose another folder"
         )
-    if not mark.exists() and any(folder.iterdir()):
+    if not mark.exists() and _holds_more(folder):
         raise InputError(f"{folder}: is no folder of a compression, and not empty")
-    atomic_write(mark, known.encode())
+    atomic_write(mark, known)
 
 
 def loaded(file: Path) -> onnx.ModelProto:
@@ -54,9 +58,18 @@ def loaded(file: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(file))
+        model = onnx.load(str(file))
     except (DecodeError, OSError):
-        raise InputError(f"{file}: damaged; remove it, and its step is done again") from None
+        model = onnx.ModelProto()
+    # a file that was cut where one of its parts ends can be read
+    if not model.graph.node or not model.opset_import:
+        raise InputError(f"{file}: damaged; remove it, and its step is done again")
+    return model
+
+
+def _holds_more(folder: Path) -> bool:
+    """Return whether a folder holds more than what a write that was killed can leave."""
+    return any(not _UNFINISHED.fullmatch(item.name) for item in folder.iterdir())
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -30,6 +30,7 @@ __all__ = [
     "calibration_samples",
     "channels_last",
     "kept_weights",
+    "observe",
     "outputs_of",
     "quantized",
     "score_model",
@@ -78,6 +79,15 @@ def channels_last(module: torch.nn.Module) -> torch.nn.Module:
 
     untyped: Any = module
     return untyped.to(memory_format=torch.channels_last)
+
+
+def observe(module: torch.nn.Module, samples: Dataset) -> None:
+    """Show a module that rounds activations some samples, so that it knows their ranges."""
+    import torch
+
+    module.train()
+    with torch.no_grad():
+        module(*map(torch.from_numpy, samples.batch(slice(0, _CALIBRATION))))
 
 
 def kept_weights(module: torch.nn.Module) -> dict[str, NDArray[np.bool_]]:

@@ -18,19 +18,23 @@ import numpy as np
 from lepton.errors import InputError
 from lepton.models.compression.budget import Budgeted, bits_by_parameter
 from lepton.models.compression.files import claim_folder, folded, layer_arrays, loaded
+from lepton.models.compression.fit import check_fit, check_recipe
 from lepton.models.compression.networks import (
     calibration_samples,
     channels_last,
     kept_weights,
+    observe,
     quantized,
     score_model,
 )
 from lepton.models.compression.recipe import CompressionRecipe
+from lepton.models.compression.remarks import chance_of, remark_on
 from lepton.models.compression.rounding import PRODUCTS, rounded
+from lepton.models.compression.sources import float_source
 from lepton.models.compression.teaching import Lessons, lessons_of
 from lepton.models.compression.views import VIEW_FILES
 from lepton.models.extras import require
-from lepton.models.mirroring import mirrored_model
+from lepton.models.mirroring import mirrored_model, width_axis
 from lepton.models.pruning.criteria import MEASURED
 from lepton.models.training import Schedule, TrainingOptions, train
 from lepton.models.training.recipes import Split
@@ -89,17 +93,20 @@ def compress_model(
     *,
     task: Task = Task.CLASSES,
     teacher: onnx.ModelProto | str | Path | None = None,
+    note: Callable[[str], object] | None = None,
     budget: Budgeted | None = None,
 ) -> Compressed:
-    """Compress a float network.
+    """Compress a network.
 
     Args:
-        model: float ONNX, or a network of the zoo, which is trained first.
+        model: ONNX, a file, or the name of a trained network, int8 as the float network that it
+            stands for (`float_source`); or a network of the zoo, which is trained first.
         split: samples to train on, to choose epochs by, and to report on.
         recipe: the steps.
         task: loss and score of an ONNX model; the zoo knows those of its own.
         folder: of the steps' results; what is there of the same run is not done again.
-        teacher: float ONNX that takes the same inputs; every training learns its probabilities.
+        teacher: as `model`, of the same inputs; every training learns its probabilities.
+        note: is told, in a sentence, of a step that loses much, and of a network at chance.
         budget: of a chip, which the bits of each layer's weights are chosen by.
 
     Raises:
@@ -108,19 +115,14 @@ def compress_model(
     """
     require("torch", "onnxruntime")
     from lepton.models.export import float_model
-    from lepton.models.onnx_module import read_float_model
 
-    learned = None if teacher is None else read_float_model(teacher)
-    task = model.task if isinstance(model, Network) else task
-    if learned is not None and task is not Task.CLASSES:
-        raise InputError("distillation needs a network that tells classes apart")
-    if learned is None and (recipe.views or recipe.mirror_pairs):
-        raise InputError("views and mirror_pairs are what a teacher answers for: name one")
-    for field in ("entropy_bits", "mirrored"):
-        if task is not Task.CLASSES and getattr(recipe, field):
-            raise InputError(f"{field} needs a network that tells classes apart")
-    if budget is not None:
-        budget.check(recipe)
+    if isinstance(model, Network):
+        task = model.task
+    else:
+        model = float_source(model, task)
+    learned = None if teacher is None else float_source(teacher, task)
+    check_recipe(recipe, task, learned, budget)
+    check_fit(model, split, task, learned)
     run = _Run(task, split, recipe, learned, folder, budget)
     if isinstance(model, Network):
         if recipe.mirrored:
@@ -128,15 +130,18 @@ def compress_model(
         run.claim(model.name.encode())
         source = run.once("float", lambda: run.trained(model))
     else:
-        source = read_float_model(model)
+        source = model
         if recipe.mirrored:
             mirrored_model(source)
         run.claim(source.SerializeToString(deterministic=True))
     first, stages = source, [run.stage("float", source)]
+    say = _saying(note, chance_of(task, split.validation))
+    say(stages)
     for name, step in run.steps():
         before = source
         source = run.once(name, lambda step=step, before=before: step(before))
         stages.append(run.stage(name, source))
+        say(stages)
     run.tidy()
     return Compressed(first, source, tuple(stages))
 
@@ -166,15 +171,12 @@ class _Run:
         """The name of the last step."""
         return "quantize" if self.recipe.share is None else "share"
 
-    @property
-    def _budget_key(self) -> list[str]:
-        return [] if self.budget is None else [self.budget.key]
-
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
+        key = [] if self.budget is None else [self.budget.key]
         parts = [
             source,
-            json.dumps([asdict(self.recipe), str(self.task), *self._budget_key]).encode(),
+            json.dumps([asdict(self.recipe), str(self.task), *key]).encode(),
         ]
         if self.teacher is not None:
             parts.append(self.teacher.SerializeToString(deterministic=True))
@@ -256,7 +258,9 @@ class _Run:
             (lessons.samples, self.split.validation),
             options,
             checkpoint=self.folder / f"{name}.checkpoint",
-            hooks=Hooks(lessons.loss, keeps_last=recipe.keeps_last),
+            hooks=Hooks(
+                lessons.loss, keeps_last=recipe.keeps_last, counts_start=recipe.counts_start
+            ),
         )
 
     def _prune(self, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -335,7 +339,9 @@ class _Run:
         module = from_onnx(folded(source))
 
         def fine_tune(network: torch.nn.Module) -> None:
-            whole = MirrorMean(network) if recipe.mirrored else network
+            whole = MirrorMean(network, width_axis(source)) if recipe.mirrored else network
+            if epochs and recipe.counts_start:
+                observe(whole, self.split.train)
             if epochs:
                 self._train(whole, epochs, name or self._last, recipe.quantize_rate)
 
@@ -370,6 +376,19 @@ class _Run:
             )
         spans = [slice(at, at + self.recipe.batch) for at in range(0, len(part), self.recipe.batch)]
         return [(part.batch(span)[0], part.labels[span]) for span in spans]
+
+
+def _saying(
+    note: Callable[[str], object] | None, chance: float | None
+) -> Callable[[list[Stage]], None]:
+    """Return what tells a user of the last of some stages."""
+
+    def say(stages: list[Stage]) -> None:
+        sentence = remark_on(stages, chance)
+        if note is not None and sentence is not None:
+            note(sentence)
+
+    return say
 
 
 def _bytes(split: Split) -> Iterator[bytes]:

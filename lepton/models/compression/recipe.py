@@ -75,6 +75,8 @@ class CompressionRecipe:
         keeps_last: a training ends with the weights of its last epoch, not of that with the best
             validation score: where the float network has learned from the validation images, what
             has moved least scores best.
+        counts_start: a training whose every epoch has a lower validation score than the network
+            that it begins with (pruned and rounded already) leaves that as it is.
         seed: of everything drawn.
 
     Raises:
@@ -110,6 +112,7 @@ class CompressionRecipe:
     repeat_edges: bool = False
     flip: bool = False
     keeps_last: bool = False
+    counts_start: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

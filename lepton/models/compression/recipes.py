@@ -71,15 +71,17 @@ def classifier_of_pixels(path: Path, brightest: float) -> onnx.ModelProto:
     """
     from onnx import numpy_helper
 
+    from lepton.models.compression.sources import without_softmax
     from lepton.models.tflite_float import float_network
 
     model = float_network(path)
-    first, last = model.graph.node[0], model.graph.node[-1]
-    if (first.op_type, last.op_type) != ("Conv", "Softmax"):
+    kinds = [model.graph.node[place].op_type for place in (0, -1)]
+    if kinds != ["Conv", "Softmax"]:
         raise InputError(f"{path}: must begin with a Conv and end with a Softmax")
-    model.graph.output[0].name = last.input[0]
-    del model.graph.node[-1]
-    (kernels,) = (item for item in model.graph.initializer if item.name == first.input[1])
+    model = without_softmax(model)
+    (kernels,) = (
+        item for item in model.graph.initializer if item.name == model.graph.node[0].input[1]
+    )
     scaled = numpy_helper.to_array(kernels) * np.float32(brightest)
     kernels.CopyFrom(numpy_helper.from_array(scaled, kernels.name))
     return model

@@ -33,6 +33,8 @@ class Dataset:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(array.ndim for array in (*self.inputs, self.labels)):
+            raise InputError("inputs and labels must be arrays [n, ...]: one is a single number")
         lengths = [len(array) for array in (*self.inputs, self.labels)]
         if len(set(lengths)) != 1:
             raise InputError(f"inputs and labels must have one length, not {lengths}")

@@ -20,14 +20,15 @@ __all__ = [
     "CRITERIA",
     "MEASURED",
     "Slopes",
+    "cannot_compare",
     "check_criterion",
     "curvature",
     "deviation",
     "gradient",
-    "input_share",
     "layer_share",
     "magnitude_l1",
     "magnitude_l2",
+    "relative_norm",
     "saliency",
     "scores_of",
     "sensitivity",
@@ -75,26 +76,46 @@ def magnitude_l2(weights: Weights, labels: Labels) -> Scores:
     return np.sqrt(group_sums(np.square(np.asarray(weights, np.float64)), labels))
 
 
-def input_share(weights: Weights, labels: Labels) -> Scores:
-    """Return ||w_j|| / sum_i ||w_ij|| of each group j, i its input channels; 0 for all zeros.
+def relative_norm(weights: Weights, labels: Labels) -> Scores:
+    """Return ||w_g|| / sum_j sum_i ||w_ij|| of each group g; 0 where the sum is 0.
 
-    w_ij is what group j reads of input i: a number in a dense layer, a kernel in a convolution.
-    It is 1 where one input alone carries the group and 1 / sqrt(n) where n do so equally, whatever
-    the layer's scale.
+    w_ij is what output channel (neuron) j reads of input channel i: a number in a dense layer, a
+    kernel in a convolution. j goes over the output channels that g has weights of, i over all
+    inputs, so that the layer's scale does not matter. For each pattern that is
+
+    * `filters`: ||w_j|| / sum_i ||w_ij||, the relative norm of a neuron or filter. It is 1 where
+      one input alone carries it and 1 / sqrt(n) where n do so equally.
+    * `kernels`: ||w_ij|| / sum_i ||w_ij||, the kernel's share in its filter.
+    * `weights`, and so N:M: |w| / sum_i ||w_ij||, in a dense layer the weight's share in its
+      neuron. Within the groups of N:M that is the order of |w|.
+    * `blocks RxC`: the block's norm by the sum over its R filters.
+    * `channels`: ||w_i|| / sum_j sum_i ||w_ij||. All filters read every channel: within a layer
+      that is the order of L2 norms, and layers of unlike scale can be ranked together.
+
+    Where each group is the only kernel of its filter (filters and kernels of a depthwise layer, or
+    of one with one input channel) every score is 1: see `cannot_compare`.
 
     Source: the norm of a neuron or filter relative to the sum of the norms of its connections;
     with numbers w_ij it is the ratio of L2 and L1 of Hoyer, "Non-negative Matrix Factorization
     with Sparseness Constraints", 2004.
     """
+    outputs, inputs = weights.shape[:2]
     squares = np.square(np.asarray(weights, np.float64))
-    inputs = np.broadcast_to(
-        np.arange(squares.shape[1]).reshape(1, -1, *[1] * (squares.ndim - 2)), squares.shape
-    )
-    pairs = labels.astype(np.int64) * squares.shape[1] + inputs
-    norms = np.zeros(((int(labels.max()) + 1) * squares.shape[1],))
-    found = np.sqrt(group_sums(squares, pairs))
-    norms[: len(found)] = found
-    return _ratio(magnitude_l2(weights, labels), norms.reshape(-1, squares.shape[1]).sum(axis=1))
+    read = np.sqrt(squares.reshape(outputs, inputs, -1).sum(axis=2)).sum(axis=1)
+    filters = np.arange(outputs).reshape(-1, *[1] * (labels.ndim - 1))
+    pairs = np.unique(labels.astype(np.int64) * outputs + filters)
+    sums = group_sums(read[pairs % outputs], pairs // outputs)
+    return _ratio(magnitude_l2(weights, labels), sums)
+
+
+def cannot_compare(criterion: str, labels: Labels) -> bool:
+    """Return whether a criterion gives all groups of a layer the same score, whatever its weights.
+
+    `relative` does so where each group is the only kernel of its filter: w_j = w_ij.
+    """
+    rows = labels.reshape(len(labels), -1)
+    is_alone = labels.shape[1] == 1 and len(rows) > 1 and bool((rows == rows[:, :1]).all())
+    return criterion == "relative" and is_alone and len(np.unique(rows[:, 0])) == len(rows)
 
 
 def layer_share(weights: Weights, labels: Labels) -> Scores:
@@ -192,7 +213,7 @@ def _needed(slopes: Weights | None, criterion: str) -> Weights:
 CRITERIA: Mapping[str, Callable[[Weights, Labels, Slopes], Scores]] = {
     "l1": lambda weights, labels, slopes: magnitude_l1(weights, labels),
     "l2": lambda weights, labels, slopes: magnitude_l2(weights, labels),
-    "relative": lambda weights, labels, slopes: input_share(weights, labels),
+    "relative": lambda weights, labels, slopes: relative_norm(weights, labels),
     "layer share": lambda weights, labels, slopes: layer_share(weights, labels),
     "deviation": lambda weights, labels, slopes: deviation(weights, labels),
     "gradient": lambda weights, labels, slopes: gradient(_needed(slopes.loss, "gradient"), labels),
@@ -219,15 +240,36 @@ def check_criterion(name: str) -> None:
 
 
 def scores_of(
-    weights: Weights, labels: Labels, criterion: str, slopes: Slopes | None = None
+    weights: Weights,
+    labels: Labels,
+    criterion: str,
+    slopes: Slopes | None = None,
+    layer: str = "weights",
 ) -> Scores:
     """Return the scores of each group by a criterion's name.
 
+    Args:
+        weights: `[out, in, …]`.
+        labels: of the groups.
+        criterion: a name of `CRITERIA`.
+        slopes: for criteria that measure them.
+        layer: what messages call the weights.
+
     Raises:
-        InputError: There is no such criterion, it lacks slopes, or a weight is not finite.
+        InputError: There is no such criterion, it lacks slopes or gives all groups the same score,
+            or a weight is not finite.
     """
     check_criterion(criterion)
+    if not np.isfinite(weights).all():
+        raise InputError(f"{layer}: NaN or infinite weights cannot be ranked")
+    if cannot_compare(criterion, labels):
+        raise InputError(
+            f"{layer}: the criterion {criterion!r} gives all that could go the same score, since "
+            "each reads one input channel alone: take another, such as 'l2'"
+        )
     made = CRITERIA[criterion](weights, labels, slopes or Slopes())
     if not np.isfinite(made).all():
-        raise InputError(f"weights or slopes are not finite: {criterion!r} cannot rank them")
+        raise InputError(
+            f"{layer}: slopes are not finite, so {criterion!r} cannot rank the weights"
+        )
     return made

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.onnx_module import from_onnx, to_onnx
-from lepton.models.pruning.criteria import MEASURED, Slopes, scores_of
+from lepton.models.pruning.criteria import MEASURED, Slopes, cannot_compare, scores_of
 from lepton.models.pruning.gradual import FineTuning, Measured, load_step, save_step
 from lepton.models.pruning.granularity import labels_of
 from lepton.models.pruning.masks import pruned_count
@@ -40,9 +40,11 @@ def choose_classes(
     """Return the classes of channels with the lowest scores; each set keeps one at least.
 
     The score of a class is the sum over its filters, of all layers that residual sums and the
-    like tie together. In the scope `layer` each set of tied layers loses its rate; the lowest of
-    the layers' own rates counts. In the scope `global` all classes are ranked together, and the
-    rate is of all filters that can be removed.
+    like tie together; layers of which the criterion says nothing (`criteria.cannot_compare`, say a
+    depthwise one behind an ordinary one) do not count. Of equal scores the earlier goes first. In
+    the scope `layer` each set of tied layers loses its rate; the lowest of the layers' own rates
+    counts. In the scope `global` all classes are ranked together, and the rate is of all filters
+    that can be removed.
 
     Args:
         graph: to remove from.
@@ -50,19 +52,38 @@ def choose_classes(
         selection: criterion and scope.
         slopes: constant -> slopes of its weights, `[filters, …]`, if the criterion needs them.
         whole: layers of a set -> channels that count as the total; those of the graph if None.
+
+    Raises:
+        InputError: The criterion says nothing of filters that are to be removed, or lacks slopes.
     """
     scores = _class_scores(graph, selection.criterion, slopes or {})
     sets = graph.sets()
     totals = [(whole or {}).get(_names(graph, item), len(item.classes)) for item in sets]
-    ranked = [item.classes[np.argsort([scores[c] for c in item.classes])] for item in sets]
     if selection.scope == "global":
+        ranked = [_lowest_first(graph, item, scores, selection.criterion) for item in sets]
         return _global_choice(ranked, totals, scores, rate)
     chosen: list[int] = []
-    for item, order, total in zip(sets, ranked, totals, strict=True):
+    for item, total in zip(sets, totals, strict=True):
         own = [selection.layer_rates.get(name, rate) for name in _names(graph, item)]
-        count = pruned_count(min(own), total) - (total - len(order))
-        chosen += order[: max(min(count, len(order) - 1), 0)].tolist()
+        left = len(item.classes)
+        count = min(pruned_count(min(own), total) - (total - left), left - 1)
+        if count > 0:
+            order = _lowest_first(graph, item, scores, selection.criterion)
+            chosen += order[:count].tolist()
     return chosen
+
+
+def _lowest_first(
+    graph: FilterGraph, item: ChannelSet, scores: Mapping[int, float], criterion: str
+) -> NDArray[np.int64]:
+    """Return the classes of a set, the lowest scores first."""
+    if any(int(label) not in scores for label in item.classes):
+        raise InputError(
+            f"layer {_names(graph, item)[0]!r}: the criterion {criterion!r} gives all filters the "
+            "same score, since each reads one input channel alone: take another, such as 'l2'"
+        )
+    order = np.argsort([scores[int(label)] for label in item.classes], kind="stable")
+    return item.classes[order]
 
 
 def graph_slopes(
@@ -142,7 +163,10 @@ def _class_scores(
     for layer in graph.filters:
         weights = graph.weights(layer)
         labels = labels_of(weights.shape, "filters")
-        made = scores_of(weights, labels, criterion, slopes.get(layer.weights))
+        if cannot_compare(criterion, labels):
+            continue
+        name = f"layer {layer.layer!r}"
+        made = scores_of(weights, labels, criterion, slopes.get(layer.weights), name)
         for label, score in zip(graph.classes(layer), made, strict=True):
             totals[int(label)] = totals.get(int(label), 0.0) + float(score)
     return totals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,8 +81,7 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Mask]) -> None:
     Raises:
         InputError: A layer is unknown or a mask has another shape.
     """
-    for parameter, stays in _pairs(module, masks):
-        parameter.data.masked_fill_(~stays, 0)
+    _zero(_pairs(module, masks))
 
 
 @contextmanager
@@ -104,13 +103,20 @@ def hold(module: nn.Module, masks: Mapping[str, Mask]) -> Generator[None]:
     owners = {name: item.owner for name, item in layer_weights(module).items()}
     for name, (parameter, stays) in zip(masks, pairs, strict=True):
         handles.append(owners[name].register_forward_pre_hook(_zeroing(parameter, stays)))
-    apply_masks(module, masks)
+    _zero(pairs)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        apply_masks(module, masks)
+        # not by name: what was cut off may have left the weights parametrized
+        _zero(pairs)
+
+
+def _zero(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Set the weights that do not stay to 0."""
+    for parameter, stays in pairs:
+        parameter.data.masked_fill_(~stays.to(parameter.device), 0)
 
 
 def _masking(stays: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -120,7 +126,7 @@ def _masking(stays: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
 def _zeroing(parameter: torch.Tensor, stays: torch.Tensor) -> Callable[..., None]:
     def zero(owner: nn.Module, inputs: Any) -> None:
         # not seen by autograd: a value that a pass has read is 0 already
-        parameter.data.masked_fill_(~stays.to(parameter.device), 0)
+        _zero([(parameter, stays)])
 
     return zero
 

@@ -62,32 +62,49 @@ def global_masks(
     labels: Sequence[Labels],
     rate: float,
     turns: Sequence[NDArray[np.int64]] | None = None,
+    empties_layers: bool = False,
 ) -> list[Mask]:
     """Prune the groups of all layers with the lowest scores.
 
     As many as fit in `pruned_count` of all weights: exact for groups of one size that divides it,
-    else the last group that would exceed it stays. A layer may lose all of its weights: rank by
-    `layer share` where layers differ in scale. Of equal scores the earlier layer's go first,
-    then the earlier group.
+    else the last group that would exceed it stays. Of each layer the group that would go last
+    stays, since a network with an empty layer gives one answer to all inputs; a layer may still
+    lose almost everything: rank by `layer share` where layers differ in scale. Of equal scores
+    the earlier layer's go first, then the earlier group.
+
+    Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving
+    synaptic flow", 2020, section 3, for what an empty layer (layer collapse) does.
 
     Args:
         scores: `[groups]` per layer.
         labels: `[out, in, …]` per layer.
         rate: weights pruned / weights.
         turns: `[groups]` per layer; those of a lower turn go before any of a higher one.
+        empties_layers: let a layer lose all of its groups.
     """
     if not scores:
         return []
     sizes = np.concatenate([group_sizes(item) for item in labels])
     whole = np.concatenate(scores)
     order = np.lexsort((whole, np.concatenate(turns) if turns else np.zeros_like(whole)))
-    fits = np.cumsum(sizes[order]) <= pruned_count(rate, int(sizes.sum()))
     starts = np.cumsum([0, *(len(item) for item in scores)])
+    if not empties_layers:
+        order = order[~_is_last(order, starts)]
+    fits = np.cumsum(sizes[order]) <= pruned_count(rate, int(sizes.sum()))
     chosen = order[fits]
     return [
         _without(chosen[(chosen >= start) & (chosen < start + len(score))] - start, label)
         for start, score, label in zip(starts, scores, labels, strict=False)
     ]
+
+
+def _is_last(order: NDArray[np.int64], starts: NDArray[np.int64]) -> Mask:
+    """Return which of an order of groups is the last one of its layer."""
+    layers = np.searchsorted(starts, order, side="right") - 1
+    _, from_end = np.unique(layers[::-1], return_index=True)
+    made = np.zeros(len(order), np.bool_)
+    made[len(order) - 1 - from_end] = True
+    return made
 
 
 def threshold_mask(scores: Scores, labels: Labels, threshold: float) -> Mask:

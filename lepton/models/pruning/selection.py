@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.pruning.criteria import Slopes, scores_of
+from lepton.models.pruning.criteria import Slopes, check_criterion, scores_of
 from lepton.models.pruning.granularity import labels_of
 from lepton.models.pruning.masks import (
     Mask,
@@ -45,6 +46,7 @@ class Selection:
         threshold: prune what scores lower, at whatever rate follows; None goes by rates.
         is_pattern_alone: whether rates are of what the N:M pattern prunes, not of all weights: 1
             prunes that and no more, so that layers with few input channels stay dense.
+        empties_layers: whether the scope `global` may prune all of a layer.
     """
 
     criterion: str = "l1"
@@ -53,6 +55,7 @@ class Selection:
     layer_rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     threshold: float | None = None
     is_pattern_alone: bool = False
+    empties_layers: bool = False
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -61,6 +64,8 @@ class Selection:
             raise InputError("rates per layer need the scope 'layer', not 'global'")
         for rate in self.layer_rates.values():
             pruned_count(rate, 1)
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InputError(f"a pruning threshold is a finite number, not {self.threshold}")
         if pattern_of(self.pattern) is None:
             labels_of((1, 1), self.pattern)
         elif self.threshold is not None:
@@ -125,7 +130,7 @@ def masks_for(
     """Return each layer's mask.
 
     Of an N:M pattern, what it prunes goes first: at a lower rate a part of it, at a higher rate
-    all of it and then the lowest of the rest.
+    all of it and then the lowest of the rest. In the scope `layer` those at rate 0 are not ranked.
 
     Args:
         weights: of the layers to prune.
@@ -135,35 +140,40 @@ def masks_for(
         held: masks of before; what they prune stays pruned and counts.
 
     Raises:
-        InputError: A name, rate or layer is unknown, or the criterion lacks slopes.
+        InputError: A name, rate or layer is unknown, the criterion lacks slopes or says nothing of
+            a layer, or a weight is not finite.
     """
+    check_criterion(selection.criterion)
     unknown = selection.layer_rates.keys() - weights.keys()
     if unknown:
         raise InputError(f"there is no layer {min(unknown)!r} to prune")
-    ranks = {
-        name: _ranked(value, selection, (slopes or {}).get(name), (held or {}).get(name))
-        for name, value in weights.items()
-    }
 
-    def own_rate(name: str, item: _Ranked) -> float:
-        own = selection.layer_rates.get(name, rate)
-        return own * float(np.mean(item.turn < 2)) if selection.is_pattern_alone else own
+    def ranked(name: str) -> _Ranked:
+        return _ranked(
+            (name, weights[name]), selection, (slopes or {}).get(name), (held or {}).get(name)
+        )
 
     if selection.threshold is not None:
+        found = {name: ranked(name) for name in weights}
         return {
             name: threshold_mask(item.scores, item.labels, selection.threshold)
-            for name, item in ranks.items()
+            for name, item in found.items()
         }
     if selection.scope == "layer" or selection.is_pattern_alone:
+        rates = {name: selection.layer_rates.get(name, rate) for name in weights}
         return {
-            name: layer_mask(item.scores, item.labels, own_rate(name, item), item.turn)
-            for name, item in ranks.items()
+            name: _layer_mask(ranked(name), rates[name], selection)
+            if rates[name]
+            else np.ones(value.shape, np.bool_)
+            for name, value in weights.items()
         }
+    ranks = {name: ranked(name) for name in weights}
     made = global_masks(
         [item.scores for item in ranks.values()],
         [item.labels for item in ranks.values()],
         rate,
         [item.turn for item in ranks.values()],
+        selection.empties_layers,
     )
     return dict(zip(ranks, made, strict=True))
 
@@ -177,12 +187,22 @@ class _Ranked:
     turn: NDArray[np.int64]
 
 
+def _layer_mask(item: _Ranked, rate: float, selection: Selection) -> Mask:
+    """Return the mask of a layer at its rate, of all groups or of what its pattern prunes."""
+    part = float(np.mean(item.turn < 2)) if selection.is_pattern_alone else 1.0
+    return layer_mask(item.scores, item.labels, rate * part, item.turn)
+
+
 def _ranked(
-    weights: NDArray[Any], selection: Selection, slopes: Slopes | None, held: Mask | None
+    layer: tuple[str, NDArray[Any]],
+    selection: Selection,
+    slopes: Slopes | None,
+    held: Mask | None,
 ) -> _Ranked:
+    name, weights = layer
     pattern = pattern_of(selection.pattern)
     labels = labels_of(weights.shape, selection.pattern if pattern is None else "weights")
-    scores = scores_of(weights, labels, selection.criterion, slopes)
+    scores = scores_of(weights, labels, selection.criterion, slopes, f"layer {name!r}")
     if held is not None:
         gone = ~np.isin(np.arange(len(scores)), labels[held])
         scores = np.where(gone, -np.inf, scores)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from lepton.errors import InputError
 from lepton.models.extras import require
 from lepton.models.quantization.integer_weights import WEIGHT_BITS, IntegerWeights
-from lepton.models.quantization.quantizers import ACTIVATION_BITS, Floats
+from lepton.models.quantization.quantizers import (
+    ACTIVATION_BITS,
+    Floats,
+    check_finite,
+    check_range,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +54,10 @@ class AwareOptions:
             raise InputError(
                 f"activations have 1 to {ACTIVATION_BITS} bits, not {self.activation_bits}"
             )
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"momentum must be 0 to 1, not {self.momentum}")
+        for name, steps in self.steps.items():
+            check_finite(steps, f"steps of '{name}'")
 
     def bits_of(self, name: str) -> int:
         """Return the bits of a weight."""
@@ -91,11 +100,12 @@ def train_quantized(
 
     Raises:
         LeptonError: PyTorch is not installed.
-        InputError: bits or steps are named of a weight that the network has not.
+        InputError: bits or steps are named of a weight that the network has not, or a weight or a
+            range is NaN or infinite, before the training or after it.
     """
     require("torch")
     from lepton.models.quantization.torch_aware import QuantizationAware
-    from lepton.models.quantization.torch_weights import bake, weights_of
+    from lepton.models.quantization.torch_weights import bake, check_weights, weights_of
 
     options = options or AwareOptions()
     known = [weight.name for weight in weights_of(network)]
@@ -103,7 +113,12 @@ def train_quantized(
     unknown = next((name for name in named if name not in known), None)
     if unknown is not None:
         raise InputError(f"the network has no weights '{unknown}' (it has {', '.join(known)})")
+    check_weights(network)
     aware = QuantizationAware(network, example, options)
     fine_tune(aware)
     aware.detach()
-    return Trained(bake(network), aware.limits())
+    check_weights(network, " after the training: lower its learning rate")
+    ranges = aware.limits()
+    for point, limits in ranges.items():
+        check_range(limits, f"the range of '{point}'")
+    return Trained(bake(network), ranges)

@@ -17,6 +17,7 @@ from lepton.models.quantization.quantizers import (
     Binary,
     Uniform,
     channel_rows,
+    check_finite,
     code_limits,
 )
 
@@ -24,6 +25,7 @@ __all__ = ["Calibration", "Entropy", "Grid", "MeanSquare", "MinMax", "Percentile
 
 Limits = tuple[float, float]
 Doubles = NDArray[np.float64]
+_BINS_PER_CODE = 2
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class MeanSquare:
 
     candidates: int = 100
 
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise InputError(f"candidates must be at least 1, not {self.candidates}")
+
     def limits(self, values: Doubles, grid: Grid) -> Limits:
         """Return the best candidate."""
         low, high = float(values.min()), float(values.max())
@@ -124,6 +130,9 @@ class Entropy:
     merges the bins as they were into as many groups as there are codes from zero up, and spreads
     each group's count evenly over its non-empty bins. KL(P || Q) = sum P log(P / Q), both scaled to
     sum 1; a candidate with an empty bin in Q that P fills is out. Of equals the widest is taken.
+    Where there are more than half as many codes as bins, bins and stride are multiplied by the
+    least number that leaves each code two bins: with fewer bins than codes nothing is merged, and
+    every range would do.
 
     Source: Migacz, 8-bit Inference with TensorRT, GPU Technology Conference 2017.
 
@@ -135,14 +144,21 @@ class Entropy:
     bins: int = 2048
     stride: int = 16
 
+    def __post_init__(self) -> None:
+        for name in ("bins", "stride"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+
     def limits(self, values: Doubles, grid: Grid) -> Limits:
         """Return the best clipping, within the extremes."""
         low, high = code_limits(grid.bits, grid.symmetric)
         least, greatest = float(values.min()), float(values.max())
         groups = high - low + 1 if least >= 0 and not grid.symmetric else high + 1
-        counts, edges = np.histogram(np.abs(values), self.bins, (0.0, max(-least, greatest) or 1.0))
+        finer = max(-(-_BINS_PER_CODE * groups // self.bins), 1)
+        bins, stride = self.bins * finer, self.stride * finer
+        counts, edges = np.histogram(np.abs(values), bins, (0.0, max(-least, greatest) or 1.0))
         best, bound = np.inf, float(edges[-1])
-        for kept in range(self.bins, min(groups, self.bins) - 1, -self.stride):
+        for kept in range(bins, groups - 1, -stride):
             divergence = _divergence(counts.astype(np.float64), kept, groups)
             if divergence < best:
                 best, bound = divergence, float(edges[kept])
@@ -185,11 +201,12 @@ class Scheme:
         """Return the quantizer of an array.
 
         Raises:
-            InputError: an empty array, or bits that no grid has.
+            InputError: an empty array, one with NaN or infinite numbers, or bits that no grid has.
         """
         array = np.asarray(values, np.float64)
         if not array.size:
             raise InputError("an empty array has no range to quantize")
+        check_finite(array, "numbers to quantize")
         if self.symmetric and self.bits == 1:
             return Binary.of_values(array, self.axis)
         grid = Grid(self.bits, self.symmetric)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lepton.errors import InputError
 from lepton.models.quantization.calibration import Calibration, MinMax, Scheme
-from lepton.models.quantization.quantizers import Floats, spread
+from lepton.models.quantization.quantizers import Floats, check_finite, spread
 
 __all__ = ["IntegerWeights", "WEIGHT_BITS"]
 
@@ -31,6 +31,9 @@ class IntegerWeights:
     scale: Floats
     axis: int | None = None
 
+    def __post_init__(self) -> None:
+        check_finite(self.scale, "scales of weights")
+
     @classmethod
     def of_values(
         cls,
@@ -42,7 +45,7 @@ class IntegerWeights:
         """Quantize weights symmetrically to n bits.
 
         Raises:
-            InputError: not 1 to 8 bits.
+            InputError: not 1 to 8 bits, or weights that are NaN or infinite.
         """
         if not 1 <= bits <= WEIGHT_BITS:
             raise InputError(f"weights have 1 to {WEIGHT_BITS} bits, not {bits}")

@@ -22,12 +22,14 @@ from lepton.models.quantization.onnx_ranges import (
     fitting_samples,
 )
 from lepton.models.quantization.onnx_weights import (
+    check_graph,
     matching_weights,
     replace_weights,
     stored_codes,
     weight_axes,
     weight_values,
 )
+from lepton.models.quantization.quantizers import check_range
 from lepton.program.files import temporary_folder
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class FileOptions:
     )
     prepare: Callable[[onnx.GraphProto], Collection[str]] = _nothing
 
+    def __post_init__(self) -> None:
+        for name, limits in self.ranges.items():
+            check_range(limits, f"the range of '{name}'")
+
 
 def quantize_model(
     model: str | Path | onnx.ModelProto,
@@ -92,7 +98,8 @@ def quantize_model(
         options: what else decides.
 
     Raises:
-        InputError: not a float ONNX model, weights that it has not, or samples that do not fit.
+        InputError: not a float ONNX model, weights or ranges of what it has not, weights that are
+            NaN or infinite, or samples that do not fit.
     """
     import onnx
 
@@ -104,6 +111,7 @@ def quantize_model(
         prepared = onnx.load(str(source))
         samples = fitting_samples(calibration, prepared.graph)
         axes = weight_axes(prepared.graph, in_float)
+        check_graph(prepared.graph, axes, options.ranges)
         given = matching_weights(weight_values(prepared.graph, axes), weights or {})
         chosen = _chosen(prepared.graph, bits, given, (options, axes))
         replace_weights(prepared.graph, chosen)
@@ -159,6 +167,9 @@ def _float_model(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, 
             copy = onnx.load(str(path))
         except Exception as error:
             raise InputError(f"{path}: cannot be read as ONNX: {_last_line(error)}") from error
+    elif not hasattr(model, "graph"):
+        kind = type(model).__name__
+        raise InputError(f"quantize_model takes a float ONNX model, not {kind}: export it to ONNX")
     else:
         copy, label = onnx.ModelProto(), model.graph.name or "model"
         copy.CopyFrom(model)

@@ -10,11 +10,22 @@ from numpy.typing import NDArray
 
 from lepton.errors import InputError
 from lepton.models.quantization.integer_weights import IntegerWeights
+from lepton.models.quantization.quantizers import check_finite
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["matching_weights", "replace_weights", "stored_codes", "weight_axes", "weight_values"]
+__all__ = [
+    "check_graph",
+    "matching_weights",
+    "replace_weights",
+    "stored_codes",
+    "weight_axes",
+    "weight_values",
+]
+
+_LISTED = 12
+"""Names in a message."""
 
 
 def weight_axes(graph: onnx.GraphProto, in_float: Collection[str] = ()) -> dict[str, int | None]:
@@ -65,6 +76,34 @@ def weight_values(graph: onnx.GraphProto, names: Collection[str]) -> dict[str, N
         for item in graph.initializer
         if item.name in names
     }
+
+
+def check_graph(
+    graph: onnx.GraphProto, weights: Collection[str], ranges: Collection[str] = ()
+) -> None:
+    """Raise InputError if weights or biases are not finite, or a range is of no activation.
+
+    Args:
+        graph: float.
+        weights: names of constants.
+        ranges: names of activations, as somebody gave them.
+    """
+    biases = {
+        node.input[2]
+        for node in graph.node
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2
+    }
+    for label, names in (("weights", weights), ("biases", biases)):
+        for name, values in weight_values(graph, names).items():
+            check_finite(values, f"{label} '{name}'")
+    constants = {item.name for item in graph.initializer}
+    made = [item.name for item in graph.input] + [name for n in graph.node for name in n.output]
+    known = [name for name in made if name and name not in constants]
+    unknown = next((name for name in ranges if name not in known), None)
+    if unknown is not None:
+        listed = ", ".join(f"'{name}'" for name in known[:_LISTED])
+        more = ", …" if len(known) > _LISTED else ""
+        raise InputError(f"the model has no activation '{unknown}' (it has {listed}{more})")
 
 
 def replace_weights(graph: onnx.GraphProto, weights: Mapping[str, IntegerWeights]) -> None:

@@ -1,13 +1,14 @@
 """Quantizers: small values that turn numbers into integer codes and back.
 
 Parameters are one number, or one for each channel of `axis`. Halves round to even, as in ONNX,
-PyTorch and NumPy, and all arithmetic is in float32, so that the three agree in every code.
+PyTorch and NumPy, and all arithmetic is in float32, so that the three agree in every code. Only
+the zero point of `dynamic_grid`, which no file can hold, needs float64.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,8 @@ __all__ = [
     "RangeGrid",
     "Standardized",
     "Uniform",
+    "check_finite",
+    "check_range",
     "code_limits",
     "dynamic_grid",
     "spread",
@@ -48,6 +51,12 @@ class Quantizer(Protocol):
         ...
 
 
+def check_finite(values: ArrayLike, label: str) -> None:
+    """Raise InputError, with what a message calls them, if numbers are NaN or infinite."""
+    if not np.isfinite(np.asarray(values)).all():
+        raise InputError(f"{label} hold NaN or infinite numbers")
+
+
 def code_limits(bits: int, symmetric: bool) -> tuple[int, int]:
     """Return the least and the greatest code of signed integers.
 
@@ -65,9 +74,23 @@ def code_limits(bits: int, symmetric: bool) -> tuple[int, int]:
     return (-highest if symmetric else -highest - 1), highest
 
 
-def spread(parameters: ArrayLike, axis: int | None, rank: int) -> Floats:
+def check_range(limits: tuple[ArrayLike, ArrayLike], label: str = "a range") -> None:
+    """Raise InputError unless ranges, one or `[channels]`, are finite and not reversed."""
+    low, high = (np.asarray(item, np.float64) for item in limits)
+    wrong = ~(np.isfinite(low) & np.isfinite(high) & (low <= high))
+    if wrong.any():
+        low, high = (np.broadcast_to(item, wrong.shape)[wrong][0] for item in (low, high))
+        raise InputError(f"{label} must be finite and go up, not from {low:g} to {high:g}")
+
+
+def spread(
+    parameters: ArrayLike,
+    axis: int | None,
+    rank: int,
+    kind: type[np.float32] | type[np.float64] = np.float32,
+) -> NDArray[Any]:
     """Return parameters, one or `[channels]`, in a shape that broadcasts along an axis."""
-    array = np.asarray(parameters, np.float32)
+    array = np.asarray(parameters, kind)
     if axis is None or array.ndim == 0:
         return array
     shape = [1] * rank
@@ -92,21 +115,28 @@ class Uniform:
 
     Attributes:
         scale: the step, one or `[channels]`.
-        zero_point: the code of zero, one or `[channels]`.
+        zero_point: the code of zero, one or `[channels]`; int64 where it may lie outside the
+            codes, and then arithmetic is in float64.
         low: the least code.
         high: the greatest code.
         axis: of the channels.
     """
 
     scale: Floats
-    zero_point: Codes
+    zero_point: Codes | NDArray[np.int64]
     low: int
     high: int
     axis: int | None = None
 
     @classmethod
     def of_step(cls, step: ArrayLike, bits: int, axis: int | None = None) -> Uniform:
-        """Return the symmetric grid of a given step."""
+        """Return the symmetric grid of a given step.
+
+        Raises:
+            InputError: a step that is not positive, or bits that no grid has.
+        """
+        if not (np.isfinite(step).all() and np.all(np.asarray(step) > 0)):
+            raise InputError(f"a step must be positive, not {step}")
         low, high = code_limits(bits, symmetric=True)
         scale = np.asarray(step, np.float32)
         return cls(scale, np.zeros(scale.shape, np.int32), low, high, axis)
@@ -125,8 +155,12 @@ class Uniform:
         affine: scale = (max - min) / (2^bits - 1), zero_point = low - round(min / scale)
 
         A range of zero width has scale 1.
+
+        Raises:
+            InputError: a range that is reversed or not finite, or bits that no grid has.
         """
         low, high = code_limits(bits, symmetric)
+        check_range(limits)
         least = np.minimum(np.asarray(limits[0], np.float64), 0)
         greatest = np.maximum(np.asarray(limits[1], np.float64), 0)
         width = 2 * np.maximum(-least, greatest) if symmetric else greatest - least
@@ -137,16 +171,25 @@ class Uniform:
 
     def quantize(self, values: ArrayLike) -> Codes:
         """Return the codes of numbers."""
-        array = np.asarray(values, np.float32)
+        array = np.asarray(values, np.float32).astype(self._type)
         steps = np.rint(array / spread(self.scale, self.axis, array.ndim))
-        codes = steps + spread(self.zero_point, self.axis, array.ndim)
+        codes = steps + self._zeros(array.ndim)
         return np.clip(codes, self.low, self.high).astype(np.int32)
 
     def dequantize(self, codes: ArrayLike) -> Floats:
         """Return (code - zero_point) x scale."""
-        array = np.asarray(codes, np.float32)
-        steps = array - spread(self.zero_point, self.axis, array.ndim)
-        return steps * spread(self.scale, self.axis, array.ndim)
+        array = np.asarray(codes, self._type)
+        steps = array - self._zeros(array.ndim)
+        return (steps * spread(self.scale, self.axis, array.ndim)).astype(np.float32)
+
+    @property
+    def _type(self) -> type[np.float32] | type[np.float64]:
+        """The type that arithmetic is in."""
+        return np.float64 if self.zero_point.dtype == np.int64 else np.float32
+
+    def _zeros(self, rank: int) -> NDArray[Any]:
+        """Return the zero points in a shape that broadcasts along the axis."""
+        return spread(self.zero_point, self.axis, rank, self._type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +213,9 @@ class RangeGrid:
     high: int
     axis: int | None = None
 
+    def __post_init__(self) -> None:
+        check_range((self.least, self.greatest))
+
     def quantize(self, values: ArrayLike) -> Codes:
         """Return the codes of numbers; those outside the range get the code of its end."""
         array = np.asarray(values, np.float32)
@@ -192,17 +238,29 @@ def dynamic_grid(values: ArrayLike, bits: int) -> Uniform:
     """Return the grid whose step follows from the numbers themselves: q = (max - min) / 2^bits.
 
     The first code stands for round(min / q + 1/2) q, so that no number is off by more than q. The
-    range need not include zero, so the zero point may lie outside the codes.
+    range need not include zero, so the zero point may lie far outside the codes. Numbers that all
+    equal c have max - min = 0, and so must not be off at all: q is |c| (1 where c is 0) and the
+    first code stands for c.
 
     Source: the step of a uniform quantizer of 2^bits intervals, as in Widrow and Kollar,
     Quantization Noise, Cambridge University Press 2008.
+
+    Raises:
+        InputError: no numbers, some that are not finite, or bits that no grid has.
     """
     array = np.asarray(values, np.float32)
+    if not array.size:
+        raise InputError("an empty array has no range to quantize")
+    check_finite(array, "numbers to quantize")
     low, high = code_limits(bits, symmetric=False)
     least, greatest = float(array.min()), float(array.max())
-    step = np.float32((greatest - least) / 2**bits) or np.float32(1)
-    zero_point = low - np.rint(np.float32(least) / step + np.float32(0.5))
-    return Uniform(np.asarray(step), np.asarray(zero_point, np.int32), low, high)
+    if least == greatest:
+        step, first = np.float32(abs(least) or 1.0), int(np.sign(least))
+    else:
+        smallest = np.finfo(np.float32).smallest_subnormal
+        step = np.maximum(np.float32((greatest - least) / 2**bits), smallest)
+        first = int(np.rint(least / float(step) + 0.5))
+    return Uniform(np.asarray(step), np.asarray(low - first, np.int64), low, high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +286,7 @@ class Standardized:
     def of_values(cls, values: ArrayLike, bits: int, axis: int | None = None) -> Standardized:
         """Return the quantizer with the mean and the standard deviation of numbers."""
         array = np.asarray(values, np.float64)
+        check_finite(array, "numbers to quantize")
         rows = array.reshape(1, -1) if axis is None else channel_rows(array, axis)
         mean, deviation = rows.mean(1), rows.std(1)
         deviation = np.where(deviation > 0, deviation, 1)
@@ -302,6 +361,7 @@ class PowersOfTwo:
     def of_values(cls, values: ArrayLike, bits: int) -> PowersOfTwo:
         """Return the levels that reach the largest of numbers."""
         _, high = code_limits(bits, symmetric=True)
+        check_finite(values, "numbers to quantize")
         peak = float(np.abs(np.asarray(values, np.float64)).max())
         exponent = int(np.floor(np.log2(4 * peak / 3))) if peak > 0 else 0
         return cls(exponent, high)
@@ -336,6 +396,7 @@ class Binary:
     @classmethod
     def of_values(cls, values: ArrayLike, axis: int | None = None) -> Binary:
         """Return the quantizer of least squared error for numbers."""
+        check_finite(values, "numbers to quantize")
         sizes = np.abs(np.asarray(values, np.float64))
         scale = sizes.mean() if axis is None else channel_rows(sizes, axis).mean(1)
         return cls(np.where(scale > 0, scale, 1).astype(np.float32), axis)

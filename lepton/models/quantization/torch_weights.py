@@ -24,6 +24,7 @@ __all__ = [
     "Replacement",
     "Weight",
     "bake",
+    "check_weights",
     "chosen_weights",
     "refuse_replaced",
     "replace",
@@ -90,6 +91,18 @@ def _labels(owner: nn.Module) -> Iterator[tuple[str, int | None]]:
         for label in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
             if getattr(owner, label) is not None:
                 yield label, 0
+
+
+def check_weights(network: nn.Module, when: str = "") -> None:
+    """Raise InputError if a weight is NaN or infinite.
+
+    Args:
+        network: any module.
+        when: what a message adds to the weight's name.
+    """
+    for weight in weights_of(network):
+        if not bool(torch.isfinite(weight.value.detach()).all()):
+            raise InputError(f"weight '{weight.name}' holds NaN or infinite numbers{when}")
 
 
 def refuse_replaced(network: nn.Module) -> None:

@@ -20,6 +20,8 @@ __all__ = ["named_split"]
 
 _PARTS = 6
 """A sixth of samples that come without a test part measures, another validates."""
+_MOST_CLASSES = 1 << 16
+"""Each has a name; ImageNet's largest edition has 21,841."""
 
 
 def named_split(text: str) -> Split:
@@ -73,6 +75,11 @@ _FOLDERS: Mapping[str, Callable[[Path], Split]] = {
 
 def _thirds(samples: Dataset) -> Split:
     """Split off a part to measure with, and one to validate."""
+    if len(samples) < _PARTS:
+        raise InputError(
+            f"data: {len(samples)} samples are too few to train with, to choose by and to measure "
+            f"with: give {_PARTS} or more"
+        )
     rest, test = hold_out(samples, len(samples) // _PARTS, SPLIT_SEED)
     return Split(*hold_out(rest, len(samples) // _PARTS, SPLIT_SEED), test)
 
@@ -95,8 +102,13 @@ def _read(path: Path) -> Dataset:
     x, y = arrays["x"], arrays["y"]
     if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1 or not len(y) or y.min() < 0:
         raise InputError(f"{path}: y must be class numbers [n], from 0 on")
+    if y.max() >= _MOST_CLASSES:
+        raise InputError(f"{path}: y must be class numbers below {_MOST_CLASSES:,}, not {y.max()}")
+    if x.dtype.kind not in "biuf" or not x.ndim:
+        raise InputError(f"{path}: x must be real numbers [n, ...], not {x.dtype} {list(x.shape)}")
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     if x.dtype != np.uint8:
-        x = x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float32)
+        with np.errstate(over="ignore"):  # what is infinite then is refused with the other parts
+            x = x.astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float32)
     return Dataset((x,), y.astype(np.int64), tuple(str(k) for k in range(int(y.max()) + 1)))

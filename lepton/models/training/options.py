@@ -73,7 +73,7 @@ class TrainingOptions:
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing must be in 0..1, not {self.label_smoothing}")
         for name in ("shift", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
 
 

@@ -50,10 +50,14 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went; `best` is the index of the epoch whose weights the network has."""
+    """How a training went; `best` is the index of the epoch whose weights the network has.
+
+    `best` is -1, and `start` the validation score, where the weights are those of the start.
+    """
 
     epochs: tuple[Epoch, ...]
     best: int
+    start: float | None = None
 
 
 def _nothing() -> None:
@@ -68,11 +72,13 @@ class Hooks:
         loss: of the network, a batch's inputs and labels; None for the task's own.
         after_step: called after each step of the optimizer, to keep pruned weights zero, say.
         keeps_last: the network ends with the weights of the last epoch, not of the best.
+        counts_start: the weights that the training begins with are a candidate for the best.
     """
 
     loss: Loss | None = None
     after_step: Callable[[], None] = field(default=_nothing)
     keeps_last: bool = False
+    counts_start: bool = False
 
 
 def task_loss(task: Task, smoothing: float = 0.0) -> Loss:
@@ -104,7 +110,7 @@ def train(
     """Fit a network in place; it gets the weights of the best epoch, in eval mode.
 
     The best epoch is the first with the highest validation score, or the last one if the hooks say
-    so.
+    so. If they count the start and no epoch is better, the network is what it was.
 
     Args:
         network: takes the data set's inputs.
@@ -128,7 +134,7 @@ def train(
     if state is not None:
         run.restore(state)
     run.finish(kept)
-    return Trained(tuple(run.epochs), run.best)
+    return Trained(tuple(run.epochs), run.best, run.start)
 
 
 def _checkpoint(path: Path, options: TrainingOptions, network: torch.nn.Module) -> Checkpoint:
@@ -170,6 +176,7 @@ class _Run:
         self.optimizer = _optimizer(network, options)
         self.epochs: list[Epoch] = []
         self.best = -1
+        self.start: float | None = None
         self.best_weights: dict[str, Any] = {}
         self.steps = -(-len(self.samples) // options.batch)
 
@@ -178,6 +185,9 @@ class _Run:
         import torch
         from tqdm import tqdm
 
+        if self.hooks.counts_start and self.start is None:
+            self.start = score(self.network, self.task, self.validation)
+            self.best_weights = copy.deepcopy(self.network.state_dict())
         begun = len(self.epochs) * self.steps
         total = self.options.epochs * self.steps
         # disable=None shows the bar on a terminal only
@@ -212,9 +222,14 @@ class _Run:
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
         made = score(self.network, self.task, self.validation)
         self.epochs.append(Epoch(float(np.mean(losses)), made))
-        if self.best < 0 or made > self.epochs[self.best].score:
+        if not self.best_weights or made > self._best_score():
             self.best = number
             self.best_weights = copy.deepcopy(self.network.state_dict())
+
+    def _best_score(self) -> float:
+        if self.best >= 0:
+            return self.epochs[self.best].score
+        return -np.inf if self.start is None else self.start
 
     def _step(self, chosen: NDArray[np.int64], rate: float) -> float:
         """Make one step on the samples of some indices, and return its loss."""
@@ -246,6 +261,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "epochs": [(epoch.loss, epoch.score) for epoch in self.epochs],
             "best": self.best,
+            "start": self.start,
             "best_weights": self.best_weights,
         }
 
@@ -255,6 +271,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
         self.best, self.best_weights = state["best"], state["best_weights"]
+        self.start = state.get("start")  # files of before it counted have none
 
 
 def predict(network: torch.nn.Module, samples: Dataset) -> NDArray[np.float32]:

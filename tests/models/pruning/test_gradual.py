@@ -129,6 +129,23 @@ def test_pruned_weights_stay_zero_while_training(pattern: str) -> None:
     assert module.conv.weight.grad[torch.from_numpy(~masks["conv.weight"])].any()
 
 
+def test_what_ends_a_training_of_rounded_weights_is_not_hidden() -> None:
+    from torch.nn.utils import parametrize
+
+    module = network()
+    masks = select(module, 0.5, Selection())
+    held = layer_weights(module)
+    with pytest.raises(KeyboardInterrupt, match="cut off"), hold(module, masks):
+        parametrize.register_parametrization(module.conv, "weight", nn.Identity())
+        with torch.no_grad():
+            for weight in held.values():
+                weight.parameter.fill_(1)
+        raise KeyboardInterrupt("cut off")
+    for name, weight in held.items():
+        np.testing.assert_array_equal(weight.array() == 1, masks[name])
+    assert not module.conv._forward_pre_hooks
+
+
 @pytest.mark.parametrize("criterion", ["l1", "saliency", "gradient"])
 def test_gradual_pruning_reaches_the_rate_and_never_regrows(criterion: str) -> None:
     module = network()

@@ -55,12 +55,15 @@ def test_names_of_the_package_are_there() -> None:
 def test_a_file_is_pruned_exactly(scope: str) -> None:
     model, report = prune_model(data_path(RESNET), 0.9, scope=scope)
     whole, made = arrays(read_float_model(data_path(RESNET))), arrays(model)
-    ranked = np.sort(np.concatenate([np.abs(w).ravel() for w in whole.values()]))
+    # of each layer the greatest weight stays in the global scope, whatever the others have
+    free = [np.sort(np.abs(w).ravel())[:-1] for w in whole.values()]
+    ranked, total = np.sort(np.concatenate(free)), sum(w.size for w in whole.values())
     for row in report.layers:
         w, p = whole[row.layer], made[row.layer]
         count = int(np.floor(0.9 * w.size + 0.5))
         if scope == "global":
-            count = int((np.abs(w) < ranked[int(np.floor(0.9 * ranked.size + 0.5))]).sum())
+            below = int((np.abs(w) < ranked[int(np.floor(0.9 * total + 0.5))]).sum())
+            count = min(below, w.size - 1)
         assert (row.weights, row.pruned) == (w.size, count)
         assert (p == 0).sum() == count
         assert np.abs(w[p == 0]).max() <= np.abs(w[p != 0]).min(initial=np.inf)
@@ -100,9 +103,149 @@ def test_layers_without_a_rate_of_their_own_stay_whole() -> None:
 @pytest.mark.parametrize("pattern", [None, "filters", "blocks 2x2", "2:4"])
 def test_every_criterion_with_every_pattern(criterion: str, pattern: str | None) -> None:
     data = images(5)[1:]
-    model, report = prune_model(data_path(MNIST), 0.5, criterion, pattern, data=data)
+    # the first convolution reads one channel, which says nothing of a filter's relative norm
+    alone = (criterion, pattern) == ("relative", "filters")
+    rate: Any = {"Convolution110": 0.5} if alone else 0.5
+    model, report = prune_model(data_path(MNIST), rate, criterion, pattern, data=data)
     assert report.layers[1].pruned >= report.layers[1].weights // 2
     assert run(model, data[0][0][:1]).shape == (1, 10)
+    if alone:
+        with pytest.raises(InputError, match="'Convolution28': the criterion 'relative' gives all"):
+            prune_model(data_path(MNIST), 0.5, criterion, pattern)
+
+
+def separable(wide: int = 6) -> Any:
+    """Return 3 channels -> `wide` -> depthwise -> 4 classes, with random weights."""
+    from onnx import TensorProto, helper
+
+    rng = np.random.default_rng(2)
+    shapes = {"first": (wide, 3, 3, 3), "depthwise": (wide, 1, 3, 3), "last": (4, wide, 1, 1)}
+    nodes, before = [], "x"
+    for name, shape in shapes.items():
+        group = wide if name == "depthwise" else 1
+        pads = [shape[2] // 2] * 4
+        inputs = [before, f"{name}.w"]
+        nodes.append(helper.make_node("Conv", inputs, [name], name=name, pads=pads, group=group))
+        before = f"{name} relu"
+        nodes.append(helper.make_node("Relu", [name], [before], name=before))
+    nodes.append(helper.make_node("GlobalAveragePool", [before], ["y"], name="y"))
+    graph = helper.make_graph(
+        nodes,
+        "separable",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 1, 1))],
+        [
+            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), f"{name}.w")
+            for name, shape in shapes.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def kept_filters(before: Any, after: Any, name: str) -> list[int]:
+    whole, left = arrays(before)[name], arrays(after)[name]
+    return [at for at, w in enumerate(whole) if any(np.array_equal(w, item) for item in left)]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_relative_filters_go_with_their_depthwise_ones(scope: str) -> None:
+    source = separable()
+    model, report = prune_model(source, 0.5, "relative", "filters", scope)
+    w = arrays(source)["first"]
+    scores = [np.sqrt((f**2).sum()) / np.sqrt((f**2).sum(axis=(1, 2))).sum() for f in w]
+    expected = sorted(np.argsort(scores)[3:].tolist())
+    assert expected != [3, 4, 5]  # what a rank by place would keep
+    assert kept_filters(source, model, "depthwise") == expected
+    assert [row.removed for row in report.layers] == [3, 3, 0]
+
+
+@pytest.mark.parametrize("pattern", ["weights", "channels", "kernels", "blocks 1x2", "2:4"])
+def test_relative_norms_choose_as_the_loops_do(pattern: str) -> None:
+    source = separable()
+    names = ["first", "last"] if pattern == "kernels" else list(arrays(source))
+    rate = dict.fromkeys(names, 0.5)
+    model = prune_model(source, rate, "relative", pattern).model
+    for name in names:
+        w, p = arrays(source)[name], arrays(model)[name]
+        read = [sum(np.sqrt((kernel**2).sum()) for kernel in f) for f in w]
+        groups: dict[Any, list[tuple[int, ...]]] = {}
+        for at in np.ndindex(w.shape):
+            key = {
+                "channels": at[1:2],
+                "kernels": at[:2],
+                "blocks 1x2": (at[0], at[1] // 2, *at[2:]),
+            }
+            groups.setdefault(key.get(pattern, at), []).append(at)
+        scores = {
+            key: np.sqrt(sum(float(w[at]) ** 2 for at in members))
+            / (sum(read) if pattern == "channels" else read[members[0][0]])
+            for key, members in groups.items()
+        }
+        ranked = sorted(scores, key=lambda key: scores[key])
+        if pattern == "2:4":
+            low = {
+                at
+                for at in ranked
+                for mates in [[(at[0], c, *at[2:]) for c in range(at[1] // 4 * 4, w.shape[1])][:4]]
+                if sorted(mates, key=lambda mate: scores[mate]).index(at) < len(mates) - 2
+            }
+            ranked.sort(key=lambda at: at not in low)
+        gone = {at for key in ranked[: int(len(ranked) / 2 + 0.5)] for at in groups[key]}
+        assert {at for at in np.ndindex(w.shape) if p[at] == 0} == gone
+
+
+@pytest.mark.parametrize("pattern", ["filters", "kernels"])
+def test_a_depthwise_layer_alone_has_no_relative_norms(pattern: str) -> None:
+    from onnx import TensorProto, helper
+
+    rng = np.random.default_rng(3)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "d.w"], ["d"], name="d", pads=[1] * 4, group=6),
+            helper.make_node("Conv", ["d", "p.w"], ["y"], name="p"),
+        ],
+        "depthwise",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 6, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8))],
+        [
+            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in (("d.w", (6, 1, 3, 3)), ("p.w", (4, 6, 1, 1)))
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if pattern == "filters":  # nothing of the input can be removed, and so nothing of `d`
+        assert [
+            row.removed for row in prune_model(model, 0.5, "relative", pattern).report.layers
+        ] == [0, 0]
+        return
+    with pytest.raises(InputError, match="layer 'd': the criterion 'relative' gives all"):
+        prune_model(model, 0.5, "relative", pattern)
+
+
+def test_equal_filters_go_in_their_order() -> None:
+    source = separable(80)
+    values = np.ones((80, 3, 3, 3), np.float32)
+    for at, w in enumerate(values.reshape(80, -1)):
+        w[:7] = [-1 if at >> bit & 1 else 1 for bit in range(7)]
+        w *= 1 + at % 2
+    for item in source.graph.initializer:
+        if item.name in ("first.w", "depthwise.w"):
+            flat = values if item.name == "first.w" else np.full((80, 1, 3, 3), 1e-3, np.float32)
+            item.CopyFrom(numpy_helper.from_array(flat, item.name))
+    model = prune_model(source, 0.25, "l1", "filters").model
+    np.testing.assert_array_equal(arrays(model)["first"], np.delete(values, range(0, 40, 2), 0))
+
+
+def test_a_nan_names_its_layer() -> None:
+    source = read_float_model(data_path(MNIST))
+    for item in source.graph.initializer:
+        if item.name == "Parameter87":
+            values = numpy_helper.to_array(item).copy()
+            values[3, 1, 0, 0] = np.nan
+            item.CopyFrom(numpy_helper.from_array(values, item.name))
+    for pattern in (None, "filters", "2:4"):
+        with pytest.raises(InputError, match="layer 'Convolution110': NaN or infinite weights"):
+            prune_model(source, 0.5, pattern=pattern)
 
 
 def test_filters_go_by_their_measured_slopes() -> None:
@@ -231,6 +374,8 @@ def test_the_encoder_is_pruned() -> None:
         ({"rate": 1.5}, "a pruning rate is from 0 to 1, not 1.5"),
         ({"rate": 0.5, "criterion": "luck"}, "a pruning criterion is one of"),
         ({"rate": 0.5, "criterion": "gradient"}, "'gradient' needs data"),
+        ({"threshold": float("nan")}, "a pruning threshold is a finite number, not nan"),
+        ({"rate": float("nan")}, "a pruning rate is from 0 to 1, not nan"),
         ({"rate": 0.5, "criterion": "gradient", "pattern": "filters"}, "'gradient' needs data"),
         ({"rate": {"none": 0.5}}, "there is no layer 'none' to prune"),
         ({"rate": {"none": 0.5}, "train": tuned}, "there is no layer 'none' to prune"),

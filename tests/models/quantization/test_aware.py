@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -245,3 +246,30 @@ def test_refusals() -> None:
         AwareOptions(activation_bits=0)
     with pytest.raises(InputError, match="no weights 'w'"):
         train_quantized(small(), [], lambda _: None, AwareOptions({"w": 5}))
+
+
+def test_weights_and_ranges_that_are_not_finite_are_named() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    example = [torch.ones(2, 4)]
+
+    def explode(module: Any) -> None:
+        with torch.no_grad():
+            module.network[0].parametrizations.weight.original.fill_(float("nan"))
+
+    with pytest.raises(InputError, match=r"weight '0.weight' holds NaN .* lower its learning rate"):
+        train_quantized(copy.deepcopy(network), example, explode)
+
+    def see(module: Any) -> None:
+        module.train()
+        module(torch.full((2, 4), float("inf")))
+
+    with pytest.raises(InputError, match="the range of 'input 0' must be finite"):
+        train_quantized(copy.deepcopy(network), example, see)
+    with torch.no_grad():
+        network[2].weight[1, 1] = float("inf")
+    with pytest.raises(InputError, match=r"weight '2.weight' holds NaN or infinite numbers"):
+        train_quantized(network, example, lambda _: None)
+    with pytest.raises(InputError, match="momentum must be 0 to 1, not nan"):
+        AwareOptions(momentum=float("nan"))
+    with pytest.raises(InputError, match=r"steps of '0.weight' hold NaN"):
+        AwareOptions(steps={"0.weight": np.array([np.nan], np.float32)})

@@ -218,6 +218,37 @@ def test_refusals() -> None:
         quantize_model("missing.onnx", data)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("name", "kind"), [("c.w", "weights"), ("g.b", "biases")])
+def test_constants_that_are_not_finite_are_named(name: str, kind: str, value: float) -> None:
+    model = float_model()
+    for item in model.graph.initializer:
+        if item.name == name:
+            values = numpy_helper.to_array(item).copy()
+            values.reshape(-1)[1] = value
+            item.CopyFrom(numpy_helper.from_array(values, name))
+    with pytest.raises(InputError, match=f"{kind} '{name}' hold NaN or infinite numbers"):
+        quantize_model(model, samples())
+
+
+def test_ranges_are_of_activations_and_go_up() -> None:
+    with pytest.raises(InputError, match=r"no activation 'z' \(it has 'x', 'c', 'r', "):
+        quantize_model(float_model(), samples(), options=FileOptions(ranges={"z": (0.0, 1.0)}))
+    with pytest.raises(InputError, match=r"no activation 'c.w'"):
+        quantize_model(float_model(), samples(), options=FileOptions(ranges={"c.w": (0.0, 1.0)}))
+    for low, high in ((2.0, 0.0), (np.nan, 1.0), (0.0, np.inf)):
+        with pytest.raises(
+            InputError, match=f"the range of 'x' must be finite and go up, not from {low:g}"
+        ):
+            FileOptions(ranges={"x": (low, high)})
+
+
+def test_what_is_no_onnx_model_is_named() -> None:
+    wrong: Any = np.zeros(3)
+    with pytest.raises(InputError, match="takes a float ONNX model, not ndarray: export it"):
+        quantize_model(wrong, samples())
+
+
 def test_codes_that_a_bias_leaves_no_room_for_are_refused() -> None:
     model, tiny = float_model(), float_model()
     kernel = constants(model)["c.w"] * np.array([1, 1, 1e-12, 1], np.float32)[:, None, None, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from lepton.errors import InputError
 from lepton.models.quantization import (
     Binary,
     Codebook,
+    IntegerWeights,
     PowersOfTwo,
     RangeGrid,
     Scheme,
@@ -103,7 +106,71 @@ def test_dynamic_step_is_the_range_over_all_codes(bits: int) -> None:
     assert codes.min() == -(2 ** (bits - 1))
     assert codes.max() == 2 ** (bits - 1) - 1
     assert np.abs(grid.dequantize(codes) - values).max() <= 1.01 * step
-    assert dynamic_grid([3.0, 3.0], bits).dequantize(-(2 ** (bits - 1))) == 4
+    first = round(float(values.min()) / float(step) + 0.5)
+    assert grid.dequantize(codes.min()) == np.float32(first * float(step))
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8, 16])
+@pytest.mark.parametrize("value", [3.0, 0.3, -0.7, 0.0, 1e7, -3e38, 1e-40])
+def test_a_constant_is_exact_on_its_dynamic_grid(value: float, bits: int) -> None:
+    # (max - min) / 2^bits is 0, and no number may be off by more than that
+    grid = dynamic_grid([value, value], bits)
+    codes = grid.quantize([value, value])
+    assert codes.tolist() == [-(2 ** (bits - 1))] * 2
+    assert grid.dequantize(codes).tolist() == [np.float32(value)] * 2
+    assert grid.scale > 0
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1e7, 1e7 + 1), (-1e7 - 4, -1e7), (1e30, 1.0000002e30), (-3e38, 3e38), (0, 1e-45), (5, 6)],
+)
+def test_a_narrow_range_far_from_zero_is_off_by_a_step_at_most(
+    low: float, high: float, bits: int
+) -> None:
+    values = np.linspace(low, high, 41).astype(np.float32)
+    grid = dynamic_grid(values, bits)
+    step = (float(values.max()) - float(values.min())) / 2**bits
+    codes = grid.quantize(values)
+    first = math.floor(float(values.min()) / float(grid.scale) + 0.5)
+    for x, code in zip(values.astype(np.float64), codes, strict=True):
+        exact = round(x / float(grid.scale)) - round(first + 0.0)
+        # the first level is at min / q or up to one step above
+        assert abs(int(code) + 2 ** (bits - 1) - min(max(exact, 0), 2**bits - 1)) <= 1
+    # one rounding to float32 for the level, one for the step
+    slack = np.spacing(np.abs(values).max()) + 2 ** (bits + 1) * np.spacing(grid.scale)
+    made = grid.dequantize(codes).astype(np.float64)
+    assert np.abs(made - values).max() <= step + slack
+
+
+def test_numbers_that_no_grid_holds_are_refused() -> None:
+    nan = float("nan")
+    for bad in ([1.0, nan], [float("inf"), 0.0]):
+        for fit in (
+            lambda x: dynamic_grid(x, 8),
+            lambda x: Standardized.of_values(x, 4),
+            lambda x: PowersOfTwo.of_values(x, 4),
+            Binary.of_values,
+            Scheme().fit,
+            lambda x: IntegerWeights.of_values(x, 5, None),
+        ):
+            with pytest.raises(
+                InputError, match="numbers to quantize hold NaN or infinite numbers"
+            ):
+                fit(bad)
+    with pytest.raises(InputError, match="scales of weights hold NaN"):
+        IntegerWeights(np.zeros(2, np.int8), np.array(nan, np.float32))
+    with pytest.raises(InputError, match="empty array"):
+        dynamic_grid([], 8)
+    with pytest.raises(InputError, match="a step must be positive, not nan"):
+        Uniform.of_step(nan, 4)
+    for limits in ((2.0, 0.0), (nan, 1.0), (0.0, float("inf"))):
+        match = f"a range must be finite and go up, not from {limits[0]:g} to {limits[1]:g}"
+        with pytest.raises(InputError, match=match):
+            Uniform.of_limits(limits, 8, symmetric=False)
+        with pytest.raises(InputError, match=match):
+            RangeGrid(np.array(limits[0], np.float32), np.array(limits[1], np.float32), 0, 3)
 
 
 def test_standardized_codes_count_deviations() -> None:

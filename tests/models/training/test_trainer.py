@@ -90,6 +90,23 @@ def test_validation_picks_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(value, weights[3][key]) for key, value in made.state_dict().items())
 
 
+@pytest.mark.parametrize(("start", "best"), [(0.75, -1), (0.7, -1), (0.6, 1)])
+def test_the_start_is_a_candidate(
+    start: float, best: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = iter([start, 0.2, 0.7, 0.7, 0.1])
+    made, untrained = network(), network()
+    monkeypatch.setattr("lepton.models.training.trainer.score", lambda *_: next(given))
+    hooks, path = Hooks(counts_start=True), tmp_path / "state.pt"
+    trained = train(made, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path, hooks=hooks)
+    assert (trained.best, trained.start) == (best, start)
+    assert not made.training and same(made, untrained) == (best == -1)
+    # a training that goes on knows the start, and does not score it again
+    again = network()
+    assert train(again, Task.CLASSES, SAMPLES, OPTIONS, checkpoint=path, hooks=hooks) == trained
+    assert same(again, made)
+
+
 class Cut(Exception):
     """Stands for a kill."""
 
@@ -270,6 +287,7 @@ def test_augmentation() -> None:
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, not nan"),
+        ({"weight_decay": float("nan")}, "weight_decay must not be negative, not nan"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in 0..1"),
         ({"shift": -1}, "shift must not be negative, not -1"),
     ],
