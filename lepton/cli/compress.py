@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton.cli.arguments import add_chip, file_path, model_file, natural
+from lepton.cli.budget import add_budget, chosen_budget
 from lepton.cli.loading import chosen_chip
+from lepton.cli.metrics import check_classes, metrics_json, metrics_of, metrics_table
 from lepton.cli.writing import refuse_overwrite, refuse_unwritable, write_file
 from lepton.errors import InputError
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _DATA = (
-    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); a folder with a "
+    "digits, intents, clicks or next_item; mnist:DIR or fashion:DIR (IDX files); cifar10:DIR (the "
+    "binary version); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
 )
 _FRESH_RATE, _GENTLE_RATE = 5e-3, 3e-4
@@ -41,7 +44,8 @@ def add_commands(commands: Any) -> None:
     """Add the parser of `lepton compress`."""
     parser = commands.add_parser(
         "compress", help="float network -> pruned, shared or few-bit int8 network",
-        epilog="example: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx",
+        epilog="examples: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx; "
+        "lepton compress digits_cnn --data digits --budget-cycles 4000 --chip nano -o b.onnx",
     )  # fmt: skip
     parser.add_argument(
         "model",
@@ -61,6 +65,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--scope", default="global", choices=("layer", "global"))
     parser.add_argument("--bits", type=natural, default=8, help="of the weights, 1 to 8; default 8")
+    add_budget(parser)
     parser.add_argument("--share", type=natural, metavar="LEVELS",
         help="values of each layer's weights, 2 to 255; with --bits each is one of their codes",
     )  # fmt: skip
@@ -88,6 +93,10 @@ def add_commands(commands: Any) -> None:
         help="for the steps, from which a run that was cut off goes on; default OUT.steps",
     )  # fmt: skip
     add_chip(parser)
+    parser.add_argument(
+        "--metrics", action="store_true",
+        help="also print precision, recall, F1 and the confusion matrix on the test samples",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_compress)
 
@@ -120,6 +129,9 @@ def _compress(options: argparse.Namespace) -> None:
         counts_start=True,
         seed=options.seed,
     )
+    task = task_of(options.model) if isinstance(model, Path) else model.task
+    if options.metrics:
+        check_classes(task)
     folder = options.work or options.output.with_suffix(".steps")
     split = named_split(options.data)
     made = compress_model(
@@ -127,19 +139,26 @@ def _compress(options: argparse.Namespace) -> None:
         split,
         recipe,
         folder,
-        task=task_of(options.model),
+        task=task,
         teacher=options.distil,
+        budget=chosen_budget(options, chip),
         note=_warn,
     )
     write_file(options.output, made.model.SerializeToString())
     costs = {"float, 8 bits": _cost(quantized(made.source, split), split.test, chip)}
     costs[made.stages[-1].name] = _cost(made.model, split.test, chip)
+    found = metrics_of(made.model, task, split.test) if options.metrics else None
+    names = split.test.classes
     if options.json:
         stages = [vars(stage) for stage in made.stages]
-        print(json.dumps({"output": str(options.output), "stages": stages, "costs": costs}))
-    else:
-        print(_table(made, costs, chip.name))
-        print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
+        printed = {"output": str(options.output), "stages": stages, "costs": costs}
+        extra = {} if found is None else {"metrics": metrics_json(found, names)}
+        print(json.dumps(printed | extra))
+        return
+    print(_table(made, costs, chip.name))
+    if found is not None:
+        print(f"\n{metrics_table(found, names)}")
+    print(f"{options.output}: {len(made.model.SerializeToString()):,} bytes")
 
 
 def _rate(given: float | None, *, is_trained: bool) -> float:

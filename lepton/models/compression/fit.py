@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+    from lepton.models.compression.budget import Budgeted
+    from lepton.models.compression.recipe import CompressionRecipe
+
 # torch and onnx are typed in part only:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-__all__ = ["check_fit"]
+__all__ = ["check_fit", "check_recipe"]
 
 _PARTS = ("training", "validation", "test")
 
@@ -235,3 +238,21 @@ def _check_labels(split: Split, task: Task, classes: int) -> None:
                 f"the {name} samples have labels from {low} to {high}, and the network tells the "
                 f"classes 0 to {known - 1} apart"
             )
+
+
+def check_recipe(
+    recipe: CompressionRecipe,
+    task: Task,
+    learned: onnx.ModelProto | None,
+    budget: Budgeted | None,
+) -> None:
+    """Raise InputError if a recipe does not go with the task, the teacher or the budget."""
+    if budget is not None:
+        budget.check(recipe)
+    if learned is not None and task is not Task.CLASSES:
+        raise InputError("distillation needs a network that tells classes apart")
+    if learned is None and (recipe.views or recipe.mirror_pairs):
+        raise InputError("views and mirror_pairs are what a teacher answers for: name one")
+    for field in ("entropy_bits", "mirrored"):
+        if task is not Task.CLASSES and getattr(recipe, field):
+            raise InputError(f"{field} needs a network that tells classes apart")

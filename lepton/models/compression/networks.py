@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 # pyright: reportMissingImports=false, reportUnknownParameterType=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-__all__ = ["channels_last", "kept_weights", "observe", "quantized", "score_model"]
+__all__ = [
+    "calibration_samples",
+    "channels_last",
+    "kept_weights",
+    "observe",
+    "outputs_of",
+    "quantized",
+    "score_model",
+]
 
 _CALIBRATION = 256
 """Samples that the ranges of activations are taken from."""
@@ -38,17 +46,25 @@ def quantized(
     """Return a float network as int8 QDQ: weights of the given codes, or else of 8 bits."""
     from lepton.models.quantization import quantize_model
 
-    samples = _named(model, split.train.take(slice(0, _CALIBRATION)))
-    return quantize_model(model, samples, weights=weights)
+    return quantize_model(model, calibration_samples(model, split), weights=weights)
+
+
+def calibration_samples(model: onnx.ModelProto, split: Split) -> dict[str, NDArray[Any]]:
+    """Return the samples that ranges of activations are taken from, by the name of the input."""
+    return _named(model, split.train.take(slice(0, _CALIBRATION)))
 
 
 def score_model(model: onnx.ModelProto, task: Task, samples: Dataset) -> float:
     """Return how good a model, float or int8, is on some samples: see `Task`."""
+    return score_of(outputs_of(model, samples), task, samples)
+
+
+def outputs_of(model: onnx.ModelProto, samples: Dataset) -> NDArray[np.float32]:
+    """Return a model's first output `[n, ...]` for some samples."""
     with temporary_folder() as folder:
         file = folder / "model.onnx"
         file.write_bytes(model.SerializeToString())
-        made = run_each(golden_session(file), _named(model, samples))
-    return score_of(made, task, samples)
+        return run_each(golden_session(file), _named(model, samples))
 
 
 def _named(model: onnx.ModelProto, samples: Dataset) -> dict[str, NDArray[Any]]:

@@ -7,8 +7,8 @@ checkpoint of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton.errors import InputError
+from lepton.models.compression.budget import Budgeted, bits_by_parameter
 from lepton.models.compression.files import claim_folder, folded, layer_arrays, loaded
-from lepton.models.compression.fit import check_fit
+from lepton.models.compression.fit import check_fit, check_recipe
 from lepton.models.compression.networks import (
+    calibration_samples,
     channels_last,
     kept_weights,
     observe,
@@ -92,6 +94,7 @@ def compress_model(
     task: Task = Task.CLASSES,
     teacher: onnx.ModelProto | str | Path | None = None,
     note: Callable[[str], object] | None = None,
+    budget: Budgeted | None = None,
 ) -> Compressed:
     """Compress a network.
 
@@ -104,6 +107,7 @@ def compress_model(
         folder: of the steps' results; what is there of the same run is not done again.
         teacher: as `model`, of the same inputs; every training learns its probabilities.
         note: is told, in a sentence, of a step that loses much, and of a network at chance.
+        budget: of a chip, which the bits of each layer's weights are chosen by.
 
     Raises:
         LeptonError: PyTorch is not installed, or the model cannot be trained or quantized.
@@ -117,15 +121,9 @@ def compress_model(
     else:
         model = float_source(model, task)
     learned = None if teacher is None else float_source(teacher, task)
-    if learned is not None and task is not Task.CLASSES:
-        raise InputError("distillation needs a network that tells classes apart")
-    if learned is None and (recipe.views or recipe.mirror_pairs):
-        raise InputError("views and mirror_pairs are what a teacher answers for: name one")
-    for field in ("entropy_bits", "mirrored"):
-        if task is not Task.CLASSES and getattr(recipe, field):
-            raise InputError(f"{field} needs a network that tells classes apart")
+    check_recipe(recipe, task, learned, budget)
     check_fit(model, split, task, learned)
-    run = _Run(task, split, recipe, learned, folder)
+    run = _Run(task, split, recipe, learned, folder, budget)
     if isinstance(model, Network):
         if recipe.mirrored:
             mirrored_model(float_model(model.build(recipe.seed), model.inputs, model.output))
@@ -157,6 +155,7 @@ class _Run:
     recipe: CompressionRecipe
     teacher: onnx.ModelProto | None
     folder: Path
+    budget: Budgeted | None = None
 
     @property
     def _epochs(self) -> int:
@@ -174,7 +173,11 @@ class _Run:
 
     def claim(self, source: bytes) -> None:
         """Take the folder for a network, or go on in it."""
-        parts = [source, json.dumps([asdict(self.recipe), str(self.task)]).encode()]
+        key = [] if self.budget is None else [self.budget.key]
+        parts = [
+            source,
+            json.dumps([asdict(self.recipe), str(self.task), *key]).encode(),
+        ]
         if self.teacher is not None:
             parts.append(self.teacher.SerializeToString(deterministic=True))
         claim_folder(self.folder, [*parts, *_bytes(self.split)])
@@ -196,7 +199,7 @@ class _Run:
             made.append(("factorize", self._factorize))
         if self.teacher is not None and self._distil_epochs:
             made.append(("distil", self._distil))
-        made.append((self._last, self._quantize))
+        made.append((self._last, self._quantize if self.budget is None else self._fitted))
         return made
 
     def once(self, name: str, step: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
@@ -306,7 +309,21 @@ class _Run:
             self._train(module, self._distil_epochs, "distil")
         return to_onnx(module)
 
-    def _quantize(self, source: onnx.ModelProto) -> onnx.ModelProto:
+    def _fitted(self, source: onnx.ModelProto) -> onnx.ModelProto:
+        """Quantize to the bits that the chip's budget leaves each layer."""
+        assert self.budget is not None
+        whole = folded(source)
+        samples = calibration_samples(whole, self.split)
+        return self.budget.fitted(
+            whole, samples, self.folder, lambda bits, name: self._quantize(source, bits, name)
+        )
+
+    def _quantize(
+        self,
+        source: onnx.ModelProto,
+        bits: Mapping[str, int] | None = None,
+        name: str | None = None,
+    ) -> onnx.ModelProto:
         import torch
 
         from lepton.models.onnx_module import from_onnx, to_onnx
@@ -326,7 +343,7 @@ class _Run:
             if epochs and recipe.counts_start:
                 observe(whole, self.split.train)
             if epochs:
-                self._train(whole, epochs, self._last, recipe.quantize_rate)
+                self._train(whole, epochs, name or self._last, recipe.quantize_rate)
 
         if recipe.share is not None:
             # a codebook holds its level of zero by itself
@@ -335,14 +352,14 @@ class _Run:
         else:
             first = self.split.train.batch(slice(0, 1))
             with hold(module, kept_weights(module)):
+                aware = recipe.aware(
+                    [weight.name for weight in weights_of(module)],
+                    rounded(module, self.split.train, recipe),
+                )
+                if bits is not None:
+                    aware = replace(aware, bits=bits_by_parameter(module, folded(source), bits))
                 codes = train_quantized(
-                    module,
-                    [torch.from_numpy(array) for array in first],
-                    fine_tune,
-                    recipe.aware(
-                        [weight.name for weight in weights_of(module)],
-                        rounded(module, self.split.train, recipe),
-                    ),
+                    module, [torch.from_numpy(array) for array in first], fine_tune, aware
                 ).weights
         made = to_onnx(module)
         return quantized(mirrored_model(made) if recipe.mirrored else made, self.split, codes)

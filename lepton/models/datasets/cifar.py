@@ -23,6 +23,8 @@ __all__ = ["CIFAR10_NAMES", "load_cifar10"]
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+_UNPACKED = "cifar-10-batches-bin"
+"""Folder in the archive of the binary version."""
 _PIXELS = 3 * 32 * 32
 _RECORD = 1 + _PIXELS
 _MAXIMUM_BYTES = 1 << 30
@@ -33,7 +35,8 @@ def load_cifar10(path: Path | str, part: str = "train") -> Dataset:
     """Load CIFAR-10.
 
     Args:
-        path: folder of the binary version (`data_batch_1.bin` ...), one such file, or a `.npz` file
+        path: folder of the binary version (`data_batch_1.bin` ...), or the one that its archive was
+            unpacked in (`cifar-10-batches-bin`), one such file, or a `.npz` file
             with `x` [n, 32, 32, 3] uint8 and `y` [n].
         part: `train` or `test`, for a folder.
 
@@ -48,6 +51,13 @@ def load_cifar10(path: Path | str, part: str = "train") -> Dataset:
         raise InputError(f"part must be train or test, not '{part}'")
     if source.suffix == ".npz":
         return _from_npz(source)
+    if (source / _UNPACKED).is_dir():
+        source /= _UNPACKED
+    if (source / "data_batch_1").exists() or (source / "cifar-10-batches-py").is_dir():
+        raise InputError(
+            f"{source}: pickled batches are not read; fetch the binary version: python -m "
+            "lepton.models.datasets.download cifar10 FOLDER"
+        )
     files = [source / name for name in _BATCHES[part]] if source.is_dir() else [source]
     records = np.concatenate([_records(file) for file in files])
     images = records[:, 1:].reshape(-1, 3, 32, 32)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.datasets import Dataset, hold_out, load_digits, load_image_folder
+from lepton.models.datasets import Dataset, hold_out, load_cifar10, load_digits, load_image_folder
 from lepton.models.datasets.idx import GARMENT_NAMES
-from lepton.models.training.recipes import RECIPES, SPLIT_SEED, Split
+from lepton.models.training.recipes import RECIPES, SPLIT_SEED, VALIDATION_IMAGES, Split
 from lepton.program import read_arrays
 
 __all__ = ["named_split"]
@@ -29,8 +29,10 @@ def named_split(text: str) -> Split:
 
     Args:
         text: `digits`, `intents`, `clicks`, `next_item`; `mnist:` or `fashion:` and the folder of
-            the IDX files; a folder with a folder of pictures for each class; one or two `.npz`
-            files with `x` [n, ...] and `y` [n], the second to measure with.
+            the IDX files, or `cifar10:` and that of the binary batches, as
+            `lepton.models.datasets.download` leaves them; a folder with a folder of pictures for
+            each class; one or two `.npz` files with `x` [n, ...] and `y` [n], the second to measure
+            with.
 
 
     Raises:
@@ -41,8 +43,8 @@ def named_split(text: str) -> Split:
         return _thirds(load_digits())
     if text in ("intents", "clicks", "next_item"):
         return RECIPES[text].load(None)
-    if kind in _IDX and place:
-        return _IDX[kind](Path(place))
+    if kind in _FOLDERS and place:
+        return _FOLDERS[kind](Path(place))
     if Path(text).is_dir():
         return _thirds(load_image_folder(text))
     if text.endswith(".npz"):
@@ -58,7 +60,17 @@ def _fashion(folder: Path) -> Split:
     return Split(*(replace(part, classes=GARMENT_NAMES) for part in _mnist(folder)))
 
 
-_IDX: Mapping[str, Callable[[Path], Split]] = {"mnist": _mnist, "fashion": _fashion}
+def _cifar10(folder: Path) -> Split:
+    rest = load_cifar10(folder)
+    count = min(VALIDATION_IMAGES, max(len(rest) // _PARTS, 1))
+    return Split(*hold_out(rest, count, SPLIT_SEED), load_cifar10(folder, "test"))
+
+
+_FOLDERS: Mapping[str, Callable[[Path], Split]] = {
+    "mnist": _mnist,
+    "fashion": _fashion,
+    "cifar10": _cifar10,
+}
 
 
 def _thirds(samples: Dataset) -> Split:
