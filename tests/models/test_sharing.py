@@ -43,7 +43,6 @@ def test_all_zeros_are_one_level() -> None:
 def test_weights_that_are_not_finite_are_named() -> None:
     torch: Any = pytest.importorskip("torch", reason="the training extra is not installed")
     network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
-    model = sequential_onnx(network, (1, 4))
     with pytest.raises(InputError, match="numbers to share hold NaN"):
         share([1.0, np.nan], 2)
 
