@@ -14,6 +14,7 @@ from lepton.compiler.compile import compile_model
 from lepton.compiler.options import CompileOptions
 from lepton.errors import InputError
 from lepton.jit_ahead import helpers
+from lepton.models.onnx_module.reading import runtime_inputs
 from lepton.models.quantization.chip_budget import Chosen, CostNotes, choose_bits
 from lepton.models.quantization.integer_weights import IntegerWeights
 from lepton.models.quantization.mixed_precision import Layer
@@ -74,9 +75,10 @@ class ChipBudget:
         return f"{self.unit} on {self.chip.name}"
 
     def cost(self, model: onnx.ModelProto) -> int:
-        """Return what the program of an int8 model takes of the chip."""
+        """Return what the program of an int8 model takes of the chip, for one sample."""
+        options = CompileOptions(effort=self.effort, shapes=_one_sample(model))
         with helpers("compile"):
-            program = compile_model(model, self.chip, CompileOptions(effort=self.effort))
+            program = compile_model(model, self.chip, options)
         if self.unit is Unit.BYTES:
             return int(weight_stream_bytes(program).sum())
         # what the compiler writes is sound: it is checked where it is used
@@ -162,6 +164,16 @@ def choose_for(
 
         path = None if folder is None else folder / "costs.json"
         return choose_bits(layers, budget.limit, CostNotes(evaluate, path, budget.label))
+
+
+def _one_sample(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of inputs whose batch, and nothing else, is open, with a batch of 1."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for item in runtime_inputs(model.graph):
+        sizes = [extent.dim_value for extent in item.type.tensor_type.shape.dim]
+        if sizes and sizes[0] == 0 and all(sizes[1:]):
+            shapes[item.name] = (1, *sizes[1:])
+    return shapes
 
 
 def _layers(

@@ -142,3 +142,16 @@ def test_just_one_budget_is_given() -> None:
         lepton.bits_for_chip(model, "nano", samples, budget_cycles=9, choices=())
     with pytest.raises(InputError, match="weights have 1 to 8 bits, not 9"):
         lepton.bits_for_chip(model, "nano", samples, budget_cycles=9, choices=(9,))
+
+
+def test_an_open_batch_is_one_sample() -> None:
+    _, model, samples = network()
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    for item in (*opened.graph.input, *opened.graph.output):
+        item.type.tensor_type.shape.dim[0].dim_param = "batch"
+    chosen = [
+        lepton.bits_for_chip(each, "nano", samples, budget_bytes=2_500, choices=(2, 8), effort=0)
+        for each in (model, opened)
+    ]
+    assert chosen[0] == chosen[1] and set(chosen[0].values()) == {2, 8}
