@@ -47,7 +47,7 @@ VELA = {
 with them, by network, system (of `SYSTEMS` in turn) and edit."""
 NETWORKS = tuple(VELA)
 
-_ALIGNS = (64, 4)
+_PADDED, _PACKED = 64, 4
 """Bytes at whose multiples streams begin, one of them: what lies between two of them is counted."""
 
 
@@ -93,7 +93,8 @@ def measured(path: Path, chip: str, objective: str) -> Stored:
     """Return the bytes that a compiled network stores."""
     program = lepton.compile(path, chip, optimize=objective)
     spans = sorted(weight_stream_spans(program))
-    align = next(each for each in _ALIGNS if not any(start % each for start, _, _ in spans))
+    is_padded = objective != "size" and not any(start % _PADDED for start, _, _ in spans)
+    align = _PADDED if is_padded else _PACKED
     dense = every = reached = 0
     for start, stop, operator in spans:
         padded = -(-stop // align) * align

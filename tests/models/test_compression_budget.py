@@ -75,7 +75,9 @@ def test_budgets_that_are_refused(
 
 
 def tagged(tag: str) -> onnx.ModelProto:
-    return onnx.ModelProto(producer_name=tag)
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], tag, [], [])
+    return onnx.helper.make_model(graph, producer_name=tag)
 
 
 def test_what_training_adds_comes_off_the_next_limit(tmp_path: Path) -> None:
