@@ -32,7 +32,7 @@ _DATA = (
     "binary version); a folder with a "
     "folder of pictures for each class; TRAIN.npz or TRAIN.npz,TEST.npz with x [n, ...] and y [n]"
 )
-_FRESH_RATE, _GENTLE_RATE = 5e-3, 3e-4
+_FRESH_RATE, _GENTLE_RATE = 5e-3, 1e-3
 _RATE = (
     f"at its peak: default {_GENTLE_RATE}, which keeps what a trained network knows, and "
     f"{_FRESH_RATE} for one of the zoo"

@@ -145,7 +145,7 @@ def test_a_shipped_network_is_model_and_teacher(
     assert [stage["name"] for stage in stages] == ["float", "prune", "distil", "quantize"]
     # it is the trained network, and no longer one of 8 bits
     assert stages[0]["test"] >= 0.98 and stages[-1]["test"] >= 0.9
-    assert recipes[0].learning_rate < 1e-3 and recipes[0].counts_start
+    assert recipes[0].learning_rate == 1e-3 and recipes[0].counts_start
     assert "lepton:" not in printed.err
 
 
