@@ -44,8 +44,7 @@ def add_commands(commands: Any) -> None:
     """Add the parser of `lepton compress`."""
     parser = commands.add_parser(
         "compress", help="float network -> pruned, shared or few-bit int8 network",
-        epilog="examples: lepton compress digits_cnn --data digits --prune 0.8 --bits 5 -o a.onnx; "
-        "lepton compress digits_cnn --data digits --budget-cycles 4000 --chip nano -o b.onnx",
+        epilog="example: lepton compress digits --data digits --prune 0.8 --bits 5 -o small.onnx",
     )  # fmt: skip
     parser.add_argument(
         "model",
