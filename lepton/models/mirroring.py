@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lepton.errors import InputError
 from lepton.models.onnx_module.reading import (
     default_opset,
+    drop_unread,
     in_opset,
     read_float_model,
     runtime_inputs,
@@ -115,11 +116,9 @@ def single_model(model: onnx.ModelProto) -> onnx.ModelProto:
             shape = stored_array(item, item.name).copy()
             shape[0] = 1
             item.CopyFrom(numpy_helper.from_array(shape, item.name))
-    read = {name for node in nodes for name in node.input}
-    kept = [item for item in graph.initializer if item.name in read]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    drop_unread(graph)
     return made
 
 

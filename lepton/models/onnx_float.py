@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import InputError
-from lepton.models.onnx_module.reading import node_name, read_float_model, stored_array
+from lepton.models.onnx_module.reading import drop_unread, node_name, read_float_model, stored_array
 
 if TYPE_CHECKING:
     import onnx
@@ -118,7 +118,7 @@ class _Dequantizer:
         del self.graph.node[:]
         self.graph.node.extend(self._nodes)
         del self.graph.value_info[:]
-        self._drop_unread()
+        drop_unread(self.graph)
 
     def quantize(self, node: onnx.NodeProto) -> None:
         """Let codes be the numbers that they are made of, after the ReLU that the range implies."""
@@ -212,13 +212,6 @@ class _Dequantizer:
                 self._nodes.pop()
                 place = list(producer.output).index(source)
                 producer.output[place] = item.name
-
-    def _drop_unread(self) -> None:
-        """Drop the constants that nothing reads any more."""
-        read = {name for node in self.graph.node for name in node.input}
-        kept = [item for item in self.graph.initializer if item.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
 
 
 _STEPS: Mapping[str, Callable[[_Dequantizer, Any], None]] = {

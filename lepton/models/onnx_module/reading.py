@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "default_opset",
+    "drop_unread",
     "in_opset",
     "node_name",
     "read_float_model",
@@ -23,6 +24,15 @@ __all__ = [
 ]
 
 _OLDEST_OPSET = 7
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop the initializers that no node reads and that are no output."""
+    read = {name for node in graph.node for name in node.input}
+    read |= {item.name for item in graph.output}
+    kept = [item for item in graph.initializer if item.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def read_float_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:

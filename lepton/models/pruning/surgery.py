@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton.errors import ImportFailure
-from lepton.models.onnx_module.reading import read_float_model, runtime_inputs, stored_array
+from lepton.models.onnx_module.reading import (
+    drop_unread,
+    read_float_model,
+    runtime_inputs,
+    stored_array,
+)
 from lepton.models.onnx_module.step import Step
 from lepton.models.pruning.channels import Axes, Tracked
 from lepton.models.pruning.flow import Filters, Flow, folded, inferred_shapes, steps_of
@@ -245,9 +250,8 @@ def _replace(graph: onnx.GraphProto, changed: Mapping[str, NDArray[Any]]) -> Non
     """Give initializers other values, or make them; those that nothing reads any more go."""
     from onnx import numpy_helper
 
-    read = {name for node in graph.node for name in node.input}
-    read |= {item.name for item in graph.output}
-    kept = [item for item in graph.initializer if item.name not in changed and item.name in read]
+    drop_unread(graph)
+    kept = [item for item in graph.initializer if item.name not in changed]
     made = [numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in changed.items()]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *made])
